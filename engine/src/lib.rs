@@ -1,0 +1,1 @@
+//! Sans-IO engine that relays live Opus audio from one speaker to many listeners.

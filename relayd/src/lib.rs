@@ -1,0 +1,14 @@
+//! Live audio relay daemon: one speaker, many listeners, over WebRTC.
+//!
+//! Three planes: control (`http`, `session`), connection (`webrtc`), media (`shard`).
+
+pub mod cli;
+pub mod client;
+pub mod config;
+pub mod daemon;
+pub mod demo;
+pub mod http;
+pub mod metrics;
+pub mod session;
+pub mod shard;
+pub mod webrtc;

@@ -1,0 +1,3 @@
+//! Live audio relay daemon.
+
+fn main() {}
