@@ -1,3 +1,7 @@
-//! Live audio relay daemon.
+//! The `relayd` program: everything it does is in the library, so that tests start the same code in-process.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    relayd::cli::main(std::env::args_os()).into()
+}

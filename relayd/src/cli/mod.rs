@@ -1,1 +1,106 @@
-//! cli.
+//! The command line: one file per subcommand, one enum of exit codes.
+//!
+//! Standard output carries what the user asked for (addresses, configuration, progress); logs and errors go to
+//! standard error. Every way to fail has an exit code that a script can tell apart.
+
+mod check_config;
+mod listen;
+mod print_config;
+mod publish;
+mod serve;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What the process ends with, documented in `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// It did what it was asked to do.
+    Ok = 0,
+    /// It failed while running: the far end went away, a file could not be written.
+    Failed = 1,
+    /// The command line or the configuration is wrong; nothing was started.
+    Usage = 2,
+    /// An address could not be bound.
+    CannotBind = 3,
+    /// The relay could not be reached.
+    CannotConnect = 4,
+    /// The relay answered, and refused: no such session, a second speaker, no capacity.
+    Refused = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Live audio relay: one speaker, many listeners, over WebRTC.
+///
+/// Without arguments it serves on loopback with a `demo` session whose tracks play recorded speech, and prints
+/// the address to open.
+#[derive(Debug, Parser)]
+#[command(name = "relayd", version, max_term_width = 100, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the relay until SIGTERM or SIGINT.
+    Serve(serve::Args),
+    /// Publish an Ogg Opus file to a WHIP address in real time.
+    Publish(publish::Args),
+    /// Listen to a WHEP address; write an Ogg Opus file or only count.
+    Listen(listen::Args),
+    /// Check a configuration file (and the environment) without starting anything.
+    CheckConfig(check_config::Args),
+    /// Print the effective configuration as a TOML file that can be read back.
+    PrintConfig(print_config::Args),
+}
+
+const AFTER_HELP: &str = "\
+Examples:
+  relayd                                             the demo on http://127.0.0.1:8080/
+  relayd serve --config relay.toml                   a relay with its own configuration
+  relayd serve --set http.listen=127.0.0.1:8081      one setting, by its key in the file
+  relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg --loop
+  relayd listen http://127.0.0.1:8080/whep/demo/en --seconds 10 --out heard.ogg
+  relayd print-config > relay.toml                   a file with every key, default and unit to start from
+
+Environment:
+  RELAYD_CONFIG              the configuration file, as --config
+  RELAYD_LOG                 log filter, as log.filter: info, debug, relayd=debug,str0m=warn
+  RELAYD_<SECTION>_<KEY>     any key of the file, e.g. RELAYD_HTTP_LISTEN=127.0.0.1:8081
+  Defaults give way to the file, the file to the environment, the environment to flags.
+
+Exit codes:
+  0  done, or stopped as asked
+  1  failed while running
+  2  wrong usage or configuration; nothing was started
+  3  an address could not be bound
+  4  the relay could not be reached (publish, listen)
+  5  the relay refused (publish, listen)";
+
+/// Runs the command line and answers with the process's exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
+            return if error.print().is_ok() { exit } else { Exit::Failed };
+        }
+    };
+    match cli.command {
+        None => serve::run(&serve::Args::default()),
+        Some(Command::Serve(args)) => serve::run(&args),
+        Some(Command::Publish(args)) => publish::run(&args),
+        Some(Command::Listen(args)) => listen::run(&args),
+        Some(Command::CheckConfig(args)) => check_config::run(&args),
+        Some(Command::PrintConfig(args)) => print_config::run(&args),
+    }
+}

@@ -1,0 +1,12 @@
+//! `relayd print-config`.
+
+use super::Exit;
+
+/// Print the effective configuration.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Args {}
+
+/// Runs the subcommand.
+pub(super) fn run(_args: &Args) -> Exit {
+    Exit::Failed
+}
