@@ -1,0 +1,3 @@
+//! Behaviour, one topic per file.
+
+mod tidy;
