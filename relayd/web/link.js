@@ -1,0 +1,155 @@
+// Keeps one leg up: joins, notices loss, restarts ICE, joins again with growing pauses, swaps to another endpoint
+// make-before-break. Says what it does by `state` events and hands out each new leg by a `leg` event.
+
+import { Leg } from './whip.js';
+
+const SHAKY_BEFORE_RESTART_MS = 1500;
+const RESTART_LIMIT_MS = 6000;
+const FIRST_AUDIO_LIMIT_MS = 600;
+const PAUSES_MS = [300, 1000, 2000, 4000, 8000];
+// A relay needs a moment to notice that a speaker's old connection is dead.
+const SPEAKER_EXISTS_RETRIES = 6;
+
+export class Link extends EventTarget {
+  #configure;
+  #endpoint = null;
+  #leg = null;
+  #generation = 0;
+  #attempt = 0;
+  #timer;
+
+  constructor(configure) {
+    super();
+    this.#configure = configure;
+    window.addEventListener('online', () => this.retryNow());
+    window.addEventListener('pagehide', () => this.stop());
+  }
+
+  get leg() {
+    return this.#leg;
+  }
+
+  get running() {
+    return this.#endpoint !== null;
+  }
+
+  start(endpoint) {
+    this.stop();
+    this.#endpoint = endpoint;
+    this.#attempt = 0;
+    this.#join();
+  }
+
+  stop() {
+    this.#generation += 1;
+    clearTimeout(this.#timer);
+    this.#endpoint = null;
+    this.#drop();
+    this.#say('idle');
+  }
+
+  /** Opens the new leg first and only then drops the old; on failure the old one stays and the error is thrown. */
+  async switchTo(endpoint) {
+    if (!this.#leg) return this.start(endpoint);
+    const generation = ++this.#generation;
+    clearTimeout(this.#timer);
+    const leg = new Leg(endpoint, this.#configure);
+    try {
+      await leg.open();
+    } catch (error) {
+      leg.close();
+      if (generation === this.#generation) throw error;
+      return;
+    }
+    await leg.firstAudio(FIRST_AUDIO_LIMIT_MS);
+    if (generation !== this.#generation) return leg.close();
+    this.#endpoint = endpoint;
+    this.#adopt(leg);
+  }
+
+  retryNow() {
+    if (!this.running || this.#leg || this.#attempt === 0) return;
+    clearTimeout(this.#timer);
+    this.#join();
+  }
+
+  async #join() {
+    const generation = ++this.#generation;
+    this.#say(this.#attempt === 0 ? 'connecting' : 'reconnecting');
+    const leg = new Leg(this.#endpoint, this.#configure);
+    try {
+      await leg.open();
+    } catch (error) {
+      leg.close();
+      if (generation === this.#generation) this.#failed(error);
+      return;
+    }
+    if (generation !== this.#generation) return leg.close();
+    this.#adopt(leg);
+  }
+
+  #adopt(leg) {
+    const old = this.#leg;
+    this.#leg = leg;
+    this.#attempt = 0;
+    leg.addEventListener('down', () => this.#lost(leg));
+    leg.addEventListener('shaky', () => this.#shaky(leg));
+    leg.addEventListener('steady', () => this.#steady(leg));
+    this.dispatchEvent(new CustomEvent('leg', { detail: leg }));
+    old?.close();
+    this.#say('up');
+  }
+
+  #shaky(leg) {
+    if (leg !== this.#leg) return;
+    this.#say('shaky');
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(async () => {
+      this.#timer = setTimeout(() => this.#lost(leg), RESTART_LIMIT_MS);
+      try {
+        await leg.restart();
+      } catch {
+        this.#lost(leg);
+      }
+    }, SHAKY_BEFORE_RESTART_MS);
+  }
+
+  #steady(leg) {
+    if (leg !== this.#leg) return;
+    clearTimeout(this.#timer);
+    this.#say('up');
+  }
+
+  #lost(leg) {
+    if (leg !== this.#leg) return;
+    clearTimeout(this.#timer);
+    this.#drop();
+    this.#attempt = 1;
+    this.#join();
+  }
+
+  #failed(error) {
+    if (this.#isFinal(error)) {
+      this.#endpoint = null;
+      return this.#say('failed', { error });
+    }
+    const pause = PAUSES_MS[Math.min(this.#attempt, PAUSES_MS.length - 1)] * (0.8 + Math.random() * 0.4);
+    this.#attempt += 1;
+    this.#say('waiting', { error, until: performance.now() + pause });
+    this.#timer = setTimeout(() => this.#join(), pause);
+  }
+
+  #isFinal(error) {
+    if (error.code === 'SPEAKER_EXISTS') return this.#attempt === 0 || this.#attempt > SPEAKER_EXISTS_RETRIES;
+    return error.status >= 400 && error.status < 500 && error.status !== 408 && error.status !== 429;
+  }
+
+  #drop() {
+    this.#leg?.close();
+    this.#leg = null;
+  }
+
+  #say(phase, more = {}) {
+    this.dispatchEvent(new CustomEvent('state', { detail: { phase, ...more } }));
+  }
+}

@@ -1,0 +1,189 @@
+// The listening page: which session, which language, play and stop, and how it goes.
+
+import { getSession, watchSession, whepEndpoint } from './api.js';
+import { stayAwake } from './awake.js';
+import { hideFailure, showFailure, unsupported } from './failure.js';
+import { languageChoice, languageName } from './languages.js';
+import { Link } from './link.js';
+import { Meter } from './meter.js';
+import { showFigures, watchStats } from './stats.js';
+
+const POLL_MS = 2500;
+const QUIET_SECONDS = 3;
+
+const $ = (id) => document.getElementById(id);
+const [, , sessionId, wantedLanguage] = location.pathname.split('/').map(decodeURIComponent);
+
+const audio = $('audio');
+const meter = new Meter($('meter'));
+const link = new Link((pc) => pc.addTransceiver('audio', { direction: 'recvonly' }));
+let session = null;
+let language = null;
+let linkState = { phase: 'idle' };
+let unreachable = false;
+let quietSeconds = 0;
+
+if (sessionId) openSession();
+else showJoinForm();
+
+async function openSession() {
+  hideFailure($('failure'));
+  const problem = unsupported({ microphone: false });
+  if (problem) return fail(problem);
+  try {
+    session = await getSession(sessionId);
+  } catch (error) {
+    return fail(error, openSession);
+  }
+  $('join').hidden = true;
+  $('player').hidden = false;
+  $('title').textContent = session.sessionId;
+  document.title = `${session.sessionId} · Listen`;
+  chooseFirstLanguage();
+  watchSession(sessionId, POLL_MS, sessionTold, sessionLost);
+  watchStats(() => link.leg?.pc, figuresCame);
+  showState();
+}
+
+function chooseFirstLanguage() {
+  const given = wantedLanguage && session.languages.includes(wantedLanguage);
+  if (wantedLanguage && !given) {
+    const detail = `${session.sessionId} is not spoken in ${languageName(wantedLanguage)}.`;
+    fail({ code: 'LANGUAGE_NOT_FOUND', message: detail });
+  }
+  language = given ? wantedLanguage : session.sourceLanguage;
+  offerLanguages();
+}
+
+function offerLanguages() {
+  $('languages').hidden = session.languages.length < 2;
+  languageChoice($('languages'), session.languages, language, changeLanguage);
+}
+
+async function changeLanguage(tag) {
+  const before = language;
+  language = tag;
+  hideFailure($('failure'));
+  history.replaceState(null, '', `/listen/${encodeURIComponent(sessionId)}/${encodeURIComponent(tag)}`);
+  showState();
+  if (!link.running) return;
+  try {
+    await link.switchTo(whepEndpoint(sessionId, tag));
+  } catch (error) {
+    fail(error);
+    language = before;
+    offerLanguages();
+  }
+  showState();
+}
+
+$('play').addEventListener('click', () => {
+  if (link.running) return link.stop();
+  hideFailure($('failure'));
+  link.start(whepEndpoint(sessionId, language));
+});
+
+$('volume').addEventListener('input', ({ target }) => {
+  audio.volume = target.value;
+});
+
+link.addEventListener('leg', ({ detail: leg }) => {
+  // Chromium feeds an analyser from a remote stream only while an audio element plays that stream.
+  audio.srcObject = leg.stream;
+  audio.play().catch(() => fail({ title: 'The browser holds the sound back', message: 'Press Stop, then Play.' }));
+  meter.attach(leg.stream);
+  quietSeconds = 0;
+});
+
+link.addEventListener('state', ({ detail }) => {
+  linkState = detail;
+  const stopped = detail.phase === 'idle' || detail.phase === 'failed';
+  if (stopped) silence();
+  stayAwake(!stopped);
+  if (detail.phase === 'failed') fail(detail.error, () => $('play').click());
+  else if (detail.phase === 'waiting' && detail.error.code !== 'UNREACHABLE') fail(detail.error);
+  else if (detail.phase === 'up') hideFailure($('failure'));
+  showState();
+});
+
+function silence() {
+  audio.srcObject = null;
+  meter.detach();
+  showFigures($('figures'), null);
+}
+
+function sessionTold(now) {
+  const changed = now.languages.join() !== session.languages.join();
+  session = now;
+  if (changed) offerLanguages();
+  if (unreachable) {
+    unreachable = false;
+    link.retryNow();
+  }
+  showState();
+}
+
+function sessionLost(error) {
+  unreachable = error.code === 'UNREACHABLE';
+  if (error.status === 404 || error.status === 410) {
+    link.stop();
+    fail(error, () => location.reload());
+    $('player').hidden = true;
+    $('figures').hidden = true;
+  }
+  showState();
+}
+
+function figuresCame(figures) {
+  showFigures($('figures'), figures);
+  quietSeconds = figures.received > 0 ? 0 : quietSeconds + 1;
+  showState();
+}
+
+function showState() {
+  const [tone, words] = stateWords();
+  $('state').dataset.tone = tone;
+  if ($('state-text').textContent !== words) $('state-text').textContent = words;
+  const running = link.running;
+  $('play').classList.toggle('running', running);
+  $('play-text').textContent = running ? 'Stop' : 'Play';
+  $('figures').hidden = !running;
+}
+
+function stateWords() {
+  const speaking = session?.tracks?.find((track) => track.language === language)?.speakerConnected ?? session?.speakerConnected;
+  const name = languageName(language);
+  switch (linkState.phase) {
+    case 'connecting':
+      return ['busy', 'Connecting…'];
+    case 'reconnecting':
+      return ['busy', 'Connection lost. Connecting again…'];
+    case 'waiting':
+      return ['bad', linkState.error.code === 'UNREACHABLE' ? 'The relay does not answer. Trying again by itself…' : 'Not connected. Trying again by itself…'];
+    case 'shaky':
+      return ['busy', 'The connection falters. Holding on…'];
+    case 'failed':
+      return ['bad', 'Not connected'];
+    case 'up':
+      if (!speaking) return ['wait', `Connected. Waiting for the ${name} speaker…`];
+      if (quietSeconds >= QUIET_SECONDS) return ['wait', 'Connected. The speaker sends no sound just now.'];
+      return ['live', `Live in ${name}`];
+    default:
+      if (unreachable) return ['bad', 'The relay does not answer. Check that you are online.'];
+      return speaking ? ['idle', 'The speaker is live. Press Play to listen.'] : ['idle', 'Nobody speaks yet. Press Play to be there when they begin.'];
+  }
+}
+
+function fail(error, onAction) {
+  showFailure($('failure'), error, onAction);
+}
+
+async function showJoinForm() {
+  $('join').hidden = false;
+  $('join').addEventListener('submit', (event) => {
+    event.preventDefault();
+    location.href = `/listen/${encodeURIComponent($('join-session').value.trim())}`;
+  });
+  const demo = await getSession('demo').catch(() => null);
+  $('join-demo').hidden = !demo;
+}

@@ -1,0 +1,33 @@
+// The panel that brings listeners: link, copy button, QR code.
+
+export function showShare(panel, link) {
+  const field = panel.querySelector('#share-link');
+  field.value = link;
+  field.addEventListener('focus', () => field.select());
+  const code = panel.querySelector('#share-code');
+  code.src = `/qr.svg?text=${encodeURIComponent(link)}`;
+  code.alt = `QR code of ${link}`;
+  const local = isLocal(link);
+  panel.querySelector('#share-local').hidden = !local;
+  const button = panel.querySelector('#share-copy');
+  button.addEventListener('click', async () => {
+    button.textContent = (await copy(field)) ? 'Copied' : 'Press Ctrl+C';
+    setTimeout(() => (button.textContent = 'Copy'), 2000);
+  });
+}
+
+async function copy(field) {
+  try {
+    await navigator.clipboard.writeText(field.value);
+    return true;
+  } catch {
+    // Not a secure page, or refused: leave the link selected for the person's own keys.
+    field.focus();
+    field.select();
+    return false;
+  }
+}
+
+function isLocal(link) {
+  return ['localhost', '127.0.0.1', '[::1]'].includes(new URL(link).hostname);
+}

@@ -1,0 +1,255 @@
+// The speaking page: make or continue a session, choose a microphone, speak, pause, stop, and see who listens.
+
+import { endSession, getSession, watchSession, whipEndpoint } from './api.js';
+import { stayAwake } from './awake.js';
+import { hideCreateForm, showCreateForm } from './create.js';
+import { hideFailure, showFailure, unsupported } from './failure.js';
+import { languageChoice, languageName } from './languages.js';
+import { Link } from './link.js';
+import { Meter } from './meter.js';
+import { Microphone } from './microphone.js';
+import { showShare } from './share.js';
+import { showFigures, watchStats } from './stats.js';
+
+const POLL_MS = 2000;
+const BITRATE = 48000;
+const SILENCE_DB = -55;
+const SILENCE_MS = 4000;
+const OWN_SESSION = 'relay.session';
+
+const $ = (id) => document.getElementById(id);
+const microphone = new Microphone();
+const meter = new Meter($('meter'));
+const link = new Link((pc) => {
+  const sendEncodings = [{ maxBitrate: BITRATE, networkPriority: 'high' }];
+  pc.addTransceiver(microphone.track, { direction: 'sendonly', sendEncodings });
+});
+let session = null;
+let language = null;
+let linkState = { phase: 'idle' };
+let paused = false;
+let startedAt = null;
+let unwatch = () => {};
+let loudAt = performance.now();
+
+open();
+
+async function open() {
+  hideFailure($('failure'));
+  const problem = unsupported({ microphone: true });
+  if (problem) return fail(problem);
+  const id = decodeURIComponent(location.pathname.split('/')[2] ?? '');
+  if (id) {
+    try {
+      enter(await getSession(id));
+    } catch (error) {
+      return fail(error, open);
+    }
+  } else {
+    showCreateForm(made, (error) => fail(error, () => $('create').requestSubmit()));
+  }
+  $('columns').hidden = false;
+  showState();
+  if (await microphone.allowed()) openMicrophone();
+  else await microphone.refresh();
+}
+
+function made(created) {
+  hideFailure($('failure'));
+  sessionStorage.setItem(OWN_SESSION, created.sessionId);
+  history.replaceState(null, '', `/speak/${encodeURIComponent(created.sessionId)}`);
+  enter(created);
+  $('start').focus();
+  if (!microphone.track) openMicrophone();
+}
+
+function enter(found) {
+  session = found;
+  language = session.sourceLanguage;
+  hideCreateForm();
+  document.title = `${session.sessionId} · Speak`;
+  $('title').textContent = session.sessionId;
+  $('eyebrow').hidden = false;
+  $('lead').hidden = true;
+  $('state').hidden = false;
+  $('side').hidden = false;
+  $('main').classList.remove('narrow');
+  $('columns').classList.add('two');
+  offerLanguages();
+  const page = session.pages?.listen ?? `/listen/${encodeURIComponent(session.sessionId)}`;
+  showShare($('share'), new URL(page, location.href).href);
+  unwatch();
+  unwatch = watchSession(session.sessionId, POLL_MS, sessionTold, sessionLost);
+  showState();
+}
+
+function offerLanguages() {
+  $('languages').hidden = session.languages.length < 2;
+  languageChoice($('languages'), session.languages, language, (tag) => {
+    language = tag;
+    showState();
+  });
+}
+
+// ---- microphone
+
+async function openMicrophone(deviceId) {
+  try {
+    await microphone.open(deviceId);
+    hideFailure($('microphone-failure'));
+    return true;
+  } catch (error) {
+    showFailure($('microphone-failure'), error, () => openMicrophone());
+    return false;
+  }
+}
+
+$('microphone').addEventListener('change', ({ target }) => openMicrophone(target.value));
+$('processing').addEventListener('change', ({ target }) => microphone.setProcessing(target.checked).catch((error) => fail(error)));
+
+microphone.addEventListener('devices', () => {
+  const options = microphone.devices.map((device, i) => new Option(device.label || `Microphone ${i + 1}`, device.deviceId));
+  $('microphone').replaceChildren(...(options.length ? options : [new Option('Default microphone', '')]));
+  if (options.some(({ value }) => value === microphone.chosen)) $('microphone').value = microphone.chosen;
+  const wasMissing = $('microphone-failure').dataset.code === 'NotFoundError' && !$('microphone-failure').hidden;
+  if (wasMissing && microphone.devices.length) openMicrophone();
+});
+
+microphone.addEventListener('track', async ({ detail: track }) => {
+  meter.attach(new MediaStream([track]));
+  loudAt = performance.now();
+  await link.leg?.pc.getSenders()[0]?.replaceTrack(track);
+});
+
+microphone.addEventListener('gone', async () => {
+  const replaced = await openMicrophone('');
+  if (!replaced) meter.detach();
+});
+
+setInterval(() => {
+  const now = performance.now();
+  if (meter.level > SILENCE_DB || !microphone.track || paused) loudAt = now;
+  const hint = now - loudAt > SILENCE_MS ? 'No sound from this microphone. Is it muted, or is another one meant?' : '';
+  if ($('microphone-hint').textContent !== hint) $('microphone-hint').textContent = hint;
+  showElapsed(now);
+}, 500);
+
+// ---- speaking
+
+$('start').addEventListener('click', async () => {
+  hideFailure($('failure'));
+  if (!microphone.track && !(await openMicrophone())) return;
+  setPaused(false);
+  link.start(whipEndpoint(session.sessionId, language));
+  $('pause').focus();
+});
+
+$('stop').addEventListener('click', () => {
+  link.stop();
+  setPaused(false);
+  $('start').focus();
+});
+
+$('pause').addEventListener('click', () => setPaused(!paused));
+
+$('end').addEventListener('click', async () => {
+  if (!window.confirm('End the session? Every listener is disconnected, and its link stops working.')) return;
+  link.stop();
+  unwatch();
+  try {
+    await endSession(session.sessionId);
+    location.href = '/speak';
+  } catch (error) {
+    fail(error);
+  }
+});
+
+function setPaused(on) {
+  paused = on;
+  if (microphone.track) microphone.track.enabled = !on;
+  showState();
+}
+
+link.addEventListener('state', ({ detail }) => {
+  linkState = detail;
+  if (detail.phase === 'up') {
+    startedAt ??= performance.now();
+    hideFailure($('failure'));
+  }
+  if (detail.phase === 'idle' || detail.phase === 'failed') startedAt = null;
+  if (detail.phase === 'failed') fail(detail.error, () => $('start').click());
+  if (detail.phase === 'waiting' && detail.error.code !== 'UNREACHABLE') fail(detail.error);
+  stayAwake(link.running);
+  showState();
+});
+
+window.addEventListener('beforeunload', (event) => {
+  if (link.running) event.preventDefault();
+});
+
+watchStats(() => link.leg?.pc, (figures) => showFigures($('figures'), figures));
+
+// ---- what is told
+
+function sessionTold(now) {
+  session = now;
+  const text = String(now.listeners);
+  if ($('listeners').textContent !== text) $('listeners').textContent = text;
+  link.retryNow();
+  showState();
+}
+
+function sessionLost(error) {
+  if (error.status === 404 || error.status === 410) {
+    unwatch();
+    link.stop();
+    $('columns').hidden = true;
+    fail(error, () => location.reload());
+  } else if (!link.running) fail(error);
+}
+
+function showState() {
+  const [tone, words] = stateWords();
+  $('state').dataset.tone = tone;
+  if ($('state-text').textContent !== words) $('state-text').textContent = words;
+  const running = link.running;
+  $('start').hidden = running || !session;
+  $('pause').hidden = !running;
+  $('pause').textContent = paused ? 'Resume' : 'Pause';
+  $('pause').setAttribute('aria-pressed', paused);
+  $('stop').hidden = !running;
+  $('languages').disabled = running;
+  $('figures').hidden = !running;
+  $('end').hidden = !session || sessionStorage.getItem(OWN_SESSION) !== session.sessionId;
+}
+
+function stateWords() {
+  switch (linkState.phase) {
+    case 'connecting':
+      return ['busy', 'Connecting…'];
+    case 'reconnecting':
+      return ['busy', 'Connection lost. Connecting again…'];
+    case 'waiting':
+      return ['bad', linkState.error.code === 'UNREACHABLE' ? 'The relay does not answer. Trying again by itself…' : 'Not on air. Trying again by itself…'];
+    case 'shaky':
+      return ['busy', 'The connection falters. Holding on…'];
+    case 'failed':
+      return ['bad', 'Not on air'];
+    case 'up':
+      return paused ? ['wait', 'Paused: listeners hear silence.'] : ['live', `On air in ${languageName(language)}`];
+    default:
+      return ['idle', 'Not on air yet'];
+  }
+}
+
+function showElapsed(now) {
+  const seconds = startedAt === null ? 0 : Math.floor((now - startedAt) / 1000);
+  const parts = [Math.floor(seconds / 60) % 60, seconds % 60].map((part) => String(part).padStart(2, '0'));
+  const hours = Math.floor(seconds / 3600);
+  const text = hours ? `${hours}:${parts.join(':')}` : parts.join(':').replace(/^0/, '');
+  if ($('elapsed').textContent !== text) $('elapsed').textContent = text;
+}
+
+function fail(error, onAction) {
+  showFailure($('failure'), error, onAction);
+}
