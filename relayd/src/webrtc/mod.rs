@@ -1,1 +1,3 @@
 //! webrtc.
+
+pub mod srtp;
