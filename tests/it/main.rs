@@ -1,3 +1,4 @@
 //! Behaviour, one topic per file.
 
+mod corpus;
 mod tidy;

@@ -38,7 +38,8 @@ pub(crate) fn files() -> Vec<String> {
 
 /// The text of a file that [`files`] named; what is not UTF-8 is no source.
 pub(crate) fn text(path: &str) -> String {
-    String::from_utf8(std::fs::read(root().join(path)).expect("a listed file can be read")).unwrap_or_default()
+    String::from_utf8(std::fs::read(root().join(path)).expect("a listed file can be read"))
+        .unwrap_or_default()
 }
 
 /// Runs a rule over every file whose name ends so, and fails with all complaints at once.

@@ -1,1 +1,3 @@
 //! Deterministic simulation of the engine, and integration tests of the daemon.
+
+pub mod fuzzing;

@@ -9,7 +9,8 @@ use super::{Complaints, root, text};
 /// The strings of `allow = […]` under `[licenses]`.
 fn allowed(deny: &str) -> Vec<String> {
     let section = deny.split("\n[licenses]").nth(1).expect("deny.toml has [licenses]");
-    let list = section.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("an allow list");
+    let list =
+        section.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).expect("an allow list");
     list.split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
@@ -98,10 +99,18 @@ fn every_licence_in_the_graph_is_allowed() {
 #[test]
 fn licence_expressions_mean_what_they_say() {
     let allow = ["MIT".to_owned(), "ISC".to_owned(), "Apache-2.0 WITH LLVM-exception".to_owned()];
-    for good in ["MIT", "GPL-3.0 OR MIT", "Unlicense/MIT", "ISC AND (MIT OR GPL-2.0)", "Apache-2.0 WITH LLVM-exception"] {
+    for good in [
+        "MIT",
+        "GPL-3.0 OR MIT",
+        "Unlicense/MIT",
+        "ISC AND (MIT OR GPL-2.0)",
+        "Apache-2.0 WITH LLVM-exception",
+    ] {
         assert!(permitted(good, &allow), "{good}");
     }
-    for bad in ["GPL-3.0", "MIT AND GPL-3.0", "Apache-2.0", "", "ISC AND (GPL-2.0 OR LGPL-2.1)", "none stated"] {
+    for bad in
+        ["GPL-3.0", "MIT AND GPL-3.0", "Apache-2.0", "", "ISC AND (GPL-2.0 OR LGPL-2.1)", "none stated"]
+    {
         assert!(!permitted(bad, &allow), "{bad}");
     }
 }

@@ -45,7 +45,12 @@ fn is_dependency_table(header: &str) -> bool {
 
 /// `[dependencies.serde]`.
 fn is_single_dependency(header: &str) -> bool {
-    header.trim_matches(['[', ']']).split('.').rev().nth(1).is_some_and(|table| table.ends_with("dependencies"))
+    header
+        .trim_matches(['[', ']'])
+        .split('.')
+        .rev()
+        .nth(1)
+        .is_some_and(|table| table.ends_with("dependencies"))
 }
 
 fn missing_bans(clippy: &str) -> Complaints {
@@ -58,7 +63,8 @@ fn missing_bans(clippy: &str) -> Complaints {
 
 /// The lints that the conventions name are on, and every member takes them.
 fn missing_lints(manifest: &str) -> Complaints {
-    let lints = ["unsafe_code", "missing_docs", "unreachable_pub", "too_many_lines", "unwrap_used", "print_stdout"];
+    let lints =
+        ["unsafe_code", "missing_docs", "unreachable_pub", "too_many_lines", "unwrap_used", "print_stdout"];
     lints
         .iter()
         .filter(|lint| !manifest.lines().any(|line| line.starts_with(&format!("{lint} = "))))

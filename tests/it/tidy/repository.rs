@@ -28,8 +28,11 @@ fn dead_links(text: &str, exists: impl Fn(&str) -> bool) -> Complaints {
 }
 
 fn unreleased(changelog: &str) -> Complaints {
-    let section = changelog.split("## [Unreleased]").nth(1).or_else(|| changelog.split("## Unreleased").nth(1));
-    let entries = section.and_then(|rest| rest.split("\n## ").next()).map_or(0, |body| body.matches("\n* ").count() + body.matches("\n- ").count());
+    let section =
+        changelog.split("## [Unreleased]").nth(1).or_else(|| changelog.split("## Unreleased").nth(1));
+    let entries = section
+        .and_then(|rest| rest.split("\n## ").next())
+        .map_or(0, |body| body.matches("\n* ").count() + body.matches("\n- ").count());
     if entries == 0 { vec!["CHANGELOG.md: Unreleased has no entry".to_owned()] } else { Vec::new() }
 }
 
@@ -44,7 +47,10 @@ fn the_first_screen_shows_the_two_commands() {
 #[test]
 fn the_readme_leads_somewhere() {
     assert_eq!(dead_links(&text("README.md"), |target| root().join(target).exists()), Complaints::new());
-    assert_eq!(dead_links("[a](there.md#top) [b](gone.md) [c](https://x.y/z)", |target| target == "there.md").len(), 1);
+    assert_eq!(
+        dead_links("[a](there.md#top) [b](gone.md) [c](https://x.y/z)", |target| target == "there.md").len(),
+        1
+    );
 }
 
 #[test]
@@ -56,7 +62,9 @@ fn the_changelog_tells_what_is_new() {
 #[test]
 fn the_files_of_a_project_are_there() {
     let present = files();
-    for needed in ["LICENSE-MIT", "LICENSE-APACHE", "deny.toml", "ci.sh", ".ci/run", "rustfmt.toml", "Cargo.lock"] {
+    for needed in
+        ["LICENSE-MIT", "LICENSE-APACHE", "deny.toml", "ci.sh", ".ci/run", "rustfmt.toml", "Cargo.lock"]
+    {
         assert!(present.iter().any(|path| path == needed), "{needed} is missing");
     }
 }

@@ -44,8 +44,7 @@ fn literal_end(chars: &[char], at: usize, language: Language, kept: &str) -> usi
 }
 
 fn continues_a_word(kept: &str) -> bool {
-    kept.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_')
-        && !kept.ends_with(['b', 'c'])
+    kept.chars().next_back().is_some_and(|c| c.is_alphanumeric() || c == '_') && !kept.ends_with(['b', 'c'])
         || kept.ends_with('#')
 }
 
@@ -95,7 +94,8 @@ fn raw_end(chars: &[char], at: usize) -> usize {
     }
     let mut i = at + 2 + hashes;
     while i < chars.len() {
-        let closing = chars[i] == '"' && chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+        let closing =
+            chars[i] == '"' && chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
         if closing {
             return i + 1 + hashes;
         }
@@ -177,5 +177,8 @@ fn brackets_close_where_they_should() {
     let code = "a { b { } c } d";
     assert_eq!(closing(code, 2), Some(13));
     assert_eq!(closing("{ {", 0), None);
-    assert_eq!(identifiers("a.b_c(d1)").iter().map(|(_, word)| *word).collect::<Vec<_>>(), ["a", "b_c", "d1"]);
+    assert_eq!(
+        identifiers("a.b_c(d1)").iter().map(|(_, word)| *word).collect::<Vec<_>>(),
+        ["a", "b_c", "d1"]
+    );
 }

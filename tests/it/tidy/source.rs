@@ -77,7 +77,8 @@ fn python_functions(path: &str, text: &str) -> Complaints {
         };
         let body = lines[i + 1..].iter().take_while(inside).filter(|next| !next.trim().is_empty()).count();
         if body > FUNCTION_LINES {
-            complaints.push(format!("{path}:{}: a function of {body} lines, {FUNCTION_LINES} allowed", i + 1));
+            complaints
+                .push(format!("{path}:{}: a function of {body} lines, {FUNCTION_LINES} allowed", i + 1));
         }
     }
     complaints
@@ -103,7 +104,8 @@ fn unfinished(path: &str, text: &str) -> Complaints {
         for (at, _) in code.match_indices(opening) {
             let end = closing(&code, at + opening.len() - 1).unwrap_or(code.len());
             if !code[at..end].contains("reason") {
-                complaints.push(format!("{path}:{}: a lint is silenced without a reason", line_of(&code, at)));
+                complaints
+                    .push(format!("{path}:{}: a lint is silenced without a reason", line_of(&code, at)));
             }
         }
     }
@@ -118,7 +120,8 @@ fn unsafe_code(path: &str, text: &str) -> Complaints {
     let mut complaints = Complaints::new();
     for at in blocks {
         let line = line_of(&code, at);
-        let reasoned = text.lines().take(line).skip(line.saturating_sub(8)).any(|near| near.contains("SAFETY:"));
+        let reasoned =
+            text.lines().take(line).skip(line.saturating_sub(8)).any(|near| near.contains("SAFETY:"));
         if !allowed {
             complaints.push(format!("{path}:{line}: unsafe outside {UNSAFE_ALLOWED:?}"));
         } else if !reasoned {
@@ -138,7 +141,8 @@ fn files_are_short() {
 #[test]
 fn rust_functions_are_short() {
     hold(&[".rs"], rust_functions);
-    let sample = |lines: usize| format!("fn f<'a>(s: &'a str) {{\n{}}}\nfn g() {{}}\n", "    s; // {\n".repeat(lines));
+    let sample =
+        |lines: usize| format!("fn f<'a>(s: &'a str) {{\n{}}}\nfn g() {{}}\n", "    s; // {\n".repeat(lines));
     assert_eq!(rust_functions("long.rs", &sample(71)).len(), 1);
     assert!(rust_functions("fits.rs", &sample(70)).is_empty());
 }
@@ -156,7 +160,9 @@ fn javascript_functions_are_short() {
 #[test]
 fn python_functions_are_short() {
     hold(&[".py"], python_functions);
-    let sample = |lines: usize| format!("async def f(\n    a,\n):\n{}\n\ndef g():\n    pass\n", "    a()\n".repeat(lines));
+    let sample = |lines: usize| {
+        format!("async def f(\n    a,\n):\n{}\n\ndef g():\n    pass\n", "    a()\n".repeat(lines))
+    };
     assert_eq!(python_functions("long.py", &sample(71)).len(), 1);
     assert!(python_functions("fits.py", &sample(68)).is_empty());
 }
@@ -174,7 +180,9 @@ fn nothing_is_left_unfinished_or_silenced() {
     ] {
         assert_eq!(unfinished("bad.rs", bad).len(), 1, "{bad}");
     }
-    assert!(unfinished("good.rs", "#[allow(dead_code, reason = \"why\")] fn f() { g(\"todo!\") }").is_empty());
+    assert!(
+        unfinished("good.rs", "#[allow(dead_code, reason = \"why\")] fn f() { g(\"todo!\") }").is_empty()
+    );
 }
 
 #[test]

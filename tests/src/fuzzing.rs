@@ -1,0 +1,28 @@
+//! What the fuzz targets check: one function from bytes to nothing for each parser that meets the wire.
+//!
+//! The targets in `fuzz/` only call these, and `it/corpus.rs` replays the committed corpora through them on
+//! stable. Each holds a property beyond "no panic": what was read is written back the same, is inside what was
+//! given, or is bounded by it.
+
+mod wire;
+
+/// A body: takes any bytes, panics if the property does not hold.
+pub type Body = fn(&[u8]);
+
+/// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
+pub const TARGETS: [(&str, Body); 4] = [
+    ("rtp", wire::rtp),
+    ("rtcp", wire::rtcp),
+    ("extensions", wire::extensions),
+    ("opus_toc", wire::opus_toc),
+];
+
+/// Runs the body of a target.
+///
+/// # Panics
+///
+/// If the target does not exist or its property does not hold.
+pub fn run(target: &str, data: &[u8]) {
+    let (_, body) = TARGETS.iter().find(|(name, _)| *name == target).expect("a target of that name exists");
+    body(data);
+}
