@@ -1,0 +1,206 @@
+//! Generational ids: a stale id is a typed error, never another listener.
+//!
+//! Each id is a slot and the slot's generation. [`Slots`] hands them out, lowest free slot last freed first, so
+//! equal calls give equal ids (I5), and takes them back; an id of an earlier generation finds nothing.
+
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $letter:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name {
+            slot: u32,
+            generation: u32,
+        }
+
+        impl $name {
+            /// A dense index, unique among the open ones, for parallel arrays of the owner.
+            ///
+            /// Below the configured limit of its kind; used again after a close, so compare ids, not slots.
+            #[must_use]
+            pub const fn slot(self) -> usize {
+                self.slot as usize
+            }
+        }
+
+        impl Id for $name {
+            fn new(slot: u32, generation: u32) -> Self {
+                Self { slot, generation }
+            }
+
+            fn parts(self) -> (u32, u32) {
+                (self.slot, self.generation)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!($letter, "{}.{}"), self.slot, self.generation)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(self, f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A track of a [`Relay`](crate::Relay).
+    TrackId,
+    "track"
+);
+id!(
+    /// A leg of a [`Relay`](crate::Relay): one transport connection of a publisher or listener.
+    LegId,
+    "leg"
+);
+id!(
+    /// A listener of a [`Relay`](crate::Relay).
+    ListenerId,
+    "listener"
+);
+
+/// Whatever can be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Peer {
+    /// A track, with its publisher leg and all its listeners.
+    Track(TrackId),
+    /// A leg. A listener lives as long as its leg; a track outlives its publisher's.
+    Leg(LegId),
+    /// A listener with its leg.
+    Listener(ListenerId),
+}
+
+/// What an id is made of.
+pub(crate) trait Id: Copy {
+    fn new(slot: u32, generation: u32) -> Self;
+    fn parts(self) -> (u32, u32);
+}
+
+/// Values by id, in a dense array whose slots are used again.
+#[derive(Debug)]
+pub(crate) struct Slots<I, T> {
+    entries: Vec<Entry<T>>,
+    free: Vec<u32>,
+    len: usize,
+    kind: std::marker::PhantomData<I>,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<I: Id, T> Slots<I, T> {
+    pub(crate) const fn new() -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), len: 0, kind: std::marker::PhantomData }
+    }
+
+    /// Inserts what `make` builds from its own id.
+    pub(crate) fn insert_with(&mut self, make: impl FnOnce(I) -> T) -> I {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.entries.push(Entry { generation: 0, value: None });
+            u32::try_from(self.entries.len() - 1).expect("limits keep slots far below 2^32")
+        });
+        let entry = &mut self.entries[slot as usize];
+        let id = I::new(slot, entry.generation);
+        entry.value = Some(make(id));
+        self.len += 1;
+        id
+    }
+
+    pub(crate) fn remove(&mut self, id: I) -> Option<T> {
+        let (slot, generation) = id.parts();
+        let entry = self.entries.get_mut(slot as usize).filter(|entry| entry.generation == generation)?;
+        let value = entry.value.take()?;
+        self.len -= 1;
+        // A slot whose generations are spent is never used again: no id ever means two things.
+        if let Some(next) = generation.checked_add(1) {
+            entry.generation = next;
+            self.free.push(slot);
+        }
+        Some(value)
+    }
+
+    pub(crate) fn get(&self, id: I) -> Option<&T> {
+        let (slot, generation) = id.parts();
+        self.entries.get(slot as usize).filter(|entry| entry.generation == generation)?.value.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: I) -> Option<&mut T> {
+        let (slot, generation) = id.parts();
+        self.entries.get_mut(slot as usize).filter(|entry| entry.generation == generation)?.value.as_mut()
+    }
+
+    pub(crate) fn contains(&self, id: I) -> bool {
+        self.get(id).is_some()
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_id_finds_nothing() {
+        let mut slots: Slots<LegId, &str> = Slots::new();
+        let first = slots.insert_with(|_| "first");
+        assert_eq!(slots.remove(first), Some("first"));
+        let second = slots.insert_with(|_| "second");
+        assert_eq!(second.slot(), first.slot(), "the slot is used again");
+        assert_ne!(second, first);
+        assert_eq!(slots.get(first), None);
+        assert_eq!(slots.get_mut(first), None);
+        assert_eq!(slots.remove(first), None);
+        assert_eq!(slots.get(second), Some(&"second"));
+        assert_eq!(slots.len(), 1);
+    }
+
+    #[test]
+    fn slots_stay_dense() {
+        let mut slots: Slots<ListenerId, usize> = Slots::new();
+        let ids: Vec<_> = (0..10).map(|n| slots.insert_with(|_| n)).collect();
+        for &id in &ids[3..6] {
+            slots.remove(id);
+        }
+        for n in 0..3 {
+            assert!(slots.insert_with(|_| n).slot() < 10);
+        }
+        assert_eq!(slots.insert_with(|_| 99).slot(), 10);
+        assert_eq!(slots.len(), 11);
+    }
+
+    #[test]
+    fn a_value_is_built_from_its_own_id() {
+        let mut slots: Slots<TrackId, TrackId> = Slots::new();
+        let id = slots.insert_with(|id| id);
+        assert_eq!(slots.get(id), Some(&id));
+        assert!(slots.contains(id));
+    }
+
+    #[test]
+    fn an_id_prints_its_kind_slot_and_generation() {
+        assert_eq!(format!("{:?}", LegId::new(7, 2)), "leg7.2");
+        assert_eq!(TrackId::new(0, 0).to_string(), "track0.0");
+    }
+
+    #[test]
+    fn a_slot_with_spent_generations_is_never_used_again() {
+        let mut slots: Slots<LegId, ()> = Slots::new();
+        let id = slots.insert_with(|_| ());
+        slots.entries[id.slot()].generation = u32::MAX;
+        let last = LegId::new(0, u32::MAX);
+        assert_eq!(slots.remove(last), Some(()));
+        assert_eq!(slots.insert_with(|_| ()).slot(), 1);
+        assert_eq!(slots.get(last), None);
+    }
+}

@@ -1,0 +1,341 @@
+//! What goes into a [`Relay`](crate::Relay) and what comes out of it.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::id::{LegId, ListenerId, Peer, TrackId};
+use crate::rtp::{AudioLevel, CaptureTime, Emit, ExtensionIds, WriteError, rtcp};
+use crate::time::MediaTime;
+
+/// What a track is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackSpec {
+    /// Its BCP-47 language tag: 1 to [`MAX_TRACK_NAME_BYTES`] bytes. The engine gives it no meaning.
+    pub name: String,
+}
+
+/// Longest name of a track, bytes. BCP 47 asks for room for 35.
+pub const MAX_TRACK_NAME_BYTES: usize = 64;
+
+/// What a leg has negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegSpec {
+    pub(crate) payload_type: u8,
+    pub(crate) ssrc: Option<u32>,
+    pub(crate) extensions: ExtensionIds,
+    pub(crate) reports: bool,
+}
+
+impl LegSpec {
+    /// A leg whose Opus packets have `payload_type` (0 ..= 127), without header extensions, with reports.
+    #[must_use]
+    pub fn new(payload_type: u8) -> Self {
+        Self { payload_type, ssrc: None, extensions: ExtensionIds::default(), reports: true }
+    }
+
+    /// The SSRC that a listener's leg sends with. Without it, one is drawn from the seed.
+    ///
+    /// A publisher leg takes whatever SSRC comes, so this means nothing on one.
+    #[must_use]
+    pub const fn ssrc(mut self, ssrc: u32) -> Self {
+        self.ssrc = Some(ssrc);
+        self
+    }
+
+    /// The ids of the header extensions: read on a publisher leg, written on a listener's.
+    #[must_use]
+    pub const fn extensions(mut self, ids: ExtensionIds) -> Self {
+        self.extensions = ids;
+        self
+    }
+
+    /// Whether reports are made for this leg: sender reports on a listener's leg, receiver reports on a publisher's.
+    #[must_use]
+    pub const fn reports(mut self, reports: bool) -> Self {
+        self.reports = reports;
+        self
+    }
+}
+
+/// The state of a leg's transport. A leg starts `Connecting`; output goes only to legs that are `Up` (I6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LegState {
+    /// Not yet usable.
+    Connecting,
+    /// Usable.
+    Up,
+    /// Was usable, and may be again.
+    Down,
+}
+
+/// One stored frame: an Opus packet and what the relay knows of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Its number, counted from the track's start. Numbers that never came are holes.
+    pub position: u64,
+    /// When it plays, counted from the track's start.
+    pub media_time: MediaTime,
+    /// When the relay received it.
+    pub arrived: Instant,
+    /// First of a talk spurt (RFC 7587 §4.1).
+    pub marker: bool,
+    /// When it was captured, if the publisher said so.
+    pub capture_time: Option<CaptureTime>,
+    /// How loud it is, if the publisher said so.
+    pub audio_level: Option<AudioLevel>,
+    /// The Opus packet.
+    pub payload: Bytes,
+}
+
+/// What must happen next, from [`Relay::poll_output`](crate::Relay::poll_output).
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// Send this packet to this listener.
+    Packet(OutboundPacket<'a>),
+    /// Send this sender report on this listener's leg.
+    SenderReport {
+        /// The listener's leg.
+        leg: LegId,
+        /// The report, with the leg's own SSRC.
+        report: rtcp::SenderReport,
+    },
+    /// Send this report block on this publisher's leg, in a receiver report.
+    ReceiverReport {
+        /// The publisher's leg.
+        leg: LegId,
+        /// What the relay received of the publisher's current SSRC.
+        report: rtcp::ReportBlock,
+    },
+    /// Something that the owner may want to know.
+    Event(Event),
+}
+
+/// Something that happened inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Event {
+    /// The first frame of a track, or the first one after a silence, arrived. Comes before the frame's packets.
+    TrackActive {
+        /// The track.
+        track: TrackId,
+    },
+    /// No frame has arrived on an active track for [`Config::silence_after`](crate::Config::silence_after).
+    TrackSilent {
+        /// The track.
+        track: TrackId,
+    },
+    /// A listener was not handed these frames and never will be: its leg was down, or the relay was not drained
+    /// before the history went past them. Comes right before the next packet to that listener.
+    FramesSkipped {
+        /// The listener.
+        listener: ListenerId,
+        /// The first position that is missing: the one after the highest that was handed out.
+        from: u64,
+        /// How many frames arrived and were not handed out.
+        count: u64,
+    },
+    /// This id is closed, by whatever call. Comes exactly once for each track, leg and listener that was open.
+    Closed {
+        /// Whose id it was.
+        peer: Peer,
+    },
+}
+
+/// A packet for one listener: the frame, shared, and this leg's own header.
+#[derive(Clone, Copy, Debug)]
+pub struct OutboundPacket<'a> {
+    /// Whom it is for.
+    pub listener: ListenerId,
+    /// The leg to send it on.
+    pub leg: LegId,
+    /// The leg's SSRC, one for its life.
+    pub ssrc: u32,
+    /// The leg's payload type.
+    pub payload_type: u8,
+    /// The 48-bit SRTP packet index: rollover counter and sequence number (RFC 3711 §3.3.1).
+    ///
+    /// Affine in the frame's position; the first one of a leg is below 2^15, with a rollover counter of 0.
+    pub index: u64,
+    /// The RTP timestamp, affine in the frame's media time.
+    pub timestamp: u32,
+    /// The frame, as stored in the history.
+    pub frame: &'a Frame,
+    /// The same position was handed to this listener before.
+    pub replay: bool,
+    /// The leg's header extensions.
+    pub extensions: &'a ExtensionIds,
+}
+
+impl OutboundPacket<'_> {
+    /// The RTP sequence number: the low 16 bits of [`index`](Self::index).
+    #[must_use]
+    pub const fn sequence(&self) -> u16 {
+        self.index as u16
+    }
+
+    /// The packet's header, ready to be written.
+    #[must_use]
+    pub fn header(&self) -> Emit {
+        Emit {
+            marker: self.frame.marker,
+            payload_type: self.payload_type,
+            sequence: self.sequence(),
+            timestamp: self.timestamp,
+            ssrc: self.ssrc,
+            extensions: self.extensions.values(self.frame.audio_level, self.frame.capture_time),
+        }
+    }
+
+    /// Writes the whole RTP packet; returns its length. Does not allocate.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::NoSpace`] if `out` is too short. `FIXED_BYTES + 64 + payload` bytes are always enough.
+    pub fn write(&self, out: &mut [u8]) -> Result<usize, WriteError> {
+        self.header().write(&self.frame.payload, out)
+    }
+}
+
+/// What came back on a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// From a publisher: its clocks.
+    SenderReport(rtcp::SenderReport),
+    /// From a listener: what it received.
+    ReceiverReport(rtcp::ReportBlock),
+    /// From a listener: what it misses. Counted.
+    Nack(rtcp::Nack),
+    /// The far end says that it leaves. Counted; the owner of the transport closes.
+    Bye,
+}
+
+/// What became of a packet or of feedback: the sender's doing, so counted, never an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Taken.
+    Accepted,
+    /// Its position is in the history already.
+    Duplicate,
+    /// Older than what the history can still place.
+    TooLate,
+    /// Older than the first packet of its source.
+    BeforeStart,
+    /// A jump in sequence, or a source that was replaced: the next packet in sequence confirms it.
+    Suspicious,
+    /// Its timestamp contradicts its sequence number.
+    BadTimestamp,
+    /// Over the packet rate or the bit rate.
+    RateLimited,
+    /// The payload is longer than the limit.
+    TooLarge,
+    /// No payload.
+    Empty,
+    /// Not the payload type that the leg negotiated.
+    WrongPayloadType,
+    /// The leg is down.
+    LegDown,
+    /// A leg of this kind does not send that: media on a listener's leg, or the other side's report.
+    WrongDirection,
+    /// Feedback about an SSRC that the leg does not have.
+    WrongSsrc,
+    /// No such leg, or no longer.
+    UnknownLeg,
+}
+
+impl Verdict {
+    /// Every verdict, in order.
+    pub const ALL: [Self; 14] = [
+        Self::Accepted,
+        Self::Duplicate,
+        Self::TooLate,
+        Self::BeforeStart,
+        Self::Suspicious,
+        Self::BadTimestamp,
+        Self::RateLimited,
+        Self::TooLarge,
+        Self::Empty,
+        Self::WrongPayloadType,
+        Self::LegDown,
+        Self::WrongDirection,
+        Self::WrongSsrc,
+        Self::UnknownLeg,
+    ];
+}
+
+/// When to call [`Relay::handle_timeout`](crate::Relay::handle_timeout) at the latest, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// What for.
+    pub why: Reason,
+}
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// A track may have fallen silent.
+    Silence(TrackId),
+    /// A report is due on a leg.
+    Report(LegId),
+}
+
+/// Why something could not be opened: the owner's mistake, or a limit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// No such track, or no longer.
+    #[error("unknown track {0}")]
+    UnknownTrack(TrackId),
+    /// The track has a publisher leg; close it first.
+    #[error("{0} has a publisher leg already")]
+    PublisherExists(TrackId),
+    /// The name is empty or too long.
+    #[error("a track name has 1 to {MAX_TRACK_NAME_BYTES} bytes, not {0}")]
+    TrackName(usize),
+    /// The payload type has more than 7 bits.
+    #[error("payload type {0} is above 127")]
+    PayloadType(u8),
+    /// An extension id is 0 or 15, or used twice (RFC 8285 §4.2).
+    #[error("header extension id {0} is reserved or used twice")]
+    ExtensionId(u8),
+    /// A configured limit is reached.
+    #[error("the limit of {limit} {what} is reached")]
+    Limit {
+        /// Which limit.
+        what: Limit,
+        /// Its value.
+        limit: usize,
+    },
+    /// Too many closed events wait to be drained.
+    #[error("{0} closed events wait to be drained")]
+    Undrained(usize),
+}
+
+/// A limit of the [`Config`](crate::Config).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`Config::max_tracks`](crate::Config::max_tracks)
+    Tracks,
+    /// [`Config::max_listeners`](crate::Config::max_listeners)
+    Listeners,
+    /// [`Config::max_listeners_per_track`](crate::Config::max_listeners_per_track)
+    ListenersPerTrack,
+    /// [`Config::max_legs`](crate::Config::max_legs)
+    Legs,
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tracks => "tracks",
+            Self::Listeners => "listeners",
+            Self::ListenersPerTrack => "listeners per track",
+            Self::Legs => "legs",
+        })
+    }
+}

@@ -1,0 +1,170 @@
+//! Snapshots of counters: plain numbers, copied out; reading them changes nothing.
+
+use std::ops::Index;
+use std::time::Duration;
+
+use crate::id::{LegId, TrackId};
+use crate::io::{LegState, Verdict};
+
+/// How many packets or feedbacks met each [`Verdict`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    counts: [u64; Verdict::ALL.len()],
+}
+
+impl Verdicts {
+    /// Each verdict and its count, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Verdict, u64)> {
+        Verdict::ALL.into_iter().zip(self.counts)
+    }
+
+    /// All of them together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    pub(crate) fn count(&mut self, verdict: Verdict) {
+        self.counts[verdict as usize] += 1;
+    }
+}
+
+impl Index<Verdict> for Verdicts {
+    type Output = u64;
+
+    fn index(&self, verdict: Verdict) -> &u64 {
+        &self.counts[verdict as usize]
+    }
+}
+
+/// The relay as a whole, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Open tracks.
+    pub tracks: usize,
+    /// Open listeners.
+    pub listeners: usize,
+    /// Open legs, of publishers and listeners.
+    pub legs: usize,
+    /// Packets that came in, by verdict.
+    pub packets_in: Verdicts,
+    /// Feedback that came in, by verdict.
+    pub feedback_in: Verdicts,
+    /// Packets handed out, over all listeners.
+    pub packets_out: u64,
+    /// Payload bytes handed out, over all listeners.
+    pub payload_bytes_out: u64,
+    /// Sender and receiver reports handed out.
+    pub reports_out: u64,
+    /// Frames that a listener's leg should have had and did not, over all listeners.
+    pub frames_skipped: u64,
+}
+
+/// One track.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackStats {
+    /// Its name.
+    pub name: String,
+    /// Its publisher's leg, if there is one.
+    pub publisher: Option<LegId>,
+    /// Its listeners.
+    pub listeners: usize,
+    /// Frames have arrived within the silence limit.
+    pub active: bool,
+    /// Frames taken in since the start.
+    pub frames: u64,
+    /// The next position: one after the highest so far.
+    pub next_position: u64,
+    /// The oldest position that the history holds.
+    pub oldest_position: Option<u64>,
+    /// Frames that the history holds.
+    pub history_frames: usize,
+    /// Payload bytes that the history holds.
+    pub history_payload_bytes: usize,
+    /// How often the timeline began anew: first packet, new publisher leg, new SSRC, jump in sequence.
+    pub sources: u64,
+    /// How often the media time was anchored anew because timestamps ran backwards.
+    pub timestamp_resets: u64,
+}
+
+/// One leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LegStats {
+    /// A publisher's.
+    Publisher(PublisherLegStats),
+    /// A listener's.
+    Listener(ListenerStats),
+}
+
+/// One publisher's leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublisherLegStats {
+    /// The track it feeds.
+    pub track: TrackId,
+    /// State of its transport.
+    pub state: LegState,
+    /// Its packets, by verdict.
+    pub packets_in: Verdicts,
+    /// Its feedback, by verdict.
+    pub feedback_in: Verdicts,
+    /// Payload bytes taken in.
+    pub payload_bytes: u64,
+    /// What was received of its current SSRC.
+    pub reception: Option<Reception>,
+}
+
+/// What was received of one SSRC (RFC 3550 §6.4.1, §A.3, §A.8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reception {
+    /// The SSRC.
+    pub ssrc: u32,
+    /// Packets received, duplicates and late ones included.
+    pub received: u64,
+    /// Packets expected minus packets received; duplicates can make it negative.
+    pub lost: i64,
+    /// Interarrival jitter.
+    pub jitter: Duration,
+}
+
+/// One listener and its leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerStats {
+    /// Its track.
+    pub track: TrackId,
+    /// Its leg.
+    pub leg: LegId,
+    /// State of the leg's transport.
+    pub state: LegState,
+    /// The leg's SSRC.
+    pub ssrc: u32,
+    /// Packets handed out.
+    pub packets_out: u64,
+    /// Payload bytes handed out.
+    pub payload_bytes_out: u64,
+    /// One after the highest position handed out, if there was any.
+    pub next_position: Option<u64>,
+    /// Frames that it should have had and did not: leg down, or relay not drained.
+    pub frames_skipped: u64,
+    /// Late frames from before its first one: the leg's numbers do not reach them.
+    pub before_first: u64,
+    /// What its last receiver report said.
+    pub report: Option<ListenerReport>,
+    /// NACK messages received.
+    pub nacks: u64,
+    /// Packets that they asked for.
+    pub nacked_packets: u64,
+}
+
+/// What a listener last reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenerReport {
+    /// Part lost since its report before, in 1/256.
+    pub fraction_lost: u8,
+    /// Packets lost since its start.
+    pub cumulative_lost: i32,
+    /// Interarrival jitter at its side.
+    pub jitter: Duration,
+    /// Round trip, if the report answers one of ours.
+    pub round_trip: Option<Duration>,
+}
