@@ -1,0 +1,194 @@
+//! The configuration: defaults < file < environment < flags.
+//!
+//! Each source is read into a [`Layer`] of `Option`s; the layers are folded once, then checked. A key that nobody
+//! knows is refused with the nearest one that exists; a value of the wrong type names file, line and key. The
+//! table of all keys, with default and unit, is in `settings.rs`.
+
+mod error;
+mod file;
+mod settings;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+pub use error::{ConfigError, Origin};
+pub use settings::{Config, Daemon, Demo, Http, Log, Media, Ops, Sessions, WebRtc};
+use settings::{KEYS, Layer};
+use value::Raw;
+pub use value::{ByteSize, LogFormat};
+
+/// Where the configuration is taken from.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The file, if one was named.
+    pub file: Option<PathBuf>,
+    /// The environment; of it, the variables that start with `RELAYD_` are read.
+    pub environment: Vec<(String, String)>,
+    /// Settings of the command line: flag as typed (for messages), key, value.
+    pub flags: Vec<(String, String, String)>,
+}
+
+impl Sources {
+    /// Whether nobody configured anything, as in a fresh clone.
+    pub fn is_bare(&self) -> bool {
+        let set = |name: &str| name.starts_with(PREFIX) && !NOT_KEYS.contains(&name);
+        self.file.is_none() && self.flags.is_empty() && !self.environment.iter().any(|(name, _)| set(name))
+    }
+}
+
+impl Config {
+    /// Reads every source, folds them and checks the result.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers = Vec::with_capacity(3);
+        if let Some(path) = &sources.file {
+            layers.push(read_file(path)?);
+        }
+        layers.push(read_environment(&sources.environment)?);
+        layers.push(read_flags(&sources.flags)?);
+        let config = Self::fold(&layers);
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what no single value can tell: that addresses are loopback ones, that limits are not zero.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let listeners = [
+            ("http.listen", self.http.listen),
+            ("webrtc.listen", self.webrtc.listen),
+            ("ops.listen", self.ops.listen),
+        ];
+        for (key, address) in listeners {
+            if !address.ip().to_canonical().is_loopback() {
+                return Err(ConfigError::NotLoopback { key, address });
+            }
+        }
+        self.check_limits()
+    }
+
+    /// The effective configuration as a TOML file with the meaning of each key; it reads back to the same value.
+    pub fn to_toml(&self) -> String {
+        self.render()
+    }
+
+    fn check_limits(&self) -> Result<(), ConfigError> {
+        let http = &self.http;
+        let at_least = [
+            ("http.max_header", http.max_header.bytes(), 8 * 1024),
+            ("http.max_sdp", http.max_sdp.bytes(), 1024),
+            ("http.max_fragment", http.max_fragment.bytes(), 256),
+            ("http.max_json", http.max_json.bytes(), 256),
+            ("http.max_connections", http.max_connections, 1),
+            ("http.max_connections_per_address", http.max_connections_per_address, 1),
+            ("webrtc.max_pending", self.webrtc.max_pending, 1),
+            ("webrtc.max_connections", self.webrtc.max_connections, 1),
+            ("sessions.max", self.sessions.max, 1),
+            ("sessions.max_languages", self.sessions.max_languages, 1),
+            ("sessions.max_listeners", self.sessions.max_listeners, 1),
+        ];
+        for (key, value, least) in at_least {
+            if value < least {
+                return Err(ConfigError::TooSmall {
+                    key,
+                    value: value.to_string(),
+                    least: least.to_string(),
+                });
+            }
+        }
+        let durations = [
+            ("http.header_timeout", http.header_timeout),
+            ("http.body_timeout", http.body_timeout),
+            ("daemon.shutdown_timeout", self.daemon.shutdown_timeout),
+            ("webrtc.ice_timeout", self.webrtc.ice_timeout),
+            ("webrtc.dtls_timeout", self.webrtc.dtls_timeout),
+            ("webrtc.join_timeout", self.webrtc.join_timeout),
+            ("sessions.idle_timeout", self.sessions.idle_timeout),
+            ("media.history", self.media.history),
+        ];
+        for (key, value) in durations {
+            if value.is_zero() {
+                return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_file(path: &Path) -> Result<Layer, ConfigError> {
+    let unreadable = |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
+    let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".into()))?;
+    let mut layer = Layer::default();
+    for entry in file::parse(path, &text)? {
+        set(&mut layer, &entry.key, &entry.value, &entry.origin)?;
+    }
+    Ok(layer)
+}
+
+fn read_environment(environment: &[(String, String)]) -> Result<Layer, ConfigError> {
+    let mut layer = Layer::default();
+    if let Some((name, value)) = environment.iter().find(|(name, _)| name == LOG_VARIABLE) {
+        set(&mut layer, "log.filter", &Raw::Word(value.clone()), &Origin::Environment(name.clone()))?;
+    }
+    for (name, value) in environment {
+        let Some(suffix) = name.strip_prefix(PREFIX).filter(|_| !NOT_KEYS.contains(&name.as_str())) else {
+            continue;
+        };
+        let origin = Origin::Environment(name.clone());
+        let Some(key) = KEYS.iter().map(|key| key.path).find(|path| variable(path) == *name) else {
+            let nearest = nearest(&suffix.to_lowercase().replacen('_', ".", 1)).map(|path| variable(&path));
+            return Err(ConfigError::UnknownKey { origin, key: name.clone(), nearest });
+        };
+        set(&mut layer, key, &Raw::Word(value.clone()), &origin)?;
+    }
+    Ok(layer)
+}
+
+fn read_flags(flags: &[(String, String, String)]) -> Result<Layer, ConfigError> {
+    let mut layer = Layer::default();
+    for (flag, key, value) in flags {
+        set(&mut layer, key, &Raw::Word(value.clone()), &Origin::Flag(flag.clone()))?;
+    }
+    Ok(layer)
+}
+
+fn set(layer: &mut Layer, key: &str, value: &Raw, origin: &Origin) -> Result<(), ConfigError> {
+    match layer.set(key, value) {
+        Ok(()) => Ok(()),
+        Err(Some(expected)) => Err(ConfigError::WrongValue {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            found: value.to_string(),
+            expected,
+        }),
+        Err(None) => Err(ConfigError::UnknownKey {
+            origin: origin.clone(),
+            key: key.to_owned(),
+            nearest: nearest(key),
+        }),
+    }
+}
+
+/// The name of the environment variable of a key: `http.listen` → `RELAYD_HTTP_LISTEN`.
+fn variable(path: &str) -> String {
+    format!("{PREFIX}{}", path.replace('.', "_").to_uppercase())
+}
+
+/// The known key (or section) that a mistyped one is most like; `None` if it is like none of them.
+fn nearest(key: &str) -> Option<String> {
+    let sections = KEYS.iter().filter_map(|known| known.path.split_once('.').map(|(section, _)| section));
+    let candidates: Vec<&str> =
+        if key.contains('.') { KEYS.iter().map(|known| known.path).collect() } else { sections.collect() };
+    let scored = candidates.into_iter().map(|known| (strsim::jaro_winkler(key, known), known));
+    let best = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (best.0 > 0.7).then(|| best.1.to_owned())
+}
+
+/// What every variable that is ours starts with.
+const PREFIX: &str = "RELAYD_";
+/// Short name of `log.filter`.
+const LOG_VARIABLE: &str = "RELAYD_LOG";
+/// Variables of ours that are not keys of the file.
+const NOT_KEYS: &[&str] = &["RELAYD_CONFIG", LOG_VARIABLE];
+
+#[cfg(test)]
+mod tests;

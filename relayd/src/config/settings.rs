@@ -1,0 +1,206 @@
+//! The table of all settings: section, key, type, default, unit and meaning, in one place.
+//!
+//! From the table come the sections of [`Config`], the [`Layer`] of options that each source fills, the list of
+//! known keys, and the commented file that `relayd print-config` prints.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::value::{ByteSize, LogFormat, Raw, Setting};
+
+/// A key that the file, the environment and flags may set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// Its dotted path, e.g. `http.listen`.
+    pub path: &'static str,
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $section:ident: $Section:ident {
+            $( $(#[doc = $doc:literal])* $key:ident: $type:ty = $default:expr; )*
+        }
+    )*) => {
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Debug, Clone, PartialEq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])* pub $key: $type, )*
+            }
+
+            impl Default for $Section {
+                fn default() -> Self {
+                    Self { $( $key: $default, )* }
+                }
+            }
+        )*
+
+        /// The whole configuration. `Config::default()` is what a fresh clone runs with, on loopback.
+        #[derive(Debug, Clone, PartialEq, Default)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])* pub $section: $Section, )*
+        }
+
+        /// The sections of a layer: what one source said.
+        mod layer {
+            use super::*;
+            $(
+                #[derive(Debug, Clone, Default)]
+                pub(super) struct $Section { $( pub(super) $key: Option<$type>, )* }
+            )*
+        }
+
+        /// What one source said: a value for some of the keys.
+        #[derive(Debug, Clone, Default)]
+        pub(super) struct Layer {
+            $( $section: layer::$Section, )*
+        }
+
+        impl Layer {
+            /// Sets one key. `Err(None)`: nobody knows the key; `Err(Some(expected))`: the value does not fit it.
+            pub(super) fn set(&mut self, path: &str, raw: &Raw) -> Result<(), Option<&'static str>> {
+                let (section, key) = path.split_once('.').unwrap_or((path, ""));
+                match (section, key) {
+                    $( $( (stringify!($section), stringify!($key)) => {
+                        self.$section.$key = Some(<$type>::read(raw).ok_or(Some(<$type>::EXPECTED))?);
+                    } )* )*
+                    _ => return Err(None),
+                }
+                Ok(())
+            }
+        }
+
+        impl Config {
+            /// The defaults under the layers, each over the one before.
+            pub(super) fn fold(layers: &[Layer]) -> Self {
+                let mut config = Self::default();
+                for layer in layers {
+                    $( $( if let Some(value) = &layer.$section.$key {
+                        config.$section.$key.clone_from(value);
+                    } )* )*
+                }
+                config
+            }
+
+            pub(super) fn render(&self) -> String {
+                let mut text = String::new();
+                $(
+                    for line in [$($section_doc),*] {
+                        text.push_str(&format!("#{line}\n"));
+                    }
+                    text.push_str(concat!("[", stringify!($section), "]\n"));
+                    $(
+                        for line in [$($doc),*] {
+                            text.push_str(&format!("#{line}\n"));
+                        }
+                        text.push_str(&format!("{} = {}\n", stringify!($key), self.$section.$key.literal()));
+                    )*
+                    text.push('\n');
+                )*
+                text.truncate(text.trim_end().len());
+                text.push('\n');
+                text
+            }
+        }
+
+        /// Every known key.
+        pub(super) const KEYS: &[Key] = &[
+            $( $( Key { path: concat!(stringify!($section), ".", stringify!($key)) }, )* )*
+        ];
+    };
+}
+
+settings! {
+    /// The public HTTP listener: API and pages.
+    http: Http {
+        /// Address and port of the API and the pages. Loopback only: there are no tokens yet. Port 0 = any free one.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        /// Base of the addresses in answers, e.g. "https://relay.example". Default: the Host of the request.
+        public_url: String = String::new();
+        /// Host names besides loopback ones that requests may be addressed to; others are refused with 421 (DNS rebinding).
+        allowed_hosts: Vec<String> = Vec::new();
+        /// Origins besides the relay's own and localhost that pages may call the API from (CORS).
+        allowed_origins: Vec<String> = Vec::new();
+        /// Time for a request's header to arrive; then the connection is closed.
+        header_timeout: Duration = Duration::from_secs(5);
+        /// Time for a request's body to arrive; then 408.
+        body_timeout: Duration = Duration::from_secs(10);
+        /// Bytes of request line and header (at least 8KiB); beyond, 431. Memory: this much per connection.
+        max_header: ByteSize = ByteSize::kib(16);
+        /// Bytes of an SDP offer; beyond, 413.
+        max_sdp: ByteSize = ByteSize::kib(64);
+        /// Bytes of a trickle fragment; beyond, 413.
+        max_fragment: ByteSize = ByteSize::kib(16);
+        /// Bytes of a JSON body; beyond, 413.
+        max_json: ByteSize = ByteSize::kib(64);
+        /// TCP connections in all, and at most 60 % of the process's file limit; beyond, 503.
+        max_connections: usize = 4096;
+        /// TCP connections from one address; beyond, 503.
+        max_connections_per_address: usize = 64;
+    }
+
+    /// The operator's listener: /metrics, /healthz, /readyz.
+    ops: Ops {
+        /// Address and port. Loopback only. Port 0 = any free one.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090));
+    }
+
+    /// WebRTC: one UDP port for all peers.
+    webrtc: WebRtc {
+        /// UDP address and port. Loopback only: there are no tokens yet. Port 0 = any free one.
+        listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
+        /// Connections in all; beyond, 503. Memory: up to 64 KiB each.
+        max_connections: usize = 20_000;
+        /// Connections still being set up; beyond, 503. Memory: up to 64 KiB each.
+        max_pending: usize = 1000;
+        /// Time until the peer is reached (first authenticated STUN); then the join is dropped.
+        ice_timeout: Duration = Duration::from_secs(10);
+        /// Time for the DTLS handshake after that; then it is rebuilt once.
+        dtls_timeout: Duration = Duration::from_secs(5);
+        /// Time for a join as a whole; then it is dropped.
+        join_timeout: Duration = Duration::from_secs(15);
+        /// Silence of a peer after which its connection is closed.
+        consent_timeout: Duration = Duration::from_secs(15);
+    }
+
+    /// The media plane.
+    media: Media {
+        /// Audio kept per track. Memory: about 8 KiB per second and track at 64 kb/s.
+        history: Duration = Duration::from_secs(30);
+    }
+
+    /// Sessions, all of them in memory.
+    sessions: Sessions {
+        /// Sessions at one time; beyond, 503. Memory: one history per language each.
+        max: usize = 1000;
+        /// Languages of one session, the source language included; beyond, 422.
+        max_languages: usize = 32;
+        /// Listeners of one session; beyond, 503.
+        max_listeners: usize = 10_000;
+        /// A session that nobody is connected to for this long is ended.
+        idle_timeout: Duration = Duration::from_secs(3600);
+        /// How long the id of an ended session answers SESSION_ENDED (410) before it is unknown (404).
+        ended_memory: Duration = Duration::from_secs(600);
+    }
+
+    /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.
+    demo: Demo {
+        /// Whether it exists. `relayd` without any configuration turns it on.
+        enabled: bool = false;
+    }
+
+    /// Logs, on standard error.
+    log: Log {
+        /// "text" or "json" (one object per line).
+        format: LogFormat = LogFormat::Text;
+        /// What is logged, by level and module: "info", "debug", "relayd=debug,str0m=warn".
+        filter: String = "info,str0m=warn".to_owned();
+    }
+
+    /// The process.
+    daemon: Daemon {
+        /// Hard limit of an orderly stop, from the signal on.
+        shutdown_timeout: Duration = Duration::from_secs(5);
+    }
+}
