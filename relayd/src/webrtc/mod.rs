@@ -1,3 +1,418 @@
-//! webrtc.
+//! The connection plane: every WebRTC peer's ICE, DTLS and SDP, and the one UDP port they all talk to.
+//!
+//! [`Connections`] is a cheap handle on one actor (a tokio task) that owns the receive side of the port and
+//! every `str0m::Rtc`. A listener's media does not pass here: when a connection is up its keys and address go
+//! to the shard, which sends SRTP itself on a clone of the socket. What a publisher sends is decrypted here
+//! and handed to the shard as plaintext RTP.
+//!
+//! Invariants: a datagram reaches an `Rtc` only as an authenticated STUN binding or from an address that one
+//! has validated; a connection's [`Record`] is made when it is accepted and dropped in exactly one place.
 
+mod answer;
+mod config;
+pub mod demux;
+mod fragment;
+mod keys;
+mod offer;
 pub mod srtp;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use relay_engine::TrackId;
+use tokio::sync::{mpsc, oneshot};
+
+pub use config::WebRtcConfig;
+
+/// Handle on the connection plane; clones share one actor.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    commands: mpsc::Sender<Command>,
+    local: SocketAddr,
+}
+
+impl Connections {
+    /// The address that the UDP port is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Answers a WHIP offer: the peer becomes the publisher of `join.track`.
+    ///
+    /// # Errors
+    /// See [`JoinError`]; the record is dropped on every failure.
+    pub async fn publish(&self, join: Join) -> Result<Joined, JoinError> {
+        self.join(Role::Publisher, join).await
+    }
+
+    /// Answers a WHEP offer: the peer becomes a listener of `join.track`.
+    ///
+    /// # Errors
+    /// See [`JoinError`]; the record is dropped on every failure.
+    pub async fn listen(&self, join: Join) -> Result<Joined, JoinError> {
+        self.join(Role::Listener, join).await
+    }
+
+    /// Takes a trickle or ICE restart fragment (RFC 8840, RFC 9725 §4.3) for a connection.
+    ///
+    /// # Errors
+    /// See [`PatchError`]; none of them ends the connection.
+    pub async fn patch(
+        &self,
+        leg: &ResourceId,
+        if_match: IfMatch,
+        fragment: String,
+    ) -> Result<Patched, PatchError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Patch { resource: *leg, if_match, fragment, reply };
+        self.commands.send(command).await.map_err(|_| PatchError::Closed)?;
+        answer.await.map_err(|_| PatchError::Closed)?
+    }
+
+    /// Closes a connection with a DTLS `close_notify`.
+    ///
+    /// # Errors
+    /// [`PatchError::NotFound`] when there is no such connection (any more).
+    pub async fn close(&self, leg: &ResourceId) -> Result<(), PatchError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Close { resource: *leg, reply };
+        self.commands.send(command).await.map_err(|_| PatchError::Closed)?;
+        answer.await.map_err(|_| PatchError::Closed)?
+    }
+
+    /// Closes every connection of a track, and tells how many there were.
+    pub async fn close_track(&self, track: TrackId) -> usize {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::CloseTrack { track, reply }).await.is_err() {
+            return 0;
+        }
+        answer.await.unwrap_or(0)
+    }
+
+    /// Closes every connection with a DTLS `close_notify`, then the shard; a second call does nothing.
+    pub async fn shutdown(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { reply }).await.is_ok() {
+            // A dropped reply means that the actor is gone: what was asked for.
+            let _gone = answer.await;
+        }
+    }
+
+    /// Counts by role and state, and every counter; all zero once the actor is gone.
+    pub async fn snapshot(&self) -> Snapshot {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Snapshot { reply }).await.is_err() {
+            return Snapshot::default();
+        }
+        answer.await.unwrap_or_default()
+    }
+
+    async fn join(&self, role: Role, join: Join) -> Result<Joined, JoinError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Join { role, join, reply };
+        self.commands.send(command).await.map_err(|_| JoinError::Closed)?;
+        answer.await.map_err(|_| JoinError::Closed)?
+    }
+}
+
+/// What [`Connections::bind`] started; awaited by whoever started it, after [`Connections::shutdown`].
+#[derive(Debug)]
+pub struct ConnectionsTask {}
+
+impl ConnectionsTask {
+    /// Waits until the actor and the shard's thread have ended.
+    pub async fn join(self) {}
+}
+
+/// What a peer asks to join with.
+pub struct Join {
+    /// The SDP offer as it came, unchecked.
+    pub offer: String,
+    /// The track to publish or to listen to.
+    pub track: TrackId,
+    /// Told of the connection's life, dropped when the connection is gone.
+    pub record: Box<dyn Record>,
+}
+
+impl fmt::Debug for Join {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Join").field("track", &self.track).finish_non_exhaustive()
+    }
+}
+
+/// Whoever opened the connection learns of its life here; dropped exactly once, when the connection is gone,
+/// however it ends.
+pub trait Record: Send {
+    /// The peer is connected: media may flow. Called at most once.
+    fn connected(&mut self) {}
+
+    /// The connection is over; the drop follows at once. Not called for a join that was refused.
+    fn disconnected(&mut self, reason: CloseReason) {
+        let _ = reason;
+    }
+}
+
+/// A connection was accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Joined {
+    /// Names the connection from now on; unguessable.
+    pub resource: ResourceId,
+    /// The SDP answer.
+    pub answer: String,
+    /// Entity tag of the ICE session, without quotes.
+    pub etag: String,
+}
+
+/// Names one connection: 128 random bits, written as 32 lower-case hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceId(u128);
+
+impl ResourceId {
+    fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for ResourceId {
+    type Err = ResourceIdError;
+
+    fn from_str(text: &str) -> Result<Self, ResourceIdError> {
+        let lower_hex = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        if text.len() != 32 || !lower_hex {
+            return Err(ResourceIdError);
+        }
+        u128::from_str_radix(text, 16).map(Self).map_err(|_| ResourceIdError)
+    }
+}
+
+/// The text is not a resource id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a resource id")]
+pub struct ResourceIdError;
+
+/// The `If-Match` header of a PATCH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IfMatch {
+    /// There was none.
+    Missing,
+    /// `*`: an ICE restart.
+    Any,
+    /// One entity tag, without quotes.
+    Tag(String),
+}
+
+/// A PATCH was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Patched {
+    /// Candidates were taken: 204.
+    Trickled,
+    /// ICE was restarted: 200.
+    Restarted {
+        /// Entity tag of the new ICE session, without quotes.
+        etag: String,
+        /// Our new credentials and candidates, `application/trickle-ice-sdpfrag`.
+        fragment: String,
+    },
+}
+
+/// Which way a connection's media goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Media comes from the peer.
+    Publisher,
+    /// Media goes to the peer.
+    Listener,
+}
+
+/// Why a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum CloseReason {
+    /// The owner closed it (DELETE, end of its session).
+    Deleted,
+    /// The peer closed it (DTLS `close_notify` or fatal alert).
+    PeerClosed,
+    /// No authenticated STUN binding came in time.
+    IceTimeout,
+    /// The DTLS handshake did not complete in time, not even after the one rebuild.
+    DtlsTimeout,
+    /// The join as a whole took too long.
+    JoinTimeout,
+    /// The peer was not heard of any more (ICE consent).
+    ConsentLost,
+    /// The peer broke the protocol (wrong certificate fingerprint, for one).
+    Failed,
+    /// A bug in the stack below; only this connection is lost.
+    Panicked,
+    /// The relay is stopping.
+    Shutdown,
+}
+
+/// Why the port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The socket could not be bound.
+    #[error("cannot bind udp {address}: {error}")]
+    Socket {
+        /// What was to be bound.
+        address: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Bound to an unspecified address and nothing was configured to advertise.
+    #[error("webrtc is bound to an unspecified address: set the addresses to advertise to peers")]
+    NothingToAdvertise,
+    /// An advertised address is unspecified or has another IP version than the socket.
+    #[error("cannot advertise {0} to peers")]
+    Advertise(SocketAddr),
+    /// The certificate or the DTLS configuration could not be made.
+    #[error("cannot set up dtls: {0}")]
+    Dtls(String),
+    /// The shard's thread could not be started.
+    #[error("cannot start the media thread: {0}")]
+    Shard(std::io::Error),
+}
+
+/// Why a peer may not join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The offer is not valid SDP, or lacks what every offer has: 400.
+    #[error("malformed offer: {0}")]
+    Malformed(String),
+    /// The offer is valid but asks for what the relay does not do: 422.
+    #[error("unsupported offer: {0}")]
+    Unsupported(String),
+    /// Too many joins are pending, or too many connections are open: 503.
+    #[error("at capacity")]
+    Capacity,
+    /// The track is gone: 404.
+    #[error("the track is gone")]
+    TrackNotFound,
+    /// The track has a publisher: 409.
+    #[error("the track has a publisher")]
+    PublisherExists,
+    /// The relay is stopping: 503.
+    #[error("the relay is stopping")]
+    Closed,
+}
+
+/// Why a PATCH or DELETE was refused; the connection goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PatchError {
+    /// There is no such connection (any more): 404.
+    #[error("no such connection")]
+    NotFound,
+    /// There was no `If-Match`: 428.
+    #[error("if-match is required")]
+    PreconditionRequired,
+    /// The `If-Match` names another ICE session: 412.
+    #[error("stale entity tag")]
+    PreconditionFailed,
+    /// The fragment does not parse, or does not fit the connection: 400.
+    #[error("malformed fragment: {0}")]
+    Malformed(String),
+    /// ICE could not be restarted; the old ICE session goes on: 422.
+    #[error("ice restart failed: {0}")]
+    RestartFailed(String),
+    /// The relay is stopping: 503.
+    #[error("the relay is stopping")]
+    Closed,
+}
+
+/// Connections by role and state, and what happened since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// Publisher connections.
+    pub publishers: StateCounts,
+    /// Listener connections.
+    pub listeners: StateCounts,
+    /// Addresses that are bound to a connection.
+    pub addresses: usize,
+    /// Everything that is only ever counted up.
+    pub counters: Counters,
+}
+
+/// Connections of one role by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateCounts {
+    /// Answered, not yet connected.
+    pub pending: usize,
+    /// Media may flow.
+    pub connected: usize,
+    /// Connected before, not heard of for a while.
+    pub disconnected: usize,
+}
+
+impl StateCounts {
+    /// All of them.
+    pub fn total(&self) -> usize {
+        self.pending + self.connected + self.disconnected
+    }
+}
+
+/// What the actor did and dropped since the start; every reason has its own counter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Datagrams received.
+    pub received: u64,
+    /// Joins answered.
+    pub accepted: u64,
+    /// Joins refused, for any reason.
+    pub refused: u64,
+    /// Connections that came up.
+    pub connected: u64,
+    /// Connections that ended.
+    pub closed: u64,
+    /// Connections rebuilt by the DTLS watchdog.
+    pub rebuilt: u64,
+    /// ICE restarts answered.
+    pub restarted: u64,
+    /// Panics caught in the stack below.
+    pub panics: u64,
+    /// Errors of the stack below that did not end the connection.
+    pub stack_errors: u64,
+    /// Dropped: empty, or a first byte of no class (RFC 7983).
+    pub dropped_class: u64,
+    /// Dropped: not STUN, from an address that no connection has validated.
+    pub dropped_unknown: u64,
+    /// Dropped: STUN from an unknown source above its rate.
+    pub dropped_rate: u64,
+    /// Dropped: STUN that does not parse, or is no binding request.
+    pub dropped_stun: u64,
+    /// Dropped: STUN for a ufrag that is not ours.
+    pub dropped_ufrag: u64,
+    /// Dropped: STUN with a wrong MESSAGE-INTEGRITY.
+    pub dropped_integrity: u64,
+    /// Dropped: a connection's table of addresses is full.
+    pub dropped_addresses: u64,
+    /// Dropped: RTP from a listener, RTP or RTCP before the connection is up, or unreadable.
+    pub dropped_media: u64,
+    /// Dropped: the shard's queue was full.
+    pub dropped_shard: u64,
+    /// Dropped: a reply that the socket did not take.
+    pub dropped_send: u64,
+    /// Receive errors of the socket.
+    pub receive_errors: u64,
+}
+
+enum Command {
+    Join { role: Role, join: Join, reply: oneshot::Sender<Result<Joined, JoinError>> },
+    Patch { resource: ResourceId, if_match: IfMatch, fragment: String, reply: oneshot::Sender<Result<Patched, PatchError>> },
+    Close { resource: ResourceId, reply: oneshot::Sender<Result<(), PatchError>> },
+    CloseTrack { track: TrackId, reply: oneshot::Sender<usize> },
+    Snapshot { reply: oneshot::Sender<Snapshot> },
+    Shutdown { reply: oneshot::Sender<()> },
+}

@@ -1,0 +1,145 @@
+//! Writes the SDP answer and the trickle fragment: the whole of what the relay says of itself.
+//!
+//! Every section of the offer is answered at its place; all but the audio are rejected with port 0
+//! (RFC 3264 §6, RFC 8843 §7.3).
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use super::offer::{IceCredentials, MediaKind, Offer};
+use super::Role;
+
+/// What the relay says of itself in one answer.
+#[derive(Debug)]
+pub(super) struct Answer<'a> {
+    pub(super) offer: &'a Offer,
+    pub(super) role: Role,
+    /// Ours.
+    pub(super) ice: &'a IceCredentials,
+    /// SHA-256 of our certificate.
+    pub(super) fingerprint: [u8; 32],
+    /// Host candidates; never empty.
+    pub(super) candidates: &'a [SocketAddr],
+    /// The SSRC that the relay sends with; listeners only.
+    pub(super) ssrc: u32,
+    /// Session id of the `o=` line.
+    pub(super) session_id: u64,
+}
+
+impl Answer<'_> {
+    /// The answer as `application/sdp`.
+    pub(super) fn to_sdp(&self) -> String {
+        let mut sdp = String::with_capacity(1024);
+        self.write(&mut sdp).expect("a String takes everything");
+        sdp
+    }
+
+    fn write(&self, sdp: &mut String) -> std::fmt::Result {
+        let id = self.session_id >> 1;
+        write!(sdp, "v=0\r\no=- {id} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-lite\r\n")?;
+        if let (true, Some(mid)) = (self.offer.bundle, &self.offer.mid) {
+            write!(sdp, "a=group:BUNDLE {mid}\r\n")?;
+        }
+        for (index, line) in self.offer.lines.iter().enumerate() {
+            if index == self.offer.audio {
+                self.write_audio(sdp)?;
+                continue;
+            }
+            write!(sdp, "m={} 0 {} {}\r\nc=IN IP4 0.0.0.0\r\n", line.name, line.protocol, line.format)?;
+            if let Some(mid) = &line.mid {
+                write!(sdp, "a=mid:{mid}\r\n")?;
+            }
+            if line.kind != MediaKind::Other {
+                sdp.push_str("a=inactive\r\n");
+            }
+        }
+        Ok(())
+    }
+
+    fn write_audio(&self, sdp: &mut String) -> std::fmt::Result {
+        let offer = self.offer;
+        let pt = offer.payload_type;
+        let protocol = &offer.lines[offer.audio].protocol;
+        let first = self.candidates[0];
+        write!(sdp, "m=audio {} {protocol} {pt}\r\n", first.port())?;
+        write!(sdp, "c=IN {} {}\r\n", family(first), first.ip())?;
+        write_transport(sdp, self.ice, self.candidates)?;
+        sdp.push_str("a=fingerprint:sha-256 ");
+        for (index, byte) in self.fingerprint.iter().enumerate() {
+            write!(sdp, "{}{byte:02X}", if index == 0 { "" } else { ":" })?;
+        }
+        sdp.push_str("\r\na=setup:passive\r\n");
+        if let Some(mid) = &offer.mid {
+            write!(sdp, "a=mid:{mid}\r\n")?;
+        }
+        let ids = offer.extensions;
+        for (id, uri) in [
+            (ids.audio_level, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
+            (ids.capture_time, "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"),
+            (ids.mid, "urn:ietf:params:rtp-hdrext:sdes:mid"),
+        ] {
+            if let Some(id) = id {
+                write!(sdp, "a=extmap:{id} {uri}\r\n")?;
+            }
+        }
+        sdp.push_str(match self.role {
+            Role::Publisher => "a=recvonly\r\n",
+            Role::Listener => "a=sendonly\r\na=msid:relay audio\r\n",
+        });
+        sdp.push_str("a=rtcp-mux\r\n");
+        if offer.reduced_rtcp {
+            sdp.push_str("a=rtcp-rsize\r\n");
+        }
+        write!(sdp, "a=rtpmap:{pt} opus/48000/2\r\na=fmtp:{pt} minptime=10")?;
+        // What a publisher may send is ours to say: in-band FEC always. To a listener its own words are repeated.
+        if offer.opus.in_band_fec || self.role == Role::Publisher {
+            sdp.push_str(";useinbandfec=1");
+        }
+        if offer.opus.stereo {
+            sdp.push_str(";stereo=1");
+        }
+        if offer.opus.dtx {
+            sdp.push_str(";usedtx=1");
+        }
+        sdp.push_str("\r\n");
+        if self.role == Role::Listener {
+            write!(sdp, "a=ssrc:{} cname:relay\r\n", self.ssrc)?;
+        }
+        Ok(())
+    }
+}
+
+/// Our side of an ICE restart as `application/trickle-ice-sdpfrag` (RFC 8840, RFC 9725 §4.3.3).
+pub(super) fn fragment(offer: &Offer, ice: &IceCredentials, candidates: &[SocketAddr]) -> String {
+    let mut text = String::with_capacity(512);
+    let written: std::fmt::Result = (|| {
+        text.push_str("a=ice-lite\r\n");
+        if let (true, Some(mid)) = (offer.bundle, &offer.mid) {
+            write!(text, "a=group:BUNDLE {mid}\r\n")?;
+        }
+        let protocol = &offer.lines[offer.audio].protocol;
+        write!(text, "m=audio 9 {protocol} {}\r\n", offer.payload_type)?;
+        if let Some(mid) = &offer.mid {
+            write!(text, "a=mid:{mid}\r\n")?;
+        }
+        write_transport(&mut text, ice, candidates)
+    })();
+    written.expect("a String takes everything");
+    text
+}
+
+fn write_transport(sdp: &mut String, ice: &IceCredentials, candidates: &[SocketAddr]) -> std::fmt::Result {
+    write!(sdp, "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\n", ice.ufrag, ice.password)?;
+    for (index, address) in candidates.iter().enumerate() {
+        // RFC 8445 §5.1.2.1: host type preference 126, component 1; earlier addresses are preferred.
+        let priority = (126_u32 << 24) | ((65_535 - index as u32) << 8) | 255;
+        let (foundation, ip, port) = (index + 1, address.ip(), address.port());
+        write!(sdp, "a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host\r\n")?;
+    }
+    sdp.push_str("a=end-of-candidates\r\n");
+    Ok(())
+}
+
+fn family(address: SocketAddr) -> &'static str {
+    if address.is_ipv4() { "IP4" } else { "IP6" }
+}

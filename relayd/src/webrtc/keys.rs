@@ -1,0 +1,218 @@
+//! Makes the DTLS instances that str0m drives, and copies each one's SRTP keys as they pass.
+//!
+//! str0m asks its crypto provider for a DTLS instance while an `Rtc` is built; ours is a thin wrapper over
+//! `dimpl` that shares a [`Tap`] with the connection it is built for. One validated `dimpl::Config` serves all
+//! (building one costs three times a handshake). The wrapper can also start its handshake over, which is how a
+//! handshake that a forged ClientHello has spoiled is healed: ICE, SDP and the `Rtc` around it stay as they are.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use str0m::config::{CryptoProvider, DtlsCert, DtlsVersion};
+use str0m::crypto::CryptoError;
+use str0m::crypto::dtls::{
+    DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
+};
+use str0m::{Rtc, RtcConfig};
+
+/// What a connection shares with the DTLS instance inside its `Rtc`.
+#[derive(Debug, Default)]
+pub(super) struct Tap(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    keys: Option<ExportedKeys>,
+    restart: Option<Instant>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the keys.
+        f.debug_struct("State").field("restart", &self.restart).finish_non_exhaustive()
+    }
+}
+
+/// What DTLS exported for SRTP (RFC 5764 §4.2).
+pub(super) struct ExportedKeys {
+    pub(super) profile: SrtpProfile,
+    pub(super) material: Vec<u8>,
+}
+
+impl Tap {
+    /// The keys of the handshake that completed last; the second call finds none.
+    pub(super) fn take_keys(&self) -> Option<ExportedKeys> {
+        self.lock().keys.take()
+    }
+
+    /// Has the handshake start over when the instance is driven next.
+    pub(super) fn restart(&self, now: Instant) {
+        self.lock().restart = Some(now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Certificate and crypto of one connection plane.
+#[derive(Debug, Clone)]
+pub(super) struct Identity {
+    provider: Arc<CryptoProvider>,
+    certificate: DtlsCert,
+}
+
+impl Identity {
+    /// Generates the one certificate and validates the one DTLS configuration.
+    pub(super) fn generate() -> Result<Self, String> {
+        let dtls_provider = provider()?;
+        let base = str0m::crypto::from_feature_flags();
+        let certificate =
+            base.dtls_provider.generate_certificate().ok_or("the certificate could not be generated")?;
+        Ok(Self { provider: Arc::new(CryptoProvider { dtls_provider, ..base }), certificate })
+    }
+
+    /// SHA-256 of the certificate.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
+        self.provider.sha256_provider.sha256(&self.certificate.certificate)
+    }
+
+    /// HMAC-SHA1 of STUN's MESSAGE-INTEGRITY.
+    pub(super) fn sha1_hmac(&self, key: &[u8], payloads: &[&[u8]]) -> [u8; 20] {
+        self.provider.sha1_hmac_provider.sha1_hmac(key, payloads)
+    }
+
+    /// Builds an `Rtc` whose DTLS instance shares the returned tap.
+    pub(super) fn build(&self, config: RtcConfig, now: Instant) -> (Rtc, Arc<Tap>) {
+        let tap = Arc::new(Tap::default());
+        NEXT_TAP.set(Some(tap.clone()));
+        let rtc = config
+            .set_crypto_provider(self.provider.clone())
+            .set_dtls_cert(self.certificate.clone())
+            .set_dtls_version(DtlsVersion::Dtls12)
+            .build(now);
+        NEXT_TAP.set(None);
+        (rtc, tap)
+    }
+}
+
+thread_local! {
+    // Handed from `Identity::build` to `Provider::new_dtls`, which str0m calls inside it on the same thread.
+    static NEXT_TAP: RefCell<Option<Arc<Tap>>> = const { RefCell::new(None) };
+}
+
+#[derive(Debug)]
+struct Provider {
+    config: Arc<dimpl::Config>,
+}
+
+/// The crypto provider wants a `'static` one; it holds nothing of any connection.
+fn provider() -> Result<&'static Provider, String> {
+    static PROVIDER: OnceLock<Result<Provider, String>> = OnceLock::new();
+    let made = PROVIDER.get_or_init(|| {
+        // The address is validated by ICE before DTLS sees a datagram: no cookie, one round trip less.
+        let config = dimpl::Config::builder()
+            .use_server_cookie(false)
+            .with_crypto_provider(str0m_aws_lc_rs::dimpl_crypto_provider())
+            .build()
+            .map_err(|error| error.to_string())?;
+        assert!(config.require_client_certificate(), "an unauthenticated peer must never get keys");
+        Ok(Provider { config: Arc::new(config) })
+    });
+    made.as_ref().map_err(Clone::clone)
+}
+
+impl DtlsProvider for Provider {
+    fn generate_certificate(&self) -> Option<DtlsCert> {
+        str0m::crypto::from_feature_flags().dtls_provider.generate_certificate()
+    }
+
+    fn new_dtls(
+        &self,
+        certificate: &DtlsCert,
+        now: Instant,
+        _version: DtlsVersion,
+        _mtu: Option<usize>,
+    ) -> Result<Box<dyn DtlsInstance>, CryptoError> {
+        let tap = NEXT_TAP.take().unwrap_or_default();
+        let dtls = dimpl::Dtls::new_12(self.config.clone(), certificate.clone(), now);
+        Ok(Box::new(Tapped { dtls, config: self.config.clone(), certificate: certificate.clone(), tap }))
+    }
+}
+
+struct Tapped {
+    dtls: dimpl::Dtls,
+    config: Arc<dimpl::Config>,
+    certificate: DtlsCert,
+    tap: Arc<Tap>,
+}
+
+impl fmt::Debug for Tapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tapped").finish_non_exhaustive()
+    }
+}
+
+impl Tapped {
+    /// The DTLS state machine, a fresh one if a restart was asked for.
+    fn dtls(&mut self) -> &mut dimpl::Dtls {
+        let restart = self.tap.lock().restart.take();
+        if let Some(now) = restart {
+            self.dtls = dimpl::Dtls::new_12(self.config.clone(), self.certificate.clone(), now);
+            self.dtls.set_active(false);
+            if let Err(error) = self.dtls.handle_timeout(now) {
+                tracing::debug!(%error, "fresh dtls instance");
+            }
+        }
+        &mut self.dtls
+    }
+}
+
+impl DtlsInstance for Tapped {
+    fn set_active(&mut self, active: bool) {
+        self.dtls().set_active(active);
+    }
+
+    fn handle_packet(&mut self, packet: &[u8]) -> Result<(), DtlsImplError> {
+        self.dtls().handle_packet(packet)
+    }
+
+    fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
+        let tap = self.tap.clone();
+        let output = self.dtls().poll_output(buffer);
+        if let DtlsOutput::KeyingMaterial(material, profile) = &output {
+            let keys = ExportedKeys { profile: *profile, material: AsRef::<[u8]>::as_ref(material).to_vec() };
+            tap.lock().keys = Some(keys);
+        }
+        output
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), DtlsImplError> {
+        self.dtls().handle_timeout(now)
+    }
+
+    fn send_application_data(&mut self, data: &[u8]) -> Result<usize, DtlsImplError> {
+        self.dtls().send_application_data(data)
+    }
+
+    fn is_active(&self) -> bool {
+        self.dtls.is_active()
+    }
+
+    fn protocol_version(&self) -> Option<ProtocolVersion> {
+        self.dtls.protocol_version()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.dtls.is_closing()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.dtls.is_closed()
+    }
+
+    fn close(&mut self) -> Result<(), DtlsImplError> {
+        self.dtls().close()
+    }
+}
