@@ -28,8 +28,7 @@ const BY_CODE = {
   }),
   SESSION_NOT_FOUND: (error) => ({
     title: 'There is no such session',
-    text: `${error.message} Check the link, or ask the speaker for a new one: sessions are gone once the relay restarts.`,
-    action: 'Look again',
+    text: `${error.message} Check the link, or ask the speaker for a new one: a session is gone once it has ended or the relay has restarted.`,
   }),
   SESSION_ENDED: (error) => ({
     title: 'The session has ended',

@@ -33,6 +33,7 @@ async function openSession() {
   try {
     session = await getSession(sessionId);
   } catch (error) {
+    if (error.status === 404) showJoinForm();
     return fail(error, openSession);
   }
   $('join').hidden = true;
@@ -178,12 +179,13 @@ function fail(error, onAction) {
   showFailure($('failure'), error, onAction);
 }
 
+$('join').addEventListener('submit', (event) => {
+  event.preventDefault();
+  location.href = `/listen/${encodeURIComponent($('join-session').value.trim())}`;
+});
+
 async function showJoinForm() {
   $('join').hidden = false;
-  $('join').addEventListener('submit', (event) => {
-    event.preventDefault();
-    location.href = `/listen/${encodeURIComponent($('join-session').value.trim())}`;
-  });
   const demo = await getSession('demo').catch(() => null);
   $('join-demo').hidden = !demo;
 }

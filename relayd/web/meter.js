@@ -99,7 +99,8 @@ export class Meter {
     paint.clearRect(0, 0, width, height);
     for (let i = 0; i < count; i += 1) {
       const level = this.#bars[this.#bars.length - count + i] ?? FLOOR_DB;
-      const share = (level - FLOOR_DB) / -FLOOR_DB;
+      // Speech lives in the upper third of the scale: the curve gives it room to move.
+      const share = ((level - FLOOR_DB) / -FLOOR_DB) ** 1.7;
       const bar = Math.max(BAR_PX, share * height);
       paint.fillStyle = this.#colour(level);
       paint.beginPath();

@@ -7,12 +7,12 @@ export function showShare(panel, link) {
   const code = panel.querySelector('#share-code');
   code.src = `/qr.svg?text=${encodeURIComponent(link)}`;
   code.alt = `QR code of ${link}`;
-  const local = isLocal(link);
-  panel.querySelector('#share-local').hidden = !local;
+  panel.querySelector('#share-open').href = link;
+  panel.querySelector('#share-local').hidden = !isLocal(link);
   const button = panel.querySelector('#share-copy');
   button.addEventListener('click', async () => {
     button.textContent = (await copy(field)) ? 'Copied' : 'Press Ctrl+C';
-    setTimeout(() => (button.textContent = 'Copy'), 2000);
+    setTimeout(() => (button.textContent = 'Copy link'), 2000);
   });
 }
 

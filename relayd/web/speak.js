@@ -216,7 +216,6 @@ function showState() {
   $('start').hidden = running || !session;
   $('pause').hidden = !running;
   $('pause').textContent = paused ? 'Resume' : 'Pause';
-  $('pause').setAttribute('aria-pressed', paused);
   $('stop').hidden = !running;
   $('languages').disabled = running;
   $('figures').hidden = !running;
