@@ -6,8 +6,8 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::offer::{IceCredentials, MediaKind, Offer};
 use super::Role;
+use super::offer::{IceCredentials, MediaKind, Offer};
 
 /// What the relay says of itself in one answer.
 #[derive(Debug)]

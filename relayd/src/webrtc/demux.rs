@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn the_username_is_found_behind_other_attributes() {
-        let datagram = request(BINDING_REQUEST, &[(0x24, &[0; 4]), (0x8022, b"agent"), (USERNAME, b"ours:theirs")]);
+        let datagram =
+            request(BINDING_REQUEST, &[(0x24, &[0; 4]), (0x8022, b"agent"), (USERNAME, b"ours:theirs")]);
         assert_eq!(local_ufrag(&datagram), Some("ours"));
         for length in 0..datagram.len() {
             assert_eq!(local_ufrag(&datagram[..length]), None, "cut to {length}");

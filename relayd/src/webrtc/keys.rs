@@ -182,7 +182,7 @@ impl DtlsInstance for Tapped {
         let tap = self.tap.clone();
         let output = self.dtls().poll_output(buffer);
         if let DtlsOutput::KeyingMaterial(material, profile) = &output {
-            let keys = ExportedKeys { profile: *profile, material: AsRef::<[u8]>::as_ref(material).to_vec() };
+            let keys = ExportedKeys { profile: *profile, material: material.to_vec() };
             tap.lock().keys = Some(keys);
         }
         output

@@ -409,10 +409,29 @@ pub struct Counters {
 }
 
 enum Command {
-    Join { role: Role, join: Join, reply: oneshot::Sender<Result<Joined, JoinError>> },
-    Patch { resource: ResourceId, if_match: IfMatch, fragment: String, reply: oneshot::Sender<Result<Patched, PatchError>> },
-    Close { resource: ResourceId, reply: oneshot::Sender<Result<(), PatchError>> },
-    CloseTrack { track: TrackId, reply: oneshot::Sender<usize> },
-    Snapshot { reply: oneshot::Sender<Snapshot> },
-    Shutdown { reply: oneshot::Sender<()> },
+    Join {
+        role: Role,
+        join: Join,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
+    },
+    Patch {
+        resource: ResourceId,
+        if_match: IfMatch,
+        fragment: String,
+        reply: oneshot::Sender<Result<Patched, PatchError>>,
+    },
+    Close {
+        resource: ResourceId,
+        reply: oneshot::Sender<Result<(), PatchError>>,
+    },
+    CloseTrack {
+        track: TrackId,
+        reply: oneshot::Sender<usize>,
+    },
+    Snapshot {
+        reply: oneshot::Sender<Snapshot>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
 }

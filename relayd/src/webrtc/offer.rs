@@ -89,7 +89,8 @@ pub(super) struct IceCredentials {
 impl IceCredentials {
     /// Checks the lengths and the characters that RFC 8839 allows.
     pub(super) fn new(ufrag: &str, password: &str) -> Result<Self, &'static str> {
-        let ice_chars = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
+        let ice_chars =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/');
         // Some peers in the field put '-', '_' and '=' in; they harm nobody.
         let lenient = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b':');
         if !(4..=256).contains(&ufrag.len()) || !(ice_chars(ufrag) || lenient(ufrag)) {
@@ -268,7 +269,8 @@ impl Transport {
         let missing = |name: &str| JoinError::Malformed(format!("no a={name}"));
         let ufrag = blocks.iter().find_map(|b| b.ufrag.as_deref()).ok_or_else(|| missing("ice-ufrag"))?;
         let password = blocks.iter().find_map(|b| b.password.as_deref()).ok_or_else(|| missing("ice-pwd"))?;
-        let ice = IceCredentials::new(ufrag, password).map_err(|what| JoinError::Malformed(what.to_owned()))?;
+        let ice =
+            IceCredentials::new(ufrag, password).map_err(|what| JoinError::Malformed(what.to_owned()))?;
         let fingerprints = blocks
             .iter()
             .find(|b| !b.fingerprints.is_empty())

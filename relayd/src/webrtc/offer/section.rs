@@ -11,8 +11,23 @@ const MAX_ENTRIES: usize = 64;
 
 /// Attributes that need a value, wherever they stand.
 const VALUED: [&str; 17] = [
-    "mid", "ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup", "rtpmap", "fmtp", "extmap", "ssrc",
-    "ssrc-group", "group", "candidate", "rtcp-fb", "rtcp", "msid", "rid",
+    "mid",
+    "ice-ufrag",
+    "ice-pwd",
+    "ice-options",
+    "fingerprint",
+    "setup",
+    "rtpmap",
+    "fmtp",
+    "extmap",
+    "ssrc",
+    "ssrc-group",
+    "group",
+    "candidate",
+    "rtcp-fb",
+    "rtcp",
+    "msid",
+    "rid",
 ];
 
 /// What may stand at session or at media level.
