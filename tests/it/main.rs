@@ -1,4 +1,5 @@
 //! Behaviour, one topic per file.
 
 mod corpus;
+mod sim;
 mod tidy;
