@@ -1,1 +1,78 @@
-"""Shared fixtures of the interop tests."""
+"""Shared fixtures: the speech that is said, and a relay to say it to."""
+
+import asyncio
+import os
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audio import decode
+from relay import Relay
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ASSETS = REPOSITORY / "relayd" / "assets"
+
+
+@pytest.fixture(scope="session")
+def speech_file() -> Path:
+    """The bundled English speech as Ogg Opus."""
+    return ASSETS / "en.ogg"
+
+
+@pytest.fixture(scope="session")
+def speech(speech_file: Path) -> np.ndarray:
+    """The same, decoded."""
+    return decode(speech_file)
+
+
+@pytest.fixture(scope="session")
+def other_speech() -> np.ndarray:
+    """Speech that is not the one above."""
+    return decode(ASSETS / "es.ogg")
+
+
+@pytest.fixture(scope="session")
+def speech_wav(speech_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same as a 48 kHz mono WAV file, for microphones that are files."""
+    import av
+
+    path = tmp_path_factory.mktemp("speech") / "en.wav"
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000)
+    with av.open(str(speech_file)) as source, wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 48_000, 0, "NONE", ""))
+        for frame in source.decode(audio=0):
+            for part in resampler.resample(frame):
+                out.writeframes(part.to_ndarray().tobytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def relayd() -> Path:
+    """The binary under test."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    binary = Path(os.environ.get("RELAYD", target / "release" / "relayd"))
+    assert binary.is_file(), f"{binary} is missing: cargo build --release -p relayd"
+    return binary
+
+
+@pytest.fixture
+def relay(relayd: Path, tmp_path: Path):
+    """A relay of this test's own. It must have run to the end, and stop when asked."""
+    with Relay(relayd, tmp_path / "relayd.log") as running:
+        yield running
+
+
+@pytest.fixture
+def within():
+    """Runs a coroutine to its end, within a deadline in seconds."""
+
+    def run(coroutine, seconds: float):
+        async def bounded():
+            async with asyncio.timeout(seconds):
+                return await coroutine
+
+        return asyncio.run(bounded())
+
+    return run
