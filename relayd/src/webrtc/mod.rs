@@ -14,6 +14,7 @@ pub mod demux;
 mod fragment;
 mod keys;
 mod offer;
+pub(crate) mod egress;
 pub mod srtp;
 
 use std::fmt;
