@@ -56,6 +56,18 @@ impl LegSpec {
         self.reports = reports;
         self
     }
+
+    /// The negotiated payload type.
+    #[must_use]
+    pub const fn payload_type(&self) -> u8 {
+        self.payload_type
+    }
+
+    /// The negotiated header extensions.
+    #[must_use]
+    pub const fn extension_ids(&self) -> &ExtensionIds {
+        &self.extensions
+    }
 }
 
 /// The state of a leg's transport. A leg starts `Connecting`; output goes only to legs that are `Up` (I6).

@@ -11,10 +11,10 @@
 mod answer;
 mod config;
 pub mod demux;
+pub(crate) mod egress;
 mod fragment;
 mod keys;
 mod offer;
-pub(crate) mod egress;
 pub mod srtp;
 
 use std::fmt;

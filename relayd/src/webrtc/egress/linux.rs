@@ -10,95 +10,49 @@ use std::ptr;
 
 use super::{BATCH, EgressCounters, Packets};
 
-/// The message headers of one call; filled anew for each, so that no pointer outlives what it points to.
-pub(super) struct Kernel {
-    headers: Box<[libc::mmsghdr; BATCH]>,
-    vectors: Box<[libc::iovec; BATCH]>,
-}
-
-impl Kernel {
-    pub(super) fn new() -> Self {
-        // SAFETY: both are plain C structs for which all zeroes (null pointers, zero lengths) are valid values.
-        let (header, vector): (libc::mmsghdr, libc::iovec) = unsafe { (zeroed(), zeroed()) };
-        Kernel { headers: Box::new([header; BATCH]), vectors: Box::new([vector; BATCH]) }
+/// Sends all `packets`, at most 64; what the kernel refuses is counted and skipped.
+///
+/// The headers live on the stack: filling 5 KiB for 64 packets costs nothing beside the system call, and no pointer
+/// outlives what it points to.
+pub(super) fn send(socket: &UdpSocket, packets: &Packets<'_>, counters: &mut EgressCounters) {
+    // SAFETY: both are plain C structs for which all zeroes (null pointers, zero lengths) are valid values.
+    let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) = unsafe { zeroed() };
+    let count = packets.len();
+    for (at, (header, vector)) in headers.iter_mut().zip(&mut vectors).enumerate().take(count) {
+        let (bytes, address) = (packets.bytes(at), packets.address(at));
+        // The kernel only reads through these; the C structs have no const pointers.
+        vector.iov_base = bytes.as_ptr().cast_mut().cast();
+        vector.iov_len = bytes.len();
+        header.msg_hdr.msg_name = ptr::from_ref(&address.storage).cast_mut().cast();
+        header.msg_hdr.msg_namelen = address.length;
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
     }
-
-    /// Sends all `packets`; what the kernel refuses is counted and skipped.
-    pub(super) fn send(&mut self, socket: &UdpSocket, packets: &Packets<'_>, counters: &mut EgressCounters) {
-        self.point_at(packets);
-        let mut at = 0;
-        while at < packets.len() {
-            counters.calls += 1;
-            match self.send_range(socket, at, packets.len()) {
-                Ok(sent) => {
-                    for index in at..at + sent {
-                        counters.sent(packets.bytes(index).len());
-                    }
-                    at += sent;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The error is about the first packet of the range: skip it, try the rest.
-                Err(error) => {
+    let mut at = 0;
+    while at < count {
+        counters.calls += 1;
+        let rest = &mut headers[at..count];
+        // SAFETY: `rest` is a valid array of the length given. The loop above has pointed each of its entries at an
+        // address and an iovec, and each iovec at initialised bytes; `packets` and `vectors` keep all of them alive
+        // and unchanged until this function returns. The kernel writes to `msg_len` alone.
+        let sent = unsafe {
+            let length = rest.len() as libc::c_uint;
+            libc::sendmmsg(socket.as_raw_fd(), rest.as_mut_ptr(), length, libc::MSG_DONTWAIT as _)
+        };
+        match usize::try_from(sent) {
+            Ok(sent @ 1..) => {
+                (at..at + sent).for_each(|index| counters.sent(packets.bytes(index).len()));
+                at += sent;
+            }
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    // The error is about the first packet of the rest: skip it, try the others.
                     counters.refused(&error);
                     at += 1;
                 }
             }
         }
-        self.forget(packets.len());
-    }
-
-    fn point_at(&mut self, packets: &Packets<'_>) {
-        assert!(packets.len() <= BATCH, "a batch has at most 64 packets");
-        for at in 0..packets.len() {
-            let bytes = packets.bytes(at);
-            let address = packets.address(at);
-            let vector = &mut self.vectors[at];
-            // The kernel only reads through these two; the C structs have no const pointers.
-            vector.iov_base = bytes.as_ptr().cast_mut().cast();
-            vector.iov_len = bytes.len();
-            let header = &mut self.headers[at].msg_hdr;
-            header.msg_name = ptr::from_ref(&address.storage).cast_mut().cast();
-            header.msg_namelen = address.length;
-            header.msg_iov = vector;
-            header.msg_iovlen = 1;
-        }
-    }
-
-    /// One system call for the packets `from..to`; returns how many of them were sent, at least one.
-    fn send_range(&mut self, socket: &UdpSocket, from: usize, to: usize) -> io::Result<usize> {
-        let headers = &mut self.headers[from..to];
-        // SAFETY: `headers` is a valid array of the length given. `point_at` has pointed each of its entries at
-        // an address and an iovec that live until `send` returns, and each iovec at initialised bytes that do
-        // too: `packets` borrows all of them, and `send` keeps that borrow. The kernel writes `msg_len` only.
-        let sent = unsafe {
-            libc::sendmmsg(
-                socket.as_raw_fd(),
-                headers.as_mut_ptr(),
-                headers.len() as libc::c_uint,
-                libc::MSG_DONTWAIT as _,
-            )
-        };
-        match usize::try_from(sent) {
-            // Cannot be for a range that is not empty; taken as an error so that the loop ends.
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => Ok(sent),
-            Err(_) => Err(io::Error::last_os_error()),
-        }
-    }
-
-    /// Drops the pointers, which dangle once the batch is refilled.
-    fn forget(&mut self, count: usize) {
-        for header in &mut self.headers[..count] {
-            header.msg_hdr.msg_name = ptr::null_mut();
-            header.msg_hdr.msg_iov = ptr::null_mut();
-            header.msg_hdr.msg_iovlen = 0;
-        }
-    }
-}
-
-impl fmt::Debug for Kernel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kernel").finish_non_exhaustive()
     }
 }
 

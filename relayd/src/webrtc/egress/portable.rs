@@ -5,27 +5,18 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use super::{EgressCounters, Packets};
 
-#[derive(Debug)]
-pub(super) struct Kernel;
-
-impl Kernel {
-    pub(super) fn new() -> Self {
-        Kernel
-    }
-
-    /// Sends all `packets`; what the kernel refuses is counted and skipped.
-    pub(super) fn send(&mut self, socket: &UdpSocket, packets: &Packets<'_>, counters: &mut EgressCounters) {
-        for at in 0..packets.len() {
-            let bytes = packets.bytes(at);
-            loop {
-                counters.calls += 1;
-                match socket.send_to(bytes, packets.address(at).0) {
-                    Ok(_) => counters.sent(bytes.len()),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => counters.refused(&error),
-                }
-                break;
+/// Sends all `packets`; what the kernel refuses is counted and skipped.
+pub(super) fn send(socket: &UdpSocket, packets: &Packets<'_>, counters: &mut EgressCounters) {
+    for at in 0..packets.len() {
+        let bytes = packets.bytes(at);
+        loop {
+            counters.calls += 1;
+            match socket.send_to(bytes, packets.address(at).0) {
+                Ok(_) => counters.sent(bytes.len()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => counters.refused(&error),
             }
+            break;
         }
     }
 }

@@ -1,0 +1,47 @@
+//! What goes through the queues into the media thread.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use relay_engine::{
+    Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId, TrackStats, rtp,
+};
+use tokio::sync::oneshot;
+
+use super::{Egress, ShardStats};
+
+/// What the control and connection planes want. Never dropped.
+#[derive(Debug)]
+pub(super) enum Command {
+    OpenTrack { name: String, reply: oneshot::Sender<Result<TrackId, OpenError>> },
+    OpenPublisher { track: TrackId, spec: LegSpec, reply: oneshot::Sender<Result<LegId, OpenError>> },
+    OpenListener { track: TrackId, spec: LegSpec, reply: OpenedListener },
+    LegUp { leg: LegId, egress: Box<Egress> },
+    PublisherUp { leg: LegId },
+    LegDown { leg: LegId },
+    LegPath { leg: LegId, destination: SocketAddr },
+    Close { peer: Peer },
+    Stats { reply: oneshot::Sender<ShardStats> },
+    TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },
+    ListenerStats { listener: ListenerId, reply: oneshot::Sender<Option<ListenerStats>> },
+    LegStats { leg: LegId, reply: oneshot::Sender<Option<LegStats>> },
+    Shutdown,
+}
+
+type OpenedListener = oneshot::Sender<Result<(ListenerId, LegId), OpenError>>;
+
+/// What came from a peer. Dropped if the queue is full.
+#[derive(Debug)]
+pub(super) struct Media {
+    pub(super) leg: LegId,
+    pub(super) arrived: Instant,
+    pub(super) payload: Payload,
+}
+
+#[derive(Debug)]
+pub(super) enum Payload {
+    Packet(rtp::Packet),
+    Srtcp(Bytes),
+    Feedback(Feedback),
+}

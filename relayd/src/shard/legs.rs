@@ -1,0 +1,151 @@
+//! What is kept per leg, in parallel arrays indexed by the leg's slot.
+//!
+//! Apart lie what every packet touches (keys, address, group) and what a report touches every few seconds.
+
+use std::time::{Duration, Instant};
+
+use relay_engine::{ExtensionIds, LegId};
+
+use super::header::{GroupId, Groups};
+use crate::webrtc::egress::Destination;
+use crate::webrtc::srtp::{KeyingMaterial, SrtcpReceiver, SrtcpSender, SrtpSender};
+
+/// The listeners' legs of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Legs {
+    /// Which leg has the slot, if it is a listener's.
+    ids: Vec<Option<LegId>>,
+    groups: Vec<GroupId>,
+    senders: Vec<Option<SrtpSender>>,
+    destinations: Vec<Destination>,
+    reports: Vec<Option<Box<Reports>>>,
+    templates: Groups,
+}
+
+impl Legs {
+    /// A listener's leg was opened.
+    pub(super) fn open(&mut self, leg: LegId, payload_type: u8, ids: &ExtensionIds) {
+        let slot = leg.slot();
+        if slot >= self.ids.len() {
+            self.grow(slot + 1);
+        }
+        if let Some(before) = self.ids[slot] {
+            self.close(before);
+        }
+        self.ids[slot] = Some(leg);
+        self.groups[slot] = self.templates.join(payload_type, ids);
+    }
+
+    /// The leg is gone; its keys with it.
+    pub(super) fn close(&mut self, leg: LegId) {
+        let Some(slot) = self.slot(leg) else { return };
+        self.ids[slot] = None;
+        self.senders[slot] = None;
+        self.reports[slot] = None;
+        self.templates.leave(self.groups[slot]);
+    }
+
+    /// The leg has keys and an address. False if it is no listener's leg, or no longer.
+    ///
+    /// The same keys again only move the address: new senders would start to use indices a second time.
+    pub(super) fn connect(
+        &mut self,
+        leg: LegId,
+        ssrc: u32,
+        keys: &KeyingMaterial,
+        destination: Destination,
+    ) -> bool {
+        let Some(slot) = self.slot(leg) else { return false };
+        self.destinations[slot] = destination;
+        let known = self.reports[slot].as_ref().is_some_and(|reports| reports.keys == *keys);
+        if !known {
+            self.senders[slot] = Some(keys.srtp_sender(ssrc));
+            self.reports[slot] = Some(Box::new(Reports::new(keys.clone())));
+        }
+        true
+    }
+
+    /// The leg's peer is somewhere else now.
+    pub(super) fn redirect(&mut self, leg: LegId, destination: Destination) {
+        if let Some(slot) = self.slot(leg) {
+            self.destinations[slot] = destination;
+        }
+    }
+
+    /// What a packet to this leg needs; `None` if it has no keys.
+    pub(super) fn hot(&mut self, leg: LegId) -> Option<Hot<'_>> {
+        let slot = self.slot(leg)?;
+        Some(Hot {
+            sender: self.senders[slot].as_mut()?,
+            destination: &self.destinations[slot],
+            group: self.groups[slot],
+            templates: &self.templates,
+        })
+    }
+
+    /// What RTCP of this leg needs; `None` if it has no keys.
+    pub(super) fn reports(&mut self, leg: LegId) -> Option<(&mut Reports, &Destination)> {
+        let slot = self.slot(leg)?;
+        Some((self.reports[slot].as_mut()?, &self.destinations[slot]))
+    }
+
+    fn slot(&self, leg: LegId) -> Option<usize> {
+        let slot = leg.slot();
+        (*self.ids.get(slot)? == Some(leg)).then_some(slot)
+    }
+
+    fn grow(&mut self, slots: usize) {
+        self.ids.resize(slots, None);
+        self.groups.resize(slots, GroupId::default());
+        self.senders.resize_with(slots, || None);
+        self.destinations.resize(slots, Destination::default());
+        self.reports.resize_with(slots, || None);
+    }
+}
+
+/// What a packet to a leg needs.
+pub(super) struct Hot<'a> {
+    pub(super) sender: &'a mut SrtpSender,
+    pub(super) destination: &'a Destination,
+    pub(super) group: GroupId,
+    pub(super) templates: &'a Groups,
+}
+
+/// What RTCP of a leg needs.
+#[derive(Debug)]
+pub(super) struct Reports {
+    keys: KeyingMaterial,
+    pub(super) sender: SrtcpSender,
+    pub(super) receiver: SrtcpReceiver,
+    pub(super) allowance: Allowance,
+}
+
+impl Reports {
+    fn new(keys: KeyingMaterial) -> Self {
+        Reports {
+            sender: keys.srtcp_sender(),
+            receiver: keys.srtcp_receiver(),
+            allowance: Allowance::default(),
+            keys,
+        }
+    }
+}
+
+/// A token bucket that holds one second's worth.
+#[derive(Debug, Default)]
+pub(super) struct Allowance {
+    /// When the bucket will be full again; `None` until the first use.
+    full_at: Option<Instant>,
+}
+
+impl Allowance {
+    /// Takes one token of `rate` per second, if there is one.
+    pub(super) fn take(&mut self, now: Instant, rate: u32) -> bool {
+        let full_at = self.full_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate.max(1);
+        let granted = full_at - now <= Duration::from_secs(1);
+        if granted {
+            self.full_at = Some(full_at);
+        }
+        granted
+    }
+}

@@ -1,0 +1,277 @@
+//! The media plane: one OS thread that owns an engine `Relay` and sends to every listener.
+//!
+//! [`Shard`] is the handle that the other planes hold: commands and packets go in through two bounded queues,
+//! answers come back through one-shot channels. The thread takes what waits, asks the engine what must go out,
+//! seals it and hands it to the kernel 64 packets at a time. It shares no lock with the other planes, knows no
+//! `Rtc`, and does not allocate per packet.
+//!
+//! Invariants: media that does not fit its queue is dropped and counted, a command is not; a packet is handled
+//! after every command that was given before it.
+
+mod command;
+mod header;
+mod legs;
+mod plane;
+mod rtcp;
+mod stats;
+mod thread;
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use crossbeam_channel::{SendTimeoutError, Sender, TrySendError, bounded};
+use relay_engine::{
+    Config, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId,
+    TrackStats, rtp,
+};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::webrtc::srtp::KeyingMaterial;
+use command::{Command, Media, Payload};
+
+pub use crate::webrtc::egress::EgressCounters;
+pub use plane::Plane;
+pub use stats::{PlaneCounters, QueueStats, ShardStats};
+pub use thread::ShardThread;
+
+/// Handle on a media plane; clones share one thread.
+#[derive(Clone)]
+pub struct Shard {
+    commands: Sender<Command>,
+    media: Sender<Media>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Shard {
+    /// Starts the thread; it sends on `socket`, which it never reads.
+    ///
+    /// The thread ends after [`Shard::shutdown`], or when the last handle is gone.
+    ///
+    /// # Errors
+    /// When the socket has no local address or the thread can not be started.
+    pub fn spawn(socket: UdpSocket, config: ShardConfig) -> io::Result<(Shard, ShardThread)> {
+        let (commands, command_queue) = bounded(config.command_queue.max(1));
+        let (media, media_queue) = bounded(config.media_queue.max(1));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let plane = Plane::new(socket, &config)?;
+        let thread = ShardThread::spawn(plane, command_queue, media_queue, Arc::clone(&dropped))?;
+        Ok((Shard { commands, media, dropped }, thread))
+    }
+
+    /// Opens a track named by its BCP-47 language tag.
+    ///
+    /// # Errors
+    /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn open_track(&self, name: &str) -> Result<TrackId, ShardError> {
+        let name = name.to_owned();
+        Ok(self.ask(|reply| Command::OpenTrack { name, reply }).await??)
+    }
+
+    /// Opens the leg of a track's publisher.
+    ///
+    /// # Errors
+    /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn open_publisher(&self, track: TrackId, spec: LegSpec) -> Result<LegId, ShardError> {
+        Ok(self.ask(|reply| Command::OpenPublisher { track, spec, reply }).await??)
+    }
+
+    /// Opens a listener with its leg. Nothing is sent to it before [`Shard::leg_up`].
+    ///
+    /// # Errors
+    /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn open_listener(
+        &self,
+        track: TrackId,
+        spec: LegSpec,
+    ) -> Result<(ListenerId, LegId), ShardError> {
+        Ok(self.ask(|reply| Command::OpenListener { track, spec, reply }).await??)
+    }
+
+    /// The leg of a listener is connected: from now on it is sent to.
+    ///
+    /// Given again with the same keys it only moves the destination; SRTP goes on where it was.
+    pub fn leg_up(&self, leg: LegId, egress: Egress) {
+        self.tell(Command::LegUp { leg, egress: Box::new(egress) });
+    }
+
+    /// The leg of a publisher is connected.
+    pub fn publisher_up(&self, leg: LegId) {
+        self.tell(Command::PublisherUp { leg });
+    }
+
+    /// The leg lost its connection and may get it back: nothing is sent to it until it is up again.
+    pub fn leg_down(&self, leg: LegId) {
+        self.tell(Command::LegDown { leg });
+    }
+
+    /// The listener behind `leg` is reached at another address from now on.
+    pub fn leg_path(&self, leg: LegId, destination: SocketAddr) {
+        self.tell(Command::LegPath { leg, destination });
+    }
+
+    /// Hands in a decrypted RTP packet of a publisher. False if the queue is full: it is dropped and counted.
+    pub fn packet(&self, leg: LegId, packet: rtp::Packet) -> bool {
+        self.media(leg, Payload::Packet(packet))
+    }
+
+    /// Hands in an encrypted RTCP datagram of a listener. False if the queue is full: it is dropped and counted.
+    pub fn srtcp(&self, leg: LegId, datagram: Bytes) -> bool {
+        self.media(leg, Payload::Srtcp(datagram))
+    }
+
+    /// Hands in decrypted feedback, such as a publisher's sender report. False if the queue is full.
+    pub fn feedback(&self, leg: LegId, feedback: Feedback) -> bool {
+        self.media(leg, Payload::Feedback(feedback))
+    }
+
+    /// Closes a track, listener or leg, with everything that hangs on it.
+    pub fn close(&self, peer: Peer) {
+        self.tell(Command::Close { peer });
+    }
+
+    /// Counters and gauges of the engine, the sender and the queues.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn stats(&self) -> Result<ShardStats, ShardError> {
+        self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    /// One track's counters; `None` if there is no such track any more.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn track_stats(&self, track: TrackId) -> Result<Option<TrackStats>, ShardError> {
+        self.ask(|reply| Command::TrackStats { track, reply }).await
+    }
+
+    /// One listener's counters; `None` if there is no such listener any more.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn listener_stats(&self, listener: ListenerId) -> Result<Option<ListenerStats>, ShardError> {
+        self.ask(|reply| Command::ListenerStats { listener, reply }).await
+    }
+
+    /// One leg's counters; `None` if there is no such leg any more.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn leg_stats(&self, leg: LegId) -> Result<Option<LegStats>, ShardError> {
+        self.ask(|reply| Command::LegStats { leg, reply }).await
+    }
+
+    /// Ends the thread once it has sent what it was handed before. [`ShardThread::join`] waits for that.
+    pub fn shutdown(&self) {
+        self.tell(Command::Shutdown);
+    }
+
+    fn media(&self, leg: LegId, payload: Payload) -> bool {
+        let sent = self.media.try_send(Media { leg, arrived: Instant::now(), payload }).is_ok();
+        if !sent {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+        sent
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShardError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        answer.await.map_err(|_| ShardError::Closed)
+    }
+
+    /// For commands without an answer: a shard that has ended has nothing left to be told.
+    fn tell(&self, command: Command) {
+        if let Err(ShardError::Overloaded) = self.send(command) {
+            tracing::error!("the media thread has not taken a command for {COMMAND_PATIENCE:?}: it is lost");
+        }
+    }
+
+    /// The thread empties its queue in microseconds, so a full one is worth a short wait, even on a runtime.
+    fn send(&self, command: Command) -> Result<(), ShardError> {
+        match self.commands.try_send(command) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Disconnected(_)) => Err(ShardError::Closed),
+            Err(TrySendError::Full(command)) => {
+                self.commands.send_timeout(command, COMMAND_PATIENCE).map_err(|error| match error {
+                    SendTimeoutError::Timeout(_) => ShardError::Overloaded,
+                    SendTimeoutError::Disconnected(_) => ShardError::Closed,
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shard")
+            .field("commands", &self.commands.len())
+            .field("media", &self.media.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a shard is set up.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Limits of the engine.
+    pub relay: Config,
+    /// Seed of the engine's random numbers. Default: drawn from the system.
+    pub seed: u64,
+    /// The name under which our sender reports are sent, at most 255 bytes. Default: 96 random bits (RFC 7022).
+    pub cname: String,
+    /// Commands that may wait. Default 1 024; 64 bytes each.
+    pub command_queue: usize,
+    /// Packets, reports and RTCP datagrams that may wait. Default 8 192; ≈ 200 bytes each and their payload.
+    pub media_queue: usize,
+    /// RTCP datagrams per second that are taken from one listener; as many may come at once. Default 50.
+    pub rtcp_rate: u32,
+}
+
+impl Default for ShardConfig {
+    fn default() -> Self {
+        ShardConfig {
+            relay: Config::default(),
+            seed: rand::random(),
+            cname: format!("{:024x}", rand::random::<u128>() >> 32),
+            command_queue: 1024,
+            media_queue: 8192,
+            rtcp_rate: 50,
+        }
+    }
+}
+
+/// How a listener's leg is sent to.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// Where its packets go.
+    pub destination: SocketAddr,
+    /// The keys of its DTLS handshake.
+    pub keys: KeyingMaterial,
+}
+
+/// Why a shard did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// The engine refused to open it.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The shard was shut down.
+    #[error("the media plane has been shut down")]
+    Closed,
+    /// The shard has not taken a command for a second.
+    #[error("the media plane does not answer")]
+    Overloaded,
+}
+
+const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

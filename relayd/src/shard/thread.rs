@@ -1,0 +1,159 @@
+//! The media thread: takes what waits in its queues, serves the engine's deadlines, drains, waits.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Select, TryRecvError};
+use tokio::sync::oneshot;
+
+use super::Plane;
+use super::command::{Command, Media, Payload};
+use super::stats::{QueueStats, ShardStats};
+
+/// The media thread of a [`Shard`](super::Shard); detached when dropped.
+#[derive(Debug)]
+pub struct ShardThread {
+    handle: JoinHandle<()>,
+}
+
+impl ShardThread {
+    pub(super) fn spawn(
+        plane: Plane,
+        commands: Receiver<Command>,
+        media: Receiver<Media>,
+        dropped: Arc<AtomicU64>,
+    ) -> io::Result<Self> {
+        let mut media_loop = MediaLoop { plane, commands, media, dropped, queue: QueueStats::default() };
+        let handle = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
+        Ok(ShardThread { handle })
+    }
+
+    /// Waits until the thread has ended; blocks. Ask for the end with [`Shard::shutdown`](super::Shard::shutdown).
+    ///
+    /// # Errors
+    /// What the thread panicked with.
+    pub fn join(self) -> thread::Result<()> {
+        self.handle.join()
+    }
+
+    /// Whether the thread has ended.
+    pub fn is_finished(&self) -> bool {
+        self.handle.is_finished()
+    }
+}
+
+struct MediaLoop {
+    plane: Plane,
+    commands: Receiver<Command>,
+    media: Receiver<Media>,
+    dropped: Arc<AtomicU64>,
+    queue: QueueStats,
+}
+
+impl MediaLoop {
+    fn run(&mut self) {
+        let (commands, media) = (self.commands.clone(), self.media.clone());
+        let mut ready = Select::new();
+        ready.recv(&commands);
+        ready.recv(&media);
+        loop {
+            let going_on = self.turn();
+            if !going_on {
+                return;
+            }
+            match self.plane.relay().poll_timeout() {
+                // Err says that the deadline came first: the next turn serves it.
+                Some(deadline) => drop(ready.ready_deadline(deadline.at)),
+                None => drop(ready.ready()),
+            }
+        }
+    }
+
+    /// Takes all that waits, serves a deadline that has passed, sends. False when the shard is to end.
+    fn turn(&mut self) -> bool {
+        // Counted before the commands are taken: media handed in after a command is handled after it.
+        let waiting = self.media.len();
+        self.queue.depth_max = self.queue.depth_max.max(waiting);
+        let going_on = self.take_commands();
+        self.take_media(waiting);
+        self.serve_deadline();
+        self.plane.drain();
+        going_on
+    }
+
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
+                Ok(command) => self.obey(command),
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn take_media(&mut self, waiting: usize) {
+        for media in self.media.try_iter().take(waiting) {
+            let delay = media.arrived.elapsed();
+            self.queue.taken += 1;
+            self.queue.delay_total += delay;
+            self.queue.delay_max = self.queue.delay_max.max(delay);
+            let (now, leg) = (media.arrived, media.leg);
+            match media.payload {
+                Payload::Packet(packet) => self.plane.handle_packet(now, leg, packet),
+                Payload::Srtcp(datagram) => self.plane.handle_srtcp(now, leg, &datagram),
+                Payload::Feedback(feedback) => self.plane.handle_feedback(now, leg, feedback),
+            }
+        }
+    }
+
+    fn serve_deadline(&mut self) {
+        let now = Instant::now();
+        if let Some(deadline) = self.plane.relay().poll_timeout().filter(|deadline| deadline.at <= now) {
+            self.queue.timer_lag_max = self.queue.timer_lag_max.max(now - deadline.at);
+            self.plane.handle_timeout(now);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        let plane = &mut self.plane;
+        match command {
+            Command::OpenTrack { name, reply } => answer(reply, plane.open_track(now, name)),
+            Command::OpenPublisher { track, spec, reply } => {
+                answer(reply, plane.open_publisher(now, track, spec));
+            }
+            Command::OpenListener { track, spec, reply } => {
+                answer(reply, plane.open_listener(now, track, spec));
+            }
+            Command::LegUp { leg, egress } => plane.leg_up(now, leg, &egress),
+            Command::PublisherUp { leg } => plane.publisher_up(now, leg),
+            Command::LegDown { leg } => plane.leg_down(now, leg),
+            Command::LegPath { leg, destination } => plane.leg_path(leg, destination),
+            Command::Close { peer } => plane.close(now, peer),
+            Command::Stats { reply } => answer(reply, self.stats()),
+            Command::TrackStats { track, reply } => answer(reply, plane.relay().track_stats(track)),
+            Command::ListenerStats { listener, reply } => {
+                answer(reply, plane.relay().listener_stats(listener));
+            }
+            Command::LegStats { leg, reply } => answer(reply, plane.relay().leg_stats(leg)),
+            Command::Shutdown => {}
+        }
+    }
+
+    fn stats(&mut self) -> ShardStats {
+        let mut queue = self.queue;
+        queue.dropped = self.dropped.load(Ordering::Relaxed);
+        queue.depth = self.media.len();
+        self.queue.delay_max = Default::default();
+        self.queue.timer_lag_max = Default::default();
+        ShardStats { queue, ..self.plane.stats() }
+    }
+}
+
+/// Whoever asked may have stopped waiting: then the answer is for nobody.
+fn answer<T>(reply: oneshot::Sender<T>, value: T) {
+    drop(reply.send(value));
+}
