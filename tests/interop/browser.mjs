@@ -1,0 +1,106 @@
+// What the Chromium drivers share: starting the browser as a user has it, the command line, WAV files.
+
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { chromium } from 'playwright-core';
+
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  // Several pages play at once; none may be slowed for being in the background.
+  '--disable-background-timer-throttling',
+  '--disable-backgrounding-occluded-windows',
+  '--disable-renderer-backgrounding',
+  '--autoplay-policy=no-user-gesture-required',
+];
+
+/** `--name value` pairs of the command line over `defaults`; a default of `undefined` is required. */
+export function options(defaults, given = process.argv.slice(2)) {
+  const found = { ...defaults };
+  for (let i = 0; i < given.length; i += 2) {
+    const name = given[i].replace(/^--/, '');
+    if (!given[i].startsWith('--') || !(name in defaults)) throw new Error(`unknown option ${given[i]}`);
+    if (given[i + 1] === undefined) throw new Error(`--${name} needs a value`);
+    found[name] = given[i + 1];
+  }
+  for (const [name, value] of Object.entries(found)) if (value === undefined) throw new Error(`--${name} is missing`);
+  return found;
+}
+
+/** Runs `use(context)` in a new browser with an empty profile, and takes everything away again. */
+export async function withBrowser({ flags = [], ...more }, use) {
+  const profile = mkdtempSync(join(tmpdir(), 'relay-chromium-'));
+  const context = await chromium.launchPersistentContext(profile, {
+    executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
+    headless: true,
+    args: [...FLAGS, ...flags],
+    ...more,
+  });
+  try {
+    return await use(context);
+  } finally {
+    await context.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+/** A fake microphone that plays `wav` once after `leadSeconds` of silence, and permission to use it. */
+export function fakeMicrophone(wav, leadSeconds) {
+  const path = join(mkdtempSync(join(tmpdir(), 'relay-microphone-')), 'microphone.wav');
+  writeFileSync(path, withLead(readFileSync(wav), leadSeconds));
+  return [
+    '--use-fake-ui-for-media-stream',
+    '--use-fake-device-for-media-stream',
+    `--use-file-for-fake-audio-capture=${path}%noloop`,
+  ];
+}
+
+function withLead(wav, seconds) {
+  let at = 12;
+  while (wav.toString('latin1', at, at + 4) !== 'data') at += 8 + wav.readUInt32LE(at + 4);
+  const byteRate = wav.readUInt32LE(28);
+  const align = wav.readUInt16LE(32);
+  const silence = Buffer.alloc(Math.round((seconds * byteRate) / align) * align);
+  const data = Buffer.concat([silence, wav.subarray(at + 8)]);
+  const head = Buffer.from(wav.subarray(0, at + 8));
+  head.writeUInt32LE(data.length, at + 4);
+  head.writeUInt32LE(head.length + data.length - 8, 4);
+  return Buffer.concat([head, data]);
+}
+
+/** One channel of 32-bit float samples as a WAV file. */
+export function writeFloatWav(path, samples, rate) {
+  const head = Buffer.alloc(44);
+  head.write('RIFF', 0, 'latin1');
+  head.writeUInt32LE(36 + samples.byteLength, 4);
+  head.write('WAVEfmt ', 8, 'latin1');
+  head.writeUInt32LE(16, 16);
+  head.writeUInt16LE(3, 20);
+  head.writeUInt16LE(1, 22);
+  head.writeUInt32LE(rate, 24);
+  head.writeUInt32LE(rate * 4, 28);
+  head.writeUInt16LE(4, 32);
+  head.writeUInt16LE(32, 34);
+  head.write('data', 36, 'latin1');
+  head.writeUInt32LE(samples.byteLength, 40);
+  writeFileSync(path, Buffer.concat([head, Buffer.from(samples.buffer, samples.byteOffset, samples.byteLength)]));
+}
+
+/** Fails with what the page showed instead, so that a red test explains itself. */
+export async function expectText(page, selector, pattern, timeout = 10000) {
+  const deadline = Date.now() + timeout;
+  let seen = '';
+  while (Date.now() < deadline) {
+    const found = page.locator(selector);
+    seen = (await found.isVisible().catch(() => false)) ? await found.innerText().catch(() => '') : '(hidden)';
+    if (pattern.test(seen)) return seen;
+    await page.waitForTimeout(100);
+  }
+  throw new Error(`${page.url()}: expected ${selector} to show ${pattern}, saw ${JSON.stringify(seen)}`);
+}
