@@ -4,6 +4,7 @@
 //! standard error. Every way to fail has an exit code that a script can tell apart.
 
 mod check_config;
+mod client;
 mod listen;
 mod print_config;
 mod publish;
@@ -30,6 +31,8 @@ pub enum Exit {
     CannotConnect = 4,
     /// The relay answered, and refused: no such session, a second speaker, no capacity.
     Refused = 5,
+    /// Connected, but no audio came within the time.
+    NoAudio = 6,
 }
 
 impl From<Exit> for ExitCode {
@@ -84,7 +87,8 @@ Exit codes:
   2  wrong usage or configuration; nothing was started
   3  an address could not be bound
   4  the relay could not be reached (publish, listen)
-  5  the relay refused (publish, listen)";
+  5  the relay refused (publish, listen)
+  6  connected, but no audio came (listen)";
 
 /// Runs the command line and answers with the process's exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {

@@ -1,3 +1,94 @@
-//! client.
+//! WHIP and WHEP clients (RFC 9725): what `relayd publish` and `relayd listen` run, and what tests speak to the daemon with.
+//!
+//! Both calls block until they are done or stopped; media runs on a small runtime of their own, so that any number of
+//! clients can run in one process, a thread each. WebRTC is str0m with full ICE in RTP mode: packets go in and come
+//! out as they are on the wire. Not here: the terminal, which is `cli`'s.
 
+mod address;
+mod http;
+mod listen;
 pub mod ogg;
+pub mod pace;
+mod peer;
+mod publish;
+mod reception;
+mod reorder;
+mod stop;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+
+pub use self::address::{AddressError, Role};
+pub use self::http::{HttpError, Problem};
+pub use self::listen::{ListenOptions, ListenReport, listen};
+pub use self::peer::PeerError;
+pub use self::publish::{PublishOptions, PublishReport, RemoteReport, publish};
+pub use self::reception::ReceptionStats;
+pub use self::stop::Stop;
+
+/// The largest file that is published: hours of speech, and a bound on memory.
+pub const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// How often progress is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads a whole Ogg Opus file.
+///
+/// # Errors
+///
+/// [`ClientError::File`] with what is wrong with it.
+pub fn read_file(path: &Path) -> Result<Arc<[ogg::Packet]>, ClientError> {
+    let io = |error: std::io::Error| ClientError::File(ogg::ReadError::Io(error.kind()));
+    let file = std::fs::File::open(path).map_err(io)?;
+    let bytes = file.metadata().map_err(io)?.len();
+    if bytes > MAX_FILE_BYTES {
+        return Err(ClientError::FileTooLarge { bytes });
+    }
+    let packets = ogg::Reader::new(std::io::BufReader::new(file)).and_then(ogg::Reader::read_all);
+    Ok(packets.map_err(ClientError::File)?.into())
+}
+
+/// A runtime for one client's sockets and timers, on the caller's thread.
+fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let built = builder.enable_io().enable_time().build();
+    built.map_err(|error| PeerError::Socket(error.kind()).into())
+}
+
+/// A deadline that is never reached.
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(365 * 86_400)
+}
+
+/// Why publishing or listening did not end well.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The address is not one to publish or listen at.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// The file to publish cannot be used.
+    #[error("{0}")]
+    File(ogg::ReadError),
+    /// The file to publish does not fit in memory as configured.
+    #[error("the file has {bytes} bytes; at most {MAX_FILE_BYTES} can be published")]
+    FileTooLarge {
+        /// Its size.
+        bytes: u64,
+    },
+    /// The signalling failed.
+    #[error(transparent)]
+    Http(#[from] HttpError),
+    /// The media connection failed.
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    /// The recording cannot be written.
+    #[error("the recording: {0}")]
+    Output(#[from] ogg::WriteError),
+    /// Connected, and nothing was heard until the end.
+    #[error("connected, but no audio was received; is anybody speaking?")]
+    NoAudio,
+}

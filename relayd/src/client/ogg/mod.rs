@@ -7,6 +7,8 @@
 mod reader;
 mod writer;
 
+use relay_engine::rtp::opus::Toc;
+
 pub use reader::{Packet, ReadError, Reader};
 pub use writer::{WriteError, Writer};
 
@@ -72,23 +74,9 @@ impl Head {
     }
 }
 
-/// Samples at 48 kHz in one Opus packet (RFC 6716 §3.1, §3.2), `None` if the packet breaks requirement R1, R2 or R5.
-pub fn packet_samples(packet: &[u8]) -> Option<u32> {
-    let &toc = packet.first()?;
-    let config = toc >> 3;
-    let frame = match config {
-        0..=11 => [480, 960, 1920, 2880][usize::from(config & 3)],
-        12..=15 => [480, 960][usize::from(config & 1)],
-        _ => [120, 240, 480, 960][usize::from(config & 3)],
-    };
-    let frames = match toc & 3 {
-        0 => 1,
-        1 | 2 => 2,
-        _ => u32::from(packet.get(1)? & 0x3f),
-    };
-    let samples = frame * frames;
-    // R5: at least one frame, at most 120 ms.
-    (1..=5760).contains(&samples).then_some(samples)
+/// Samples at 48 kHz in one Opus packet, `None` if it is not one.
+fn packet_samples(packet: &[u8]) -> Option<u32> {
+    Toc::parse(packet).ok().map(Toc::duration)
 }
 
 #[cfg(test)]

@@ -1,0 +1,235 @@
+//! Addresses: what the user may type, where a `Location` points, and which local address reaches a server.
+
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+
+use thiserror::Error;
+use ureq::http::Uri;
+
+/// What the client does at the other end of an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Sends audio, by WHIP.
+    Publisher,
+    /// Receives audio, by WHEP.
+    Listener,
+}
+
+/// Checks an address as typed.
+pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
+    let uri: Uri = address.parse().map_err(|_| AddressError::Malformed(address.to_owned()))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(AddressError::Scheme(address.to_owned()));
+    }
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(AddressError::Malformed(address.to_owned()));
+    }
+    let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    // Other servers name their endpoints as they like: only what is certainly wrong is refused.
+    let has = |name: &str| segments.contains(&name);
+    match (segments.first(), role) {
+        (None | Some(&"listen" | &"speak"), _) if !has("whip") && !has("whep") => {
+            Err(AddressError::Page { given: address.to_owned(), role })
+        }
+        (_, Role::Publisher) if has("whep") && !has("whip") => Err(AddressError::Whep),
+        (_, Role::Listener) if has("whip") && !has("whep") => Err(AddressError::Whip),
+        _ => Ok(uri),
+    }
+}
+
+/// Resolves a reference (a `Location` header) against the address it was given for (RFC 3986 §5.2).
+pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
+    let reference = reference.split('#').next().unwrap_or_default();
+    if has_scheme(reference) {
+        return reference.parse().ok().filter(|uri: &Uri| uri.scheme().is_some() && uri.host().is_some());
+    }
+    let scheme = base.scheme_str()?;
+    if reference.starts_with("//") {
+        return format!("{scheme}:{reference}").parse().ok();
+    }
+    let (path, query) = match reference.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (reference, None),
+    };
+    let (path, query) = if path.is_empty() {
+        (base.path().to_owned(), query.or_else(|| base.query()))
+    } else if path.starts_with('/') {
+        (path.to_owned(), query)
+    } else {
+        let folder = &base.path()[..=base.path().rfind('/')?];
+        (format!("{folder}{path}"), query)
+    };
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{scheme}://{}{}{query}", base.authority()?, without_dots(&path)).parse().ok()
+}
+
+fn has_scheme(reference: &str) -> bool {
+    let name = reference.split([':', '/', '?']).next().unwrap_or_default();
+    reference[name.len()..].starts_with(':')
+        && name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'))
+}
+
+/// RFC 3986 §5.2.4 for an absolute path.
+fn without_dots(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    format!("/{}", kept.join("/"))
+}
+
+/// Binds a UDP socket with the local address that reaches `server`: loopback for loopback, else the one that the routing table picks.
+pub(super) fn bind_towards(server: &Uri) -> Result<UdpSocket, AddressError> {
+    let host = server.host().unwrap_or_default();
+    let unreachable = || AddressError::Unreachable(host.to_owned());
+    let remote = socket_addr(server).ok_or_else(unreachable)?;
+    let any: IpAddr = match remote {
+        SocketAddr::V4(_) => [0, 0, 0, 0].into(),
+        SocketAddr::V6(_) => [0u16; 8].into(),
+    };
+    let local = if remote.ip().is_loopback() {
+        remote.ip()
+    } else {
+        let probe = UdpSocket::bind((any, 0)).map_err(|_| unreachable())?;
+        // No packet is sent: connecting a UDP socket only asks the routing table.
+        probe.connect(remote).and_then(|()| probe.local_addr()).map_err(|_| unreachable())?.ip()
+    };
+    UdpSocket::bind((local, 0)).map_err(|_| unreachable())
+}
+
+fn socket_addr(server: &Uri) -> Option<SocketAddr> {
+    let default = if server.scheme_str() == Some("https") { 443 } else { 80 };
+    let port = server.port_u16().unwrap_or(default);
+    let host = server.host()?.trim_start_matches('[').trim_end_matches(']');
+    let mut addresses = (host, port).to_socket_addrs().ok()?;
+    let first = addresses.next()?;
+    // The relay listens on IPv4 by default, and `localhost` may name both.
+    Some(if first.is_ipv4() { first } else { addresses.find(SocketAddr::is_ipv4).unwrap_or(first) })
+}
+
+/// Why an address cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum AddressError {
+    /// Not an address at all.
+    #[error("`{0}` is not an address")]
+    Malformed(String),
+    /// Not http or https.
+    #[error("`{0}` does not begin with http:// or https://")]
+    Scheme(String),
+    /// A page for people.
+    #[error(
+        "`{given}` is a page for a browser; this command takes the {} address, such as http://HOST:PORT/{}",
+        if *.role == Role::Publisher { "WHIP" } else { "WHEP" },
+        if *.role == Role::Publisher { "whip/SESSION" } else { "whep/SESSION/LANGUAGE" }
+    )]
+    Page {
+        /// The address as typed.
+        given: String,
+        /// What it was typed for.
+        role: Role,
+    },
+    /// A listener's address given to a publisher.
+    #[error("this is a WHEP address, for listening; publishing takes the WHIP address of the session")]
+    Whep,
+    /// A publisher's address given to a listener.
+    #[error("this is a WHIP address, for publishing; listening takes the WHEP address of the session")]
+    Whip,
+    /// No local address leads there.
+    #[error("no route to `{0}`: is the name right, and is the network up?")]
+    Unreachable(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolved(base: &str, reference: &str) -> Option<String> {
+        resolve(&base.parse().unwrap(), reference).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_location_is_resolved_against_the_endpoint() {
+        let base = "http://relay.example:8080/v1/sessions/a/whip/en?x=1";
+        for (reference, expected) in [
+            ("/v1/legs/abc", "http://relay.example:8080/v1/legs/abc"),
+            ("abc", "http://relay.example:8080/v1/sessions/a/whip/abc"),
+            ("./abc", "http://relay.example:8080/v1/sessions/a/whip/abc"),
+            ("../../abc?y=2", "http://relay.example:8080/v1/sessions/abc?y=2"),
+            ("../../../../../../abc", "http://relay.example:8080/abc"),
+            ("..", "http://relay.example:8080/v1/sessions/a/"),
+            ("?y=2", "http://relay.example:8080/v1/sessions/a/whip/en?y=2"),
+            ("", base),
+            ("//other.example/abc", "http://other.example/abc"),
+            ("https://other.example/abc#here", "https://other.example/abc"),
+            ("/time/12:30", "http://relay.example:8080/time/12:30"),
+            ("abc/12:30", "http://relay.example:8080/v1/sessions/a/whip/abc/12:30"),
+        ] {
+            assert_eq!(resolved(base, reference).as_deref(), Some(expected), "{reference}");
+        }
+        assert_eq!(
+            resolved("http://relay.example", "legs/abc").as_deref(),
+            Some("http://relay.example/legs/abc")
+        );
+        assert_eq!(resolved(base, "mailto:somebody"), None);
+        assert_eq!(resolved(base, "/a b"), None);
+    }
+
+    #[test]
+    fn addresses_that_cannot_work_are_refused_with_the_reason() {
+        use Role::{Listener, Publisher};
+        for (address, role, ok) in [
+            ("http://127.0.0.1:8080/whip/demo", Publisher, true),
+            ("https://relay.example/v1/sessions/demo/whip/en", Publisher, true),
+            ("http://127.0.0.1:8080/whep/demo/es", Listener, true),
+            ("http://[::1]:8080/whep/demo", Listener, true),
+            ("https://media.example/stream/whep", Listener, true),
+            ("https://media.example/rtc/v1/play", Listener, true),
+        ] {
+            assert_eq!(parse(address, role).is_ok(), ok, "{address}");
+        }
+        assert_eq!(parse("localhost:8080", Listener), Err(AddressError::Scheme("localhost:8080".into())));
+        assert_eq!(parse("ftp://x/whep/a", Listener), Err(AddressError::Scheme("ftp://x/whep/a".into())));
+        assert_eq!(parse("whep/demo", Listener), Err(AddressError::Malformed("whep/demo".into())));
+        assert_eq!(parse("http://a b/", Listener), Err(AddressError::Malformed("http://a b/".into())));
+        assert_eq!(parse("http://x/whip/demo", Listener), Err(AddressError::Whip));
+        assert_eq!(parse("http://x/whep/demo/en", Publisher), Err(AddressError::Whep));
+        for page in [
+            "http://x",
+            "http://x/",
+            "http://x/listen/demo",
+            "http://x/listen/demo/es",
+            "http://x/speak/demo",
+        ] {
+            for role in [Publisher, Listener] {
+                let error = parse(page, role).unwrap_err();
+                assert_eq!(error, AddressError::Page { given: page.into(), role });
+                assert!(error.to_string().contains(if role == Publisher {
+                    "/whip/SESSION"
+                } else {
+                    "/whep/SESSION/"
+                }));
+            }
+        }
+    }
+
+    #[test]
+    fn a_loopback_server_is_reached_from_loopback() {
+        for host in ["127.0.0.1", "localhost"] {
+            let socket = bind_towards(&format!("http://{host}:9/whep/demo").parse().unwrap()).unwrap();
+            assert!(socket.local_addr().unwrap().ip().is_loopback());
+        }
+    }
+}

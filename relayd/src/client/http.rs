@@ -1,0 +1,281 @@
+//! The signalling of WHIP and WHEP (RFC 9725 §4): POST an offer, DELETE what it made.
+//!
+//! 307 is followed at most five times with method and body kept; 301 and 302 are not, because RFC 9725 §4.5 forbids servers to
+//! use them. The token goes where the server points, since that server holds it already, but never from TLS to plain text.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+use ureq::http::{HeaderMap, StatusCode, Uri, header};
+use ureq::tls::{TlsConfig, TlsProvider};
+use ureq::{Agent, Body};
+
+use super::address;
+
+/// RFC 9725 leaves the count to the client.
+const MAX_REDIRECTS: usize = 5;
+/// An answer or a problem document is a few kilobytes.
+const MAX_BODY_BYTES: u64 = 256 << 10;
+/// For a whole request. The relay answers an offer in milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// For the DELETE at the end: somebody waits for the prompt.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A server's endpoint with the credentials for it.
+#[derive(Debug, Clone)]
+pub(super) struct Endpoint {
+    agent: Agent,
+    uri: Uri,
+    token: Option<String>,
+}
+
+/// What an accepted offer made on the server.
+#[derive(Debug)]
+pub(super) struct Resource {
+    endpoint: Endpoint,
+    answer: String,
+}
+
+impl Endpoint {
+    pub(super) fn new(uri: Uri, token: Option<String>) -> Self {
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .build();
+        let agent = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .timeout_global(Some(TIMEOUT))
+            .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Self { agent, uri, token }
+    }
+
+    /// Sends the offer.
+    pub(super) fn offer(&self, sdp: &str) -> Result<Resource, HttpError> {
+        let (uri, response) = self.follow(|endpoint, uri| {
+            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/sdp");
+            request = request.header(header::ACCEPT, "application/sdp, application/problem+json");
+            if let Some(token) = &endpoint.token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            request.send(sdp)
+        })?;
+        let (status, headers, body) = parts(response)?;
+        let content_type = content_type(&headers);
+        if status != StatusCode::CREATED || content_type != "application/sdp" {
+            return Err(refusal(status, &content_type, &headers, &body));
+        }
+        let location = text(&headers, header::LOCATION).ok_or(HttpError::NoLocation)?;
+        let resource = address::resolve(&uri, location).ok_or(HttpError::NoLocation)?;
+        let endpoint = Endpoint { uri: resource, ..self.clone() };
+        Ok(Resource { endpoint, answer: body })
+    }
+
+    /// Makes a request until it is answered by something else than a redirect; returns who answered.
+    fn follow(
+        &self,
+        request: impl Fn(&Self, &Uri) -> Result<ureq::http::Response<Body>, ureq::Error>,
+    ) -> Result<(Uri, ureq::http::Response<Body>), HttpError> {
+        let mut uri = self.uri.clone();
+        for _ in 0..=MAX_REDIRECTS {
+            let response = request(self, &uri).map_err(|error| unreachable(&uri, &error))?;
+            match next_hop(&uri, response.status(), response.headers())? {
+                Some(next) => uri = next,
+                None => return Ok((uri, response)),
+            }
+        }
+        Err(HttpError::TooManyRedirects)
+    }
+}
+
+impl Resource {
+    /// The answer to the offer.
+    pub(super) fn answer(&self) -> &str {
+        &self.answer
+    }
+
+    /// Ends the connection on the server's side.
+    pub(super) fn delete(self) -> Result<(), HttpError> {
+        let (_, response) = self.endpoint.follow(|endpoint, uri| {
+            let mut request = endpoint.agent.delete(uri);
+            if let Some(token) = &endpoint.token {
+                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            }
+            request.config().timeout_global(Some(CLOSE_TIMEOUT)).build().call()
+        })?;
+        let (status, headers, body) = parts(response)?;
+        // 404 and 410: it is gone already, which is what was wanted.
+        if status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            return Ok(());
+        }
+        Err(refusal(status, &content_type(&headers), &headers, &body))
+    }
+}
+
+fn next_hop(from: &Uri, status: StatusCode, headers: &HeaderMap) -> Result<Option<Uri>, HttpError> {
+    match status {
+        StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => {}
+        StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND | StatusCode::SEE_OTHER => {
+            return Err(HttpError::ForbiddenRedirect { status: status.as_u16() });
+        }
+        _ => return Ok(None),
+    }
+    let location = text(headers, header::LOCATION).ok_or(HttpError::NoLocation)?;
+    let next = address::resolve(from, location).ok_or(HttpError::NoLocation)?;
+    match (from.scheme_str(), next.scheme_str()) {
+        (Some("https"), Some("http")) => Err(HttpError::Downgrade { to: next.to_string() }),
+        (_, Some("http" | "https")) => Ok(Some(next)),
+        _ => Err(HttpError::NoLocation),
+    }
+}
+
+fn parts(mut response: ureq::http::Response<Body>) -> Result<(StatusCode, HeaderMap, String), HttpError> {
+    let body = response.body_mut().with_config().limit(MAX_BODY_BYTES).lossy_utf8(true).read_to_string();
+    let body = body.map_err(|error| HttpError::Broken(error.to_string()))?;
+    Ok((response.status(), response.headers().clone(), body))
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn content_type(headers: &HeaderMap) -> String {
+    let value = text(headers, header::CONTENT_TYPE).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn unreachable(uri: &Uri, error: &ureq::Error) -> HttpError {
+    let server = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let why = match error {
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            "nothing listens there".to_owned()
+        }
+        ureq::Error::HostNotFound => "no such host".to_owned(),
+        ureq::Error::Timeout(_) => "no answer in time".to_owned(),
+        error => error.to_string(),
+    };
+    HttpError::Unreachable { server, why }
+}
+
+fn refusal(status: StatusCode, content_type: &str, headers: &HeaderMap, body: &str) -> HttpError {
+    if status.is_success() || status.is_informational() || status.is_redirection() {
+        return HttpError::NotAnEndpoint { status: status.as_u16(), content_type: content_type.to_owned() };
+    }
+    let mut problem = match content_type {
+        "application/problem+json" | "application/json" => serde_json::from_str(body).unwrap_or_default(),
+        "text/plain" => Problem { detail: Some(shortened(body)), ..Problem::default() },
+        _ => Problem::default(),
+    };
+    problem.title.get_or_insert_with(|| status.canonical_reason().unwrap_or("refused").to_owned());
+    problem.retry_after = text(headers, header::RETRY_AFTER).map(shortened);
+    let status = status.as_u16();
+    if status < 500 { HttpError::Refused { status, problem } } else { HttpError::Failed { status, problem } }
+}
+
+/// One line of what a server wrote, fit for a terminal.
+fn shortened(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars().filter(|c| !c.is_control()).take(200).collect()
+}
+
+/// What a server says of a refusal (RFC 9457).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct Problem {
+    /// What went wrong, in general.
+    #[serde(default)]
+    pub title: Option<String>,
+    /// What went wrong, this time.
+    #[serde(default)]
+    pub detail: Option<String>,
+    /// A stable name for programs.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// When to try again: seconds, or a date.
+    #[serde(skip)]
+    pub retry_after: Option<String>,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&shortened(self.title.as_deref().unwrap_or("refused")))?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {}", shortened(detail))?;
+        }
+        if let Some(code) = &self.code {
+            write!(f, " [{}]", shortened(code))?;
+        }
+        match self.retry_after.as_deref() {
+            Some(after) if after.chars().all(|c| c.is_ascii_digit()) => write!(f, ", try again in {after} s"),
+            Some(after) => write!(f, ", try again after {after}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Why the signalling failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HttpError {
+    /// No connection to the server, or none in time.
+    #[error("cannot reach {server}: {why}")]
+    Unreachable {
+        /// Host and port.
+        server: String,
+        /// What the attempt ended with.
+        why: String,
+    },
+    /// The answer broke off or is no text.
+    #[error("the server's answer cannot be read: {0}")]
+    Broken(String),
+    /// 4xx.
+    #[error("the server refused ({status}): {problem}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// What it says about it.
+        problem: Problem,
+    },
+    /// 5xx.
+    #[error("the server failed ({status}): {problem}")]
+    Failed {
+        /// HTTP status.
+        status: u16,
+        /// What it says about it.
+        problem: Problem,
+    },
+    /// A success that is not an answer to an offer.
+    #[error("this address is no WHIP or WHEP endpoint: it answered {status} with `{content_type}`")]
+    NotAnEndpoint {
+        /// HTTP status.
+        status: u16,
+        /// Media type of the body.
+        content_type: String,
+    },
+    /// A 201 or a redirect without a usable Location.
+    #[error("the server's answer has no usable Location header")]
+    NoLocation,
+    /// 301, 302 or 303.
+    #[error("the server redirects with {status}, which does not keep a POST; WHIP wants 307")]
+    ForbiddenRedirect {
+        /// HTTP status.
+        status: u16,
+    },
+    /// More than five redirects.
+    #[error("more than {MAX_REDIRECTS} redirects")]
+    TooManyRedirects,
+    /// From https to http.
+    #[error("the server redirects from https to {to}; not followed")]
+    Downgrade {
+        /// Where to.
+        to: String,
+    },
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;
