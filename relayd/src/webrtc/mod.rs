@@ -11,6 +11,7 @@
 mod answer;
 mod config;
 pub mod demux;
+pub mod dry_run;
 pub(crate) mod egress;
 mod fragment;
 mod keys;
