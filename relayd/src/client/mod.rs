@@ -92,3 +92,6 @@ pub enum ClientError {
     #[error("connected, but no audio was received; is anybody speaking?")]
     NoAudio,
 }
+
+#[cfg(test)]
+mod connection_tests;
