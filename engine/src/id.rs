@@ -137,8 +137,16 @@ impl<I: Id, T> Slots<I, T> {
         self.entries.get_mut(slot as usize).filter(|entry| entry.generation == generation)?.value.as_mut()
     }
 
-    pub(crate) fn contains(&self, id: I) -> bool {
-        self.get(id).is_some()
+    /// The value in a slot that is known to be in use.
+    pub(crate) fn at_mut(&mut self, slot: u32) -> Option<&mut T> {
+        self.entries.get_mut(slot as usize)?.value.as_mut()
+    }
+
+    /// The id in use in a slot.
+    pub(crate) fn id_at(&self, slot: usize) -> Option<I> {
+        let entry = self.entries.get(slot)?;
+        entry.value.as_ref()?;
+        Some(I::new(u32::try_from(slot).ok()?, entry.generation))
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -184,7 +192,6 @@ mod tests {
         let mut slots: Slots<TrackId, TrackId> = Slots::new();
         let id = slots.insert_with(|id| id);
         assert_eq!(slots.get(id), Some(&id));
-        assert!(slots.contains(id));
     }
 
     #[test]

@@ -234,10 +234,8 @@ pub enum Verdict {
     TooLate,
     /// Older than the first packet of its source.
     BeforeStart,
-    /// A jump in sequence, or a source that was replaced: the next packet in sequence confirms it.
+    /// A jump in sequence or time, or a source that was replaced: the next packet in sequence confirms it.
     Suspicious,
-    /// Its timestamp contradicts its sequence number.
-    BadTimestamp,
     /// Over the packet rate or the bit rate.
     RateLimited,
     /// The payload is longer than the limit.
@@ -258,13 +256,12 @@ pub enum Verdict {
 
 impl Verdict {
     /// Every verdict, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Accepted,
         Self::Duplicate,
         Self::TooLate,
         Self::BeforeStart,
         Self::Suspicious,
-        Self::BadTimestamp,
         Self::RateLimited,
         Self::TooLarge,
         Self::Empty,

@@ -1,12 +1,16 @@
 //! Sans-IO engine that relays live Opus audio from one speaker to many listeners.
 
 mod config;
+mod history;
 mod id;
 mod io;
+mod listener;
 mod relay;
 pub mod rtp;
+mod schedule;
 mod stats;
 mod time;
+mod track;
 
 pub use self::config::Config;
 pub use self::id::{LegId, ListenerId, Peer, TrackId};

@@ -1,124 +1,300 @@
-//! The relay: tracks, legs and listeners, and the calls that drive them.
+//! The relay: its state, the commands and the getters. What the world did is in `input`, what comes out in `output`.
 
+mod input;
+mod output;
+
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::id::{LegId, ListenerId, Peer, TrackId};
-use crate::io::{Deadline, Feedback, LegSpec, LegState, OpenError, Output, TrackSpec, Verdict};
-use crate::rtp::Packet;
+use crate::id::{LegId, ListenerId, Peer, Slots, TrackId};
+use crate::io::{Deadline, LegSpec, Limit, MAX_TRACK_NAME_BYTES, OpenError, Reason, TrackSpec};
+use crate::listener::Listener;
+use crate::rtp::ExtensionIds;
+use crate::schedule::Schedule;
 use crate::stats::{LegStats, ListenerStats, Stats, TrackStats};
 use crate::time::Epoch;
+use crate::track::{PublisherLeg, Track};
 
 /// Relays live Opus audio from each track's publisher to its listeners.
+///
+/// Methods are of four kinds; the [crate's page](crate) tells how they fit together.
+///
+/// | kind | names | methods |
+/// |---|---|---|
+/// | commands: the owner wants | verbs | [`open_track`](Self::open_track), [`open_publisher_leg`](Self::open_publisher_leg), [`open_listener`](Self::open_listener), [`close`](Self::close) |
+/// | handlers: the world did | `handle_*` | [`handle_packet`](Self::handle_packet), [`handle_feedback`](Self::handle_feedback), [`handle_leg`](Self::handle_leg), [`handle_timeout`](Self::handle_timeout) |
+/// | polls: what must happen next | `poll_*` | [`poll_output`](Self::poll_output), [`poll_timeout`](Self::poll_timeout) |
+/// | getters | nouns | [`stats`](Self::stats), [`track_stats`](Self::track_stats), [`leg_stats`](Self::leg_stats), [`listener_stats`](Self::listener_stats), [`is_drained`](Self::is_drained) |
 #[derive(Debug)]
 pub struct Relay {
     config: Config,
     epoch: Epoch,
+    /// I7: the latest `now` so far.
+    now: Instant,
     random: fastrand::Rng,
+    tracks: Slots<TrackId, Track>,
+    legs: Slots<LegId, Leg>,
+    listeners: Slots<ListenerId, Listener>,
+    /// Tracks with arrivals to hand out, each at most once.
+    queue: VecDeque<TrackId>,
+    /// Ids that were closed, to be told of.
+    closed: VecDeque<Peer>,
+    /// By track slot.
+    silences: Schedule,
+    /// By leg slot.
+    reports: Schedule,
+    stats: Stats,
+}
+
+/// Whose leg an id is.
+#[derive(Debug)]
+enum Leg {
+    Publisher(Box<PublisherLeg>),
+    Listener(ListenerId),
 }
 
 impl Relay {
     /// A relay without tracks.
+    ///
+    /// The same config, epoch, seed and calls give the same outputs (I5).
     #[must_use]
     pub fn new(config: Config, epoch: Epoch, seed: u64) -> Self {
-        Self { config, epoch, random: fastrand::Rng::with_seed(seed) }
+        Self {
+            config,
+            epoch,
+            now: epoch.instant,
+            random: fastrand::Rng::with_seed(seed),
+            tracks: Slots::new(),
+            legs: Slots::new(),
+            listeners: Slots::new(),
+            queue: VecDeque::new(),
+            closed: VecDeque::new(),
+            silences: Schedule::default(),
+            reports: Schedule::default(),
+            stats: Stats::default(),
+        }
     }
 
-    /// Opens a track.
+    /// Opens a track: no publisher, no listeners, an empty history.
     ///
     /// # Errors
     ///
-    /// [`OpenError`].
-    pub fn open_track(&mut self, _now: Instant, spec: TrackSpec) -> Result<TrackId, OpenError> {
-        Err(OpenError::TrackName(spec.name.len()))
+    /// [`OpenError::TrackName`], [`OpenError::Limit`] or [`OpenError::Undrained`].
+    pub fn open_track(&mut self, now: Instant, spec: TrackSpec) -> Result<TrackId, OpenError> {
+        self.advance(now);
+        if !(1..=MAX_TRACK_NAME_BYTES).contains(&spec.name.len()) {
+            return Err(OpenError::TrackName(spec.name.len()));
+        }
+        self.check_drained()?;
+        check_limit(self.tracks.len(), self.config.max_tracks, Limit::Tracks)?;
+        let history = self.config.history;
+        let id = self.tracks.insert_with(|id| Track::new(id, spec.name, history));
+        self.silences.reserve(id.slot() + 1);
+        Ok(id)
     }
 
-    /// Opens a publisher leg.
+    /// Opens the leg of a track's publisher, in state [`Connecting`](crate::LegState::Connecting).
+    ///
+    /// The track's positions and media time go on from where they are, whoever fed it before.
     ///
     /// # Errors
     ///
-    /// [`OpenError`].
+    /// [`OpenError::UnknownTrack`], [`OpenError::PublisherExists`], a bad spec, [`OpenError::Limit`] or
+    /// [`OpenError::Undrained`].
     pub fn open_publisher_leg(
         &mut self,
-        _now: Instant,
+        now: Instant,
         track: TrackId,
-        _spec: LegSpec,
+        spec: LegSpec,
     ) -> Result<LegId, OpenError> {
-        Err(OpenError::UnknownTrack(track))
+        self.advance(now);
+        let open = self.tracks.get(track).ok_or(OpenError::UnknownTrack(track))?;
+        if open.publisher.is_some() {
+            return Err(OpenError::PublisherExists(track));
+        }
+        self.check_leg(&spec)?;
+        let leg = PublisherLeg::new(self.now, track, spec, &self.config);
+        let id = self.legs.insert_with(|_| Leg::Publisher(Box::new(leg)));
+        self.reports.reserve(id.slot() + 1);
+        self.tracks.get_mut(track).ok_or(OpenError::UnknownTrack(track))?.publisher = Some(id);
+        Ok(id)
     }
 
-    /// Opens a listener.
+    /// Opens a listener of a track and its leg, in state [`Connecting`](crate::LegState::Connecting).
+    ///
+    /// It is sent frames that arrive after its leg comes up. It may come before the publisher does.
     ///
     /// # Errors
     ///
-    /// [`OpenError`].
+    /// [`OpenError::UnknownTrack`], a bad spec, [`OpenError::Limit`] or [`OpenError::Undrained`].
     pub fn open_listener(
         &mut self,
-        _now: Instant,
+        now: Instant,
         track: TrackId,
-        _spec: LegSpec,
+        spec: LegSpec,
     ) -> Result<(ListenerId, LegId), OpenError> {
-        Err(OpenError::UnknownTrack(track))
+        self.advance(now);
+        let open = self.tracks.get_mut(track).ok_or(OpenError::UnknownTrack(track))?;
+        check_limit(open.members().len(), self.config.max_listeners_per_track, Limit::ListenersPerTrack)?;
+        check_limit(self.listeners.len(), self.config.max_listeners, Limit::Listeners)?;
+        self.check_leg(&spec)?;
+        // The two ids name each other, so the leg is made first and told its listener after.
+        let (legs, tracks, random) = (&mut self.legs, &mut self.tracks, &mut self.random);
+        let mut leg = None;
+        let listener = self.listeners.insert_with(|listener| {
+            let leg = *leg.insert(legs.insert_with(|_| Leg::Listener(listener)));
+            let member = tracks.get_mut(track).map_or(0, |track| track.join(listener));
+            Listener::new((listener, leg, track), member, spec, random)
+        });
+        let leg = leg.expect("it was just inserted");
+        self.reports.reserve(leg.slot() + 1);
+        Ok((listener, leg))
     }
 
-    /// Closes a peer.
-    pub fn close(&mut self, _now: Instant, _peer: Peer) {}
-
-    /// Takes a packet that came from a publisher.
-    pub fn handle_packet(&mut self, _now: Instant, _from: LegId, _packet: Packet) -> Verdict {
-        Verdict::UnknownLeg
+    /// Closes a track with all that is on it, a listener with its leg, or a leg; a stale id is closed already.
+    ///
+    /// At once: what was not drained before is not sent. Each id that this ends is told by
+    /// [`Event::Closed`](crate::Event::Closed). A track outlives its publisher's leg; its listeners hear the next one.
+    pub fn close(&mut self, now: Instant, peer: Peer) {
+        self.advance(now);
+        match peer {
+            Peer::Track(track) => self.close_track(track),
+            Peer::Listener(listener) => self.close_listener(listener),
+            Peer::Leg(leg) => match self.legs.get(leg) {
+                Some(Leg::Publisher(_)) => self.close_publisher(leg),
+                Some(&Leg::Listener(listener)) => self.close_listener(listener),
+                None => {}
+            },
+        }
     }
 
-    /// Takes feedback.
-    pub fn handle_feedback(&mut self, _now: Instant, _from: LegId, _feedback: Feedback) -> Verdict {
-        Verdict::UnknownLeg
-    }
-
-    /// Takes the new state of a leg.
-    pub fn handle_leg(&mut self, _now: Instant, _leg: LegId, _state: LegState) {}
-
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// What must happen next.
-    pub fn poll_output(&mut self) -> Option<Output<'_>> {
-        let _ = (&self.config, &self.epoch, &mut self.random);
-        None
-    }
-
-    /// When to come back.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Deadline> {
-        None
-    }
-
-    /// Counters of the whole.
+    /// Counters of the whole, and how much is open.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        Stats {
+            tracks: self.tracks.len(),
+            listeners: self.listeners.len(),
+            legs: self.legs.len(),
+            ..self.stats
+        }
     }
 
-    /// A track's counters.
+    /// A track's counters; `None` for a stale id.
     #[must_use]
-    pub fn track_stats(&self, _track: TrackId) -> Option<TrackStats> {
-        None
+    pub fn track_stats(&self, track: TrackId) -> Option<TrackStats> {
+        self.tracks.get(track).map(Track::stats)
     }
 
-    /// A leg's counters.
+    /// A leg's counters; `None` for a stale id.
     #[must_use]
-    pub fn leg_stats(&self, _leg: LegId) -> Option<LegStats> {
-        None
+    pub fn leg_stats(&self, leg: LegId) -> Option<LegStats> {
+        match self.legs.get(leg)? {
+            Leg::Publisher(leg) => Some(LegStats::Publisher(leg.stats())),
+            &Leg::Listener(listener) => self.listener_stats(listener).map(LegStats::Listener),
+        }
     }
 
-    /// A listener's counters.
+    /// A listener's counters; `None` for a stale id.
     #[must_use]
-    pub fn listener_stats(&self, _listener: ListenerId) -> Option<ListenerStats> {
-        None
+    pub fn listener_stats(&self, listener: ListenerId) -> Option<ListenerStats> {
+        self.listeners.get(listener).map(Listener::stats)
     }
 
-    /// Nothing is left to hand out.
+    /// Says whether [`poll_output`](Self::poll_output) has nothing to hand out.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        true
+        let due = self.poll_timeout().is_some_and(|deadline| deadline.at <= self.now);
+        self.closed.is_empty() && self.queue.is_empty() && !due
+    }
+
+    /// I7: an older `now` counts as the last one.
+    fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    /// The earliest deadline, due or not.
+    fn first_deadline(&self) -> Option<Deadline> {
+        let silence = self.silences.first().and_then(|(at, slot)| {
+            self.tracks.id_at(slot).map(|track| Deadline { at, why: Reason::Silence(track) })
+        });
+        let report = self.reports.first().and_then(|(at, slot)| {
+            self.legs.id_at(slot).map(|leg| Deadline { at, why: Reason::Report(leg) })
+        });
+        silence.into_iter().chain(report).min()
+    }
+
+    fn close_track(&mut self, id: TrackId) {
+        let Some(track) = self.tracks.get(id) else { return };
+        let publisher = track.publisher;
+        if let Some(leg) = publisher {
+            self.close_publisher(leg);
+        }
+        // From the last, so that nobody has to move up.
+        while let Some(&slot) = self.tracks.get(id).and_then(|track| track.members().last()) {
+            let listener = self.listeners.id_at(slot as usize).expect("a closed listener leaves its track");
+            self.close_listener(listener);
+        }
+        self.tracks.remove(id);
+        self.queue.retain(|&queued| queued != id);
+        self.silences.clear(id.slot());
+        self.closed.push_back(Peer::Track(id));
+    }
+
+    fn close_publisher(&mut self, id: LegId) {
+        let Some(Leg::Publisher(leg)) = self.legs.remove(id) else { return };
+        if let Some(track) = self.tracks.get_mut(leg.track()) {
+            track.detach_publisher();
+        }
+        self.reports.clear(id.slot());
+        self.closed.push_back(Peer::Leg(id));
+    }
+
+    fn close_listener(&mut self, id: ListenerId) {
+        let Some(listener) = self.listeners.remove(id) else { return };
+        let leg = listener.leg();
+        if let Some(track) = self.tracks.get_mut(listener.track()) {
+            let listeners = &mut self.listeners;
+            track.leave(listener.member, |slot, place| {
+                listeners.at_mut(slot).expect("a closed listener leaves its track").member = place;
+            });
+        }
+        self.legs.remove(leg);
+        self.reports.clear(leg.slot());
+        self.closed.push_back(Peer::Leg(leg));
+        self.closed.push_back(Peer::Listener(id));
+    }
+
+    fn check_leg(&self, spec: &LegSpec) -> Result<(), OpenError> {
+        if spec.payload_type > 127 {
+            return Err(OpenError::PayloadType(spec.payload_type));
+        }
+        check_extensions(&spec.extensions)?;
+        check_limit(self.legs.len(), self.config.max_legs, Limit::Legs)?;
+        self.check_drained()
+    }
+
+    /// I3: opening and closing without draining must not grow the queue of closed ids for ever.
+    fn check_drained(&self) -> Result<(), OpenError> {
+        let waiting = self.closed.len();
+        if waiting >= self.config.max_closed_events { Err(OpenError::Undrained(waiting)) } else { Ok(()) }
     }
 }
+
+fn check_limit(open: usize, limit: usize, what: Limit) -> Result<(), OpenError> {
+    if open >= limit { Err(OpenError::Limit { what, limit }) } else { Ok(()) }
+}
+
+/// RFC 8285 §4.2: 0 is padding, 15 is reserved; an id names one extension.
+fn check_extensions(ids: &ExtensionIds) -> Result<(), OpenError> {
+    let ids = [ids.audio_level, ids.capture_time, ids.mid.map(|(id, _)| id)];
+    for (n, id) in ids.iter().enumerate() {
+        if let Some(id) = id.filter(|&id| id == 0 || id == 15 || ids[..n].contains(&Some(id))) {
+            return Err(OpenError::ExtensionId(id));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

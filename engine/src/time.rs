@@ -84,7 +84,7 @@ pub(crate) fn from_short(short: u32) -> Duration {
 const NANOS: u64 = 1_000_000_000;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::time::UNIX_EPOCH;
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[expect(clippy::disallowed_methods, reason = "a test needs some instant to count from")]
-    fn origin() -> Instant {
+    pub(crate) fn origin() -> Instant {
         Instant::now()
     }
 }

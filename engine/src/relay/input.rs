@@ -1,0 +1,102 @@
+//! The handlers: what the world did. Nothing that comes from a wire is an error or a panic; it is a verdict.
+
+use std::time::{Duration, Instant};
+
+use super::{Leg, Relay};
+use crate::id::LegId;
+use crate::io::{Feedback, LegState, Verdict};
+use crate::rtp::Packet;
+use crate::track::Wire;
+
+impl Relay {
+    /// Takes a packet that came on a publisher's leg, decrypted.
+    ///
+    /// Accepted in any state of the leg but [`Down`](LegState::Down): what was decrypted proves that a leg is usable.
+    /// Drain [`poll_output`](Self::poll_output) after it: a frame waits for nothing else.
+    pub fn handle_packet(&mut self, now: Instant, from: LegId, packet: Packet) -> Verdict {
+        self.advance(now);
+        let verdict = self.take_packet(from, packet);
+        self.stats.packets_in.count(verdict);
+        verdict
+    }
+
+    /// Takes feedback that came on a leg: a publisher's sender report, a listener's receiver report or NACK, a BYE.
+    pub fn handle_feedback(&mut self, now: Instant, from: LegId, feedback: Feedback) -> Verdict {
+        self.advance(now);
+        let verdict = self.take_feedback(from, feedback);
+        self.stats.feedback_in.count(verdict);
+        verdict
+    }
+
+    /// Takes the new state of a leg's transport; a stale id is ignored.
+    ///
+    /// A listener's leg that comes up starts at the live edge: it is sent what arrives from now on. If it was up before,
+    /// [`Event::FramesSkipped`](crate::Event::FramesSkipped) then says what it missed.
+    pub fn handle_leg(&mut self, now: Instant, leg: LegId, state: LegState) {
+        self.advance(now);
+        match self.legs.get_mut(leg) {
+            Some(Leg::Publisher(publisher)) => publisher.state = state,
+            Some(&mut Leg::Listener(listener)) => {
+                let Some(listener) = self.listeners.get_mut(listener) else { return };
+                let Some(track) = self.tracks.get(listener.track()) else { return };
+                listener.set_state(state, track.live_edge());
+            }
+            None => {}
+        }
+    }
+
+    /// Tells that time has passed: call it when [`poll_timeout`](Self::poll_timeout) says so, then drain.
+    ///
+    /// Early or late calls do no harm: what is due is decided by `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.advance(now);
+    }
+
+    fn take_packet(&mut self, from: LegId, packet: Packet) -> Verdict {
+        let publisher = match self.legs.get_mut(from) {
+            Some(Leg::Publisher(publisher)) => publisher,
+            Some(Leg::Listener(_)) => return Verdict::WrongDirection,
+            None => return Verdict::UnknownLeg,
+        };
+        let id = publisher.track();
+        let track = self.tracks.get_mut(id).expect("closing a track closes its publisher's leg");
+        let wire = Wire::of(&packet);
+        let taken = publisher
+            .admit(self.now, &packet, self.config.max_payload_bytes)
+            .and_then(|()| track.take(self.now, publisher.extensions(), packet));
+        let verdict = taken.err().unwrap_or(Verdict::Accepted);
+        publisher.received(self.now, &wire, verdict, taken.is_ok_and(|taken| taken.starts_source));
+        publisher.packets_in.count(verdict);
+        if taken.is_ok() {
+            if !track.queued {
+                track.queued = true;
+                self.queue.push_back(id);
+            }
+            if publisher.wants_reports() && !self.reports.is_set(from.slot()) {
+                let at = self.now + self.report_interval();
+                self.reports.set(from.slot(), at);
+            }
+        }
+        verdict
+    }
+
+    fn take_feedback(&mut self, from: LegId, feedback: Feedback) -> Verdict {
+        match self.legs.get_mut(from) {
+            Some(Leg::Publisher(publisher)) => {
+                let verdict = publisher.feedback(self.now, feedback);
+                publisher.feedback_in.count(verdict);
+                verdict
+            }
+            Some(&mut Leg::Listener(listener)) => match self.listeners.get_mut(listener) {
+                Some(listener) => listener.feedback(self.epoch.ntp(self.now), feedback),
+                None => Verdict::UnknownLeg,
+            },
+            None => Verdict::UnknownLeg,
+        }
+    }
+
+    /// Time to the next report of a leg: 0.5 to 1.5 times the configured mean (RFC 3550 §6.2).
+    pub(super) fn report_interval(&mut self) -> Duration {
+        self.config.report_interval.mul_f64(0.5 + self.random.f64())
+    }
+}

@@ -1,0 +1,134 @@
+//! The polls: what must happen next, derived from cursors and due times. Neither reads a clock.
+
+use std::time::Instant;
+
+use super::{Leg, Relay};
+use crate::id::{LegId, ListenerId, TrackId};
+use crate::io::{Deadline, Event, Output};
+use crate::listener::Listener;
+use crate::track::Hand;
+
+impl Relay {
+    /// What must happen next; `None` when all is handed out. Call it until then after each handler or command.
+    ///
+    /// In this order: closed ids; each track's arrivals, in the order the tracks got them, each arrival to all its
+    /// listeners before the next; silences and reports that are due.
+    pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        if let Some(peer) = self.closed.pop_front() {
+            return Some(Output::Event(Event::Closed { peer }));
+        }
+        if let Some(hand) = self.next_hand() {
+            return Some(self.output_of(hand));
+        }
+        self.next_silence().or_else(|| self.next_report())
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest, and why; `None` for never.
+    ///
+    /// After a drain it is in the future (I4); before, it may have passed.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Deadline> {
+        self.first_deadline()
+    }
+
+    fn next_hand(&mut self) -> Option<Hand> {
+        while let Some(&id) = self.queue.front() {
+            let track = self.tracks.get_mut(id).expect("a closed track leaves the queue");
+            if let Some(hand) = track.next_hand(&mut self.listeners) {
+                return Some(hand);
+            }
+            track.queued = false;
+            self.queue.pop_front();
+        }
+        None
+    }
+
+    fn output_of(&mut self, hand: Hand) -> Output<'_> {
+        match hand {
+            Hand::Packet { track, position, listener, index, schedule_report } => {
+                if schedule_report {
+                    self.schedule_report(listener);
+                }
+                let held = self.tracks.get(track).and_then(|track| track.frame(position));
+                let frame = held.expect("the walk just read it");
+                let listener = self.listeners.get(listener).expect("the walk just offered it the frame");
+                self.stats.packets_out += 1;
+                self.stats.payload_bytes_out += frame.payload.len() as u64;
+                Output::Packet(listener.packet(index, frame))
+            }
+            Hand::Event(event) => {
+                match event {
+                    Event::TrackActive { track } => self.watch_silence(track),
+                    Event::FramesSkipped { count, .. } => self.stats.frames_skipped += count,
+                    Event::TrackSilent { .. } | Event::Closed { .. } => {}
+                }
+                Output::Event(event)
+            }
+        }
+    }
+
+    fn schedule_report(&mut self, listener: ListenerId) {
+        let Some(leg) = self.listeners.get(listener).map(Listener::leg) else { return };
+        let at = self.now + self.report_interval();
+        self.reports.set(leg.slot(), at);
+    }
+
+    fn watch_silence(&mut self, track: TrackId) {
+        if let Some(due) = self.silence_due(track) {
+            self.silences.set(track.slot(), due);
+        }
+    }
+
+    fn silence_due(&self, track: TrackId) -> Option<Instant> {
+        let arrived = self.tracks.get(track)?.last_arrival()?;
+        Some(arrived + self.config.silence_after)
+    }
+
+    /// Silence is watched lazily: a deadline that a later frame has overtaken is set anew when it comes.
+    fn next_silence(&mut self) -> Option<Output<'static>> {
+        while let Some((_, slot)) = self.silences.take_due(self.now) {
+            let Some(track) = self.tracks.id_at(slot) else { continue };
+            let Some(due) = self.silence_due(track) else { continue };
+            if due > self.now {
+                self.silences.set(slot, due);
+                continue;
+            }
+            // I4: a silent track has no deadline.
+            if let Some(silent) = self.tracks.get_mut(track) {
+                silent.fall_silent();
+            }
+            return Some(Output::Event(Event::TrackSilent { track }));
+        }
+        None
+    }
+
+    fn next_report(&mut self) -> Option<Output<'static>> {
+        while let Some((_, slot)) = self.reports.take_due(self.now) {
+            let Some(leg) = self.legs.id_at(slot) else { continue };
+            if let Some(report) = self.report(leg) {
+                let at = self.now + self.report_interval();
+                self.reports.set(slot, at);
+                self.stats.reports_out += 1;
+                return Some(report);
+            }
+        }
+        None
+    }
+
+    /// The report of a leg, if it is up and has something to report; else it has no deadline until it has (I4).
+    fn report(&mut self, id: LegId) -> Option<Output<'static>> {
+        let (now, ntp) = (self.now, self.epoch.ntp(self.now));
+        match self.legs.get_mut(id)? {
+            Leg::Publisher(publisher) => {
+                publisher.report(now).map(|report| Output::ReceiverReport { leg: id, report })
+            }
+            &mut Leg::Listener(listener) => {
+                let listener = self.listeners.get_mut(listener)?;
+                let newest = self.tracks.get(listener.track())?.newest()?;
+                listener
+                    .sender_report(now, ntp, (newest.media_time, newest.arrived))
+                    .map(|report| Output::SenderReport { leg: id, report })
+            }
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Behaviour of the relay as its owner sees it.
+
+mod fan_out;
+mod harness;

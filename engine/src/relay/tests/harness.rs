@@ -1,0 +1,129 @@
+//! A relay under a hand-wound clock, a publisher that counts for itself, and what came out, in the order it came.
+
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+use crate::rtp::{Header, Packet};
+use crate::time::tests::origin;
+use crate::{
+    Config, Epoch, Event, LegId, LegSpec, LegState, ListenerId, OpenError, Output, Peer, Relay, TrackId,
+    TrackSpec, Verdict, rtp,
+};
+
+pub(super) struct Bench {
+    pub(super) relay: Relay,
+    pub(super) start: Instant,
+    pub(super) now: Instant,
+}
+
+/// An output, without its borrow.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Out {
+    Packet { listener: ListenerId, position: u64, index: u64, timestamp: u32, media: u64 },
+    SenderReport(LegId, rtp::rtcp::SenderReport),
+    ReceiverReport(LegId, rtp::rtcp::ReportBlock),
+    Event(Event),
+}
+
+impl Bench {
+    pub(super) fn new(config: Config) -> Self {
+        Self::with_seed(config, 1)
+    }
+
+    pub(super) fn with_seed(config: Config, seed: u64) -> Self {
+        let start = origin();
+        let epoch = Epoch { instant: start, wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) };
+        Self { relay: Relay::new(config, epoch, seed), start, now: start }
+    }
+
+    pub(super) fn track(&mut self) -> TrackId {
+        self.relay.open_track(self.now, TrackSpec { name: "en".to_owned() }).unwrap()
+    }
+
+    pub(super) fn publisher(&mut self, track: TrackId) -> LegId {
+        let leg = self.relay.open_publisher_leg(self.now, track, LegSpec::new(111)).unwrap();
+        self.relay.handle_leg(self.now, leg, LegState::Up);
+        leg
+    }
+
+    pub(super) fn listener(&mut self, track: TrackId) -> (ListenerId, LegId) {
+        let (listener, leg) = self.try_listener(track).unwrap();
+        self.relay.handle_leg(self.now, leg, LegState::Up);
+        (listener, leg)
+    }
+
+    pub(super) fn try_listener(&mut self, track: TrackId) -> Result<(ListenerId, LegId), OpenError> {
+        self.relay.open_listener(self.now, track, LegSpec::new(96))
+    }
+
+    pub(super) fn wait(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+    }
+
+    /// A 20 ms packet of SSRC 7.
+    pub(super) fn send(&mut self, leg: LegId, sequence: u16, timestamp: u32) -> Verdict {
+        self.send_as(leg, 7, sequence, timestamp)
+    }
+
+    pub(super) fn send_as(&mut self, leg: LegId, ssrc: u32, sequence: u16, timestamp: u32) -> Verdict {
+        self.relay.handle_packet(self.now, leg, packet(ssrc, sequence, timestamp))
+    }
+
+    /// The n-th packet of a plain stream, 20 ms after the one before.
+    pub(super) fn next(&mut self, leg: LegId, n: u16) -> Verdict {
+        self.wait(20);
+        self.send(leg, n, u32::from(n) * 960)
+    }
+
+    pub(super) fn poll(&mut self) -> Option<Out> {
+        Some(match self.relay.poll_output()? {
+            Output::Packet(packet) => Out::Packet {
+                listener: packet.listener,
+                position: packet.frame.position,
+                index: packet.index,
+                timestamp: packet.timestamp,
+                media: packet.frame.media_time.ticks(),
+            },
+            Output::SenderReport { leg, report } => Out::SenderReport(leg, report),
+            Output::ReceiverReport { leg, report } => Out::ReceiverReport(leg, report),
+            Output::Event(event) => Out::Event(event),
+        })
+    }
+
+    pub(super) fn drain(&mut self) -> Vec<Out> {
+        let out: Vec<_> = std::iter::from_fn(|| self.poll()).collect();
+        assert!(self.relay.is_drained());
+        let deadline = self.relay.poll_timeout();
+        assert!(deadline.is_none_or(|deadline| deadline.at > self.now), "I4: {deadline:?}");
+        out
+    }
+
+    /// The positions that each drained packet of a listener had.
+    pub(super) fn heard(&mut self, listener: ListenerId) -> Vec<u64> {
+        positions(&self.drain(), listener)
+    }
+
+    pub(super) fn close(&mut self, peer: Peer) {
+        self.relay.close(self.now, peer);
+    }
+}
+
+pub(super) fn positions(out: &[Out], of: ListenerId) -> Vec<u64> {
+    out.iter()
+        .filter_map(|out| match out {
+            Out::Packet { listener, position, .. } if *listener == of => Some(*position),
+            _ => None,
+        })
+        .collect()
+}
+
+pub(super) fn events(out: &[Out]) -> Vec<Event> {
+    out.iter().filter_map(|out| if let Out::Event(event) = out { Some(*event) } else { None }).collect()
+}
+
+pub(super) fn packet(ssrc: u32, sequence: u16, timestamp: u32) -> Packet {
+    let header = Header { payload_type: 111, sequence, timestamp, ssrc, ..Header::default() };
+    // TOC 0x78: CELT, full band, 20 ms, one frame.
+    Packet { header, payload: Bytes::from_static(&[0x78, 1, 2, 3]) }
+}

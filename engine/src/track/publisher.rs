@@ -1,0 +1,139 @@
+//! A publisher's leg: what is checked before a packet may touch the timeline, and what is counted of it.
+
+use std::time::Instant;
+
+use super::limit::RateLimit;
+use super::reception::{LastSenderReport, Reception};
+use crate::config::Config;
+use crate::id::TrackId;
+use crate::io::{Feedback, LegSpec, LegState, Verdict};
+use crate::rtp::{ExtensionIds, Header, Packet, rtcp};
+use crate::stats::{PublisherLegStats, Verdicts};
+
+/// One transport connection of a publisher.
+#[derive(Debug)]
+pub(crate) struct PublisherLeg {
+    track: TrackId,
+    spec: LegSpec,
+    pub(crate) state: LegState,
+    rate: RateLimit,
+    reception: Option<Reception>,
+    sender_report: Option<LastSenderReport>,
+    pub(crate) packets_in: Verdicts,
+    pub(crate) feedback_in: Verdicts,
+    payload_bytes: u64,
+}
+
+impl PublisherLeg {
+    pub(crate) fn new(now: Instant, track: TrackId, spec: LegSpec, config: &Config) -> Self {
+        Self {
+            track,
+            spec,
+            state: LegState::Connecting,
+            rate: RateLimit::new(now, config.rate, config.max_payload_bytes),
+            reception: None,
+            sender_report: None,
+            packets_in: Verdicts::default(),
+            feedback_in: Verdicts::default(),
+            payload_bytes: 0,
+        }
+    }
+
+    /// Whether a packet may go on to the timeline.
+    pub(crate) fn admit(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        max_payload_bytes: usize,
+    ) -> Result<(), Verdict> {
+        let bytes = packet.payload.len();
+        if self.state == LegState::Down {
+            Err(Verdict::LegDown)
+        } else if packet.header.payload_type != self.spec.payload_type {
+            Err(Verdict::WrongPayloadType)
+        } else if bytes == 0 {
+            Err(Verdict::Empty)
+        } else if bytes > max_payload_bytes {
+            Err(Verdict::TooLarge)
+        } else if !self.rate.admit(now, bytes) {
+            Err(Verdict::RateLimited)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts what the wire brought, once its verdict is known.
+    pub(crate) fn received(&mut self, now: Instant, header: &Wire, verdict: Verdict, starts_source: bool) {
+        if verdict == Verdict::Accepted {
+            self.payload_bytes += header.payload_bytes as u64;
+        }
+        if starts_source {
+            self.reception = Some(Reception::new(now, header.ssrc, header.sequence, header.timestamp));
+            return;
+        }
+        let counts = matches!(verdict, Verdict::Accepted | Verdict::Duplicate | Verdict::TooLate);
+        if let Some(reception) = self.reception.as_mut().filter(|of| counts && of.ssrc() == header.ssrc) {
+            reception.packet(now, header.sequence, header.timestamp);
+        }
+    }
+
+    pub(crate) fn feedback(&mut self, now: Instant, feedback: Feedback) -> Verdict {
+        match feedback {
+            Feedback::SenderReport(report) => {
+                let middle = report.ntp.middle();
+                self.sender_report = Some(LastSenderReport { ssrc: report.ssrc, middle, arrived: now });
+                Verdict::Accepted
+            }
+            Feedback::Bye => Verdict::Accepted,
+            Feedback::ReceiverReport(_) | Feedback::Nack(_) => Verdict::WrongDirection,
+        }
+    }
+
+    /// The report block that is due, if there is anything to report and a leg to send it on (I6).
+    pub(crate) fn report(&mut self, now: Instant) -> Option<rtcp::ReportBlock> {
+        if self.state != LegState::Up {
+            return None;
+        }
+        let sender_report = self.sender_report;
+        self.reception.as_mut().map(|reception| reception.report(now, sender_report))
+    }
+
+    pub(crate) const fn wants_reports(&self) -> bool {
+        self.spec.reports
+    }
+
+    pub(crate) const fn track(&self) -> TrackId {
+        self.track
+    }
+
+    pub(crate) const fn extensions(&self) -> &ExtensionIds {
+        &self.spec.extensions
+    }
+
+    pub(crate) fn stats(&self) -> PublisherLegStats {
+        PublisherLegStats {
+            track: self.track,
+            state: self.state,
+            packets_in: self.packets_in,
+            feedback_in: self.feedback_in,
+            payload_bytes: self.payload_bytes,
+            reception: self.reception.as_ref().map(Reception::stats),
+        }
+    }
+}
+
+/// What is counted of a packet after it has gone into the history.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wire {
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    payload_bytes: usize,
+}
+
+impl Wire {
+    pub(crate) fn of(packet: &Packet) -> Self {
+        let Header { ssrc, sequence, timestamp, .. } = packet.header;
+        Self { ssrc, sequence, timestamp, payload_bytes: packet.payload.len() }
+    }
+}

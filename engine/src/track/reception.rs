@@ -1,0 +1,120 @@
+//! What was received of one SSRC: the numbers of a report block (RFC 3550 §6.4.1, §A.3, §A.8).
+//!
+//! Counts every packet of the SSRC that the wire brought, duplicates and late ones too, as the RFC wants it; what the
+//! history took is counted elsewhere.
+
+use std::time::{Duration, Instant};
+
+use crate::rtp::rtcp::ReportBlock;
+use crate::rtp::seq::{Extend16, distance32};
+use crate::stats;
+use crate::time::{MediaTime, to_short};
+
+/// Reception statistics of one SSRC.
+#[derive(Debug)]
+pub(crate) struct Reception {
+    ssrc: u32,
+    sequence: Extend16,
+    first: u64,
+    received: u64,
+    /// Expected and received at the last report.
+    prior: (u64, u64),
+    /// When the first packet came: what arrival times are counted from.
+    start: Instant,
+    transit: u32,
+    /// In 1/16 ticks, as §A.8 keeps it.
+    jitter: u64,
+}
+
+/// The publisher's last sender report.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LastSenderReport {
+    pub(crate) ssrc: u32,
+    pub(crate) middle: u32,
+    pub(crate) arrived: Instant,
+}
+
+impl Reception {
+    /// Starts with the first packet.
+    pub(crate) fn new(now: Instant, ssrc: u32, sequence: u16, timestamp: u32) -> Self {
+        let mut extend = Extend16::new();
+        let first = extend.extend(sequence);
+        let transit = 0_u32.wrapping_sub(timestamp);
+        Self { ssrc, sequence: extend, first, received: 1, prior: (0, 0), start: now, transit, jitter: 0 }
+    }
+
+    pub(crate) const fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Counts a further packet.
+    pub(crate) fn packet(&mut self, now: Instant, sequence: u16, timestamp: u32) {
+        self.sequence.extend(sequence);
+        self.received += 1;
+        let arrival = MediaTime::ticks_in(now.saturating_duration_since(self.start)) as u32;
+        let transit = arrival.wrapping_sub(timestamp);
+        let difference = u64::from(distance32(self.transit, transit).unsigned_abs());
+        self.transit = transit;
+        // §A.8: J += |D| − (J + 8) / 16, all in 1/16 ticks.
+        self.jitter = self.jitter + difference - ((self.jitter + 8) >> 4);
+    }
+
+    /// The report block for the time since the last one.
+    pub(crate) fn report(&mut self, now: Instant, sender_report: Option<LastSenderReport>) -> ReportBlock {
+        let expected = self.expected();
+        let expected_since = expected - self.prior.0;
+        let received_since = self.received - self.prior.1;
+        self.prior = (expected, self.received);
+        let lost_since = expected_since.saturating_sub(received_since);
+        // §A.3: the part lost in 1/256; all of them is 255, the most that fits.
+        let fraction = (lost_since << 8).checked_div(expected_since).unwrap_or(0).min(255);
+        let heard = sender_report.filter(|report| report.ssrc == self.ssrc);
+        ReportBlock {
+            ssrc: self.ssrc,
+            fraction_lost: fraction as u8,
+            cumulative_lost: self.lost().clamp(MIN_LOST, MAX_LOST) as i32,
+            highest_sequence: (self.highest() - FIRST_CYCLE) as u32,
+            jitter: self.jitter_ticks(),
+            last_sender_report: heard.map_or(0, |report| report.middle),
+            delay_since_last_sender_report: heard
+                .map_or(0, |report| to_short(now.saturating_duration_since(report.arrived))),
+        }
+    }
+
+    /// The same as a snapshot.
+    pub(crate) fn stats(&self) -> stats::Reception {
+        stats::Reception {
+            ssrc: self.ssrc,
+            received: self.received,
+            lost: self.lost(),
+            jitter: ticks_to_duration(self.jitter_ticks()),
+        }
+    }
+
+    fn highest(&self) -> u64 {
+        self.sequence.highest().unwrap_or(self.first)
+    }
+
+    fn expected(&self) -> u64 {
+        self.highest() - self.first + 1
+    }
+
+    fn lost(&self) -> i64 {
+        self.expected().cast_signed().saturating_sub(self.received.cast_signed())
+    }
+
+    fn jitter_ticks(&self) -> u32 {
+        u32::try_from(self.jitter >> 4).unwrap_or(u32::MAX)
+    }
+}
+
+/// Ticks of the media clock as a duration.
+pub(crate) fn ticks_to_duration(ticks: u32) -> Duration {
+    MediaTime::from_ticks(u64::from(ticks)).since_start()
+}
+
+/// The extender starts in its second cycle; the wire counts from the first.
+const FIRST_CYCLE: u64 = 1 << 16;
+/// The cumulative count has 24 bits and a sign.
+const MAX_LOST: i64 = 0x7f_ffff;
+const MIN_LOST: i64 = -0x80_0000;
