@@ -52,7 +52,9 @@ const BY_CODE = {
   }),
   MEDIA_PATH: () => ({
     title: 'No way through for the audio',
-    text: 'The relay answers, but its media port (UDP) cannot be reached from here. Another network, or leaving the VPN, usually helps; the relay’s operator can check the firewall.',
+    text: firefoxAtHome()
+      ? 'Firefox makes no live connection to its own machine (127.0.0.1) unless media.peerconnection.ice.loopback is true in about:config. Set it and try again, or use another browser.'
+      : 'The relay answers, but its media port (UDP) cannot be reached from here. Another network, or leaving the VPN, usually helps; the relay’s operator can check the firewall.',
   }),
 };
 
@@ -90,13 +92,19 @@ function other(error) {
   };
 }
 
+function firefoxAtHome() {
+  return /Firefox/.test(navigator.userAgent) && ['localhost', '127.0.0.1', '[::1]'].includes(location.hostname);
+}
+
 function localAddress() {
   return `http://localhost${location.port ? `:${location.port}` : ''}${location.pathname}`;
 }
 
-/** Shows an error in a `.notice` element, with a button when something can be done at once. */
+/** Shows an error in a `.notice` element, with a button when something can be done at once; the same one only once. */
 export function showFailure(notice, error, onAction) {
   const { title, text, action } = explain(error);
+  if (!notice.hidden && notice.dataset.title === title && notice.dataset.text === text) return;
+  Object.assign(notice.dataset, { title, text });
   const heading = Object.assign(document.createElement('strong'), { textContent: title });
   const body = Object.assign(document.createElement('p'), { textContent: text });
   notice.replaceChildren(heading, body);

@@ -16,6 +16,7 @@ export class Link extends EventTarget {
   #leg = null;
   #generation = 0;
   #attempt = 0;
+  #phase = 'idle';
   #timer;
 
   constructor(configure) {
@@ -52,23 +53,25 @@ export class Link extends EventTarget {
   async switchTo(endpoint) {
     if (!this.#leg) return this.start(endpoint);
     const generation = ++this.#generation;
-    clearTimeout(this.#timer);
+    this.#endpoint = endpoint;
     const leg = new Leg(endpoint, this.#configure);
     try {
       await leg.open();
+      await leg.firstAudio(FIRST_AUDIO_LIMIT_MS);
     } catch (error) {
       leg.close();
-      if (generation === this.#generation) throw error;
-      return;
+      if (generation !== this.#generation) return;
+      this.#endpoint = this.#leg.endpoint;
+      throw error;
     }
-    await leg.firstAudio(FIRST_AUDIO_LIMIT_MS);
+    // Stopped, switched again, or joined anew because the old leg failed meanwhile: this leg is not wanted any more.
     if (generation !== this.#generation) return leg.close();
-    this.#endpoint = endpoint;
     this.#adopt(leg);
   }
 
+  /** Ends the pause before the next attempt: the relay or the network is known to be back. */
   retryNow() {
-    if (!this.running || this.#leg || this.#attempt === 0) return;
+    if (this.#phase !== 'waiting') return;
     clearTimeout(this.#timer);
     this.#join();
   }
@@ -90,6 +93,7 @@ export class Link extends EventTarget {
 
   #adopt(leg) {
     const old = this.#leg;
+    clearTimeout(this.#timer);
     this.#leg = leg;
     this.#attempt = 0;
     leg.addEventListener('down', () => this.#lost(leg));
@@ -109,7 +113,7 @@ export class Link extends EventTarget {
       try {
         await leg.restart();
       } catch {
-        this.#lost(leg);
+        if (this.#phase === 'shaky') this.#lost(leg);
       }
     }, SHAKY_BEFORE_RESTART_MS);
   }
@@ -150,6 +154,7 @@ export class Link extends EventTarget {
   }
 
   #say(phase, more = {}) {
+    this.#phase = phase;
     this.dispatchEvent(new CustomEvent('state', { detail: { phase, ...more } }));
   }
 }

@@ -19,8 +19,10 @@ const meter = new Meter($('meter'));
 const link = new Link((pc) => pc.addTransceiver('audio', { direction: 'recvonly' }));
 let session = null;
 let language = null;
+let heardLanguage = null;
 let linkState = { phase: 'idle' };
 let unreachable = false;
+let unwatch = () => {};
 let quietSeconds = 0;
 
 if (sessionId) openSession();
@@ -41,7 +43,7 @@ async function openSession() {
   $('title').textContent = session.sessionId;
   document.title = `${session.sessionId} · Listen`;
   chooseFirstLanguage();
-  watchSession(sessionId, POLL_MS, sessionTold, sessionLost);
+  unwatch = watchSession(sessionId, POLL_MS, sessionTold, sessionLost);
   watchStats(() => link.leg?.pc, figuresCame);
   showState();
 }
@@ -62,7 +64,6 @@ function offerLanguages() {
 }
 
 async function changeLanguage(tag) {
-  const before = language;
   language = tag;
   hideFailure($('failure'));
   history.replaceState(null, '', `/listen/${encodeURIComponent(sessionId)}/${encodeURIComponent(tag)}`);
@@ -72,7 +73,7 @@ async function changeLanguage(tag) {
     await link.switchTo(whepEndpoint(sessionId, tag));
   } catch (error) {
     fail(error);
-    language = before;
+    language = heardLanguage;
     offerLanguages();
   }
   showState();
@@ -89,6 +90,7 @@ $('volume').addEventListener('input', ({ target }) => {
 });
 
 link.addEventListener('leg', ({ detail: leg }) => {
+  heardLanguage = decodeURIComponent(leg.endpoint.split('/').at(-1));
   // Chromium feeds an analyser from a remote stream only while an audio element plays that stream.
   audio.srcObject = leg.stream;
   audio.play().catch(() => fail({ title: 'The browser holds the sound back', message: 'Press Stop, then Play.' }));
@@ -127,6 +129,7 @@ function sessionTold(now) {
 function sessionLost(error) {
   unreachable = error.code === 'UNREACHABLE';
   if (error.status === 404 || error.status === 410) {
+    unwatch();
     link.stop();
     fail(error, () => location.reload());
     $('player').hidden = true;

@@ -50,14 +50,14 @@ export async function withBrowser({ flags = [], ...more }, use) {
   }
 }
 
-/** A fake microphone that plays `wav` once after `leadSeconds` of silence, and permission to use it. */
-export function fakeMicrophone(wav, leadSeconds) {
+/** A fake microphone that plays `wav`, over and over or once after `leadSeconds` of silence, and permission to use it. */
+export function fakeMicrophone(wav, { loop = true, leadSeconds = 0 } = {}) {
   const path = join(mkdtempSync(join(tmpdir(), 'relay-microphone-')), 'microphone.wav');
   writeFileSync(path, withLead(readFileSync(wav), leadSeconds));
   return [
     '--use-fake-ui-for-media-stream',
     '--use-fake-device-for-media-stream',
-    `--use-file-for-fake-audio-capture=${path}%noloop`,
+    `--use-file-for-fake-audio-capture=${path}${loop ? '' : '%noloop'}`,
   ];
 }
 

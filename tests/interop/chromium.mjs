@@ -1,9 +1,10 @@
 // Drives headless Chromium through the relay's own pages.
 //
-//   node chromium.mjs speak  --page URL --wav FILE --seconds N --out STATS.json [--lead 3] [--processing off]
+//   node chromium.mjs speak  --page URL --wav FILE --seconds N --out STATS.json [--loop on] [--lead 0] [--processing off]
 //   node chromium.mjs listen --page URL --wav OUT.wav --seconds N --stats OUT.json [--count 1] [--wait 20]
 //
-// `speak` feeds the fake microphone with FILE (16-bit PCM WAV), after `lead` seconds of silence, and stays on air N seconds.
+// `speak` feeds the fake microphone with FILE (16-bit PCM WAV) over and over, or once after `lead` seconds of silence with
+// `--loop off`, and stays on air N seconds. `--processing on` leaves the browser's noise suppression and level control on.
 // `listen` opens `count` pages and writes what each hears: 48 kHz mono float, OUT.wav, or OUT-1.wav … OUT-N.wav; it counts
 // N seconds from the moment all are connected. Both print one JSON line per step (`onAir`, `listening`, `done`) on stdout.
 // Exit code 1 and a message on stderr when the page does not get there.
@@ -14,8 +15,9 @@ import { expectText, fakeMicrophone, options, withBrowser, writeFloatWav } from 
 const RATE = 48000;
 
 async function speak(given) {
-  const want = options({ page: undefined, wav: undefined, seconds: undefined, out: undefined, lead: '3', processing: 'off' }, given);
-  await withBrowser({ flags: fakeMicrophone(want.wav, Number(want.lead)) }, async (context) => {
+  const want = options({ page: undefined, wav: undefined, seconds: undefined, out: undefined, loop: 'on', lead: '0', processing: 'off' }, given);
+  const flags = fakeMicrophone(want.wav, { loop: want.loop === 'on', leadSeconds: Number(want.lead) });
+  await withBrowser({ flags }, async (context) => {
     const page = await open(context, want.page);
     if (want.processing === 'off') await page.locator('#processing').uncheck();
     await page.locator('#start').click();

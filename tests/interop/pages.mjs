@@ -65,7 +65,7 @@ async function expectListeners(id, count) {
   throw new Error(`${id} has ${await listenerCount(id)} listeners, not ${count}`);
 }
 
-await withBrowser({ flags: fakeMicrophone(want.wav, 0).map((flag) => flag.replace('%noloop', '')) }, async (context) => {
+await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
   await check('the front page leads to a session', async () => {
     const id = await createSession();
     const page = await visit(context, '/');
@@ -235,7 +235,7 @@ await withBrowser({ flags: ['--host-resolver-rules=MAP relay.test 127.0.0.1'] },
 );
 
 if (want['relay-pid']) {
-  await withBrowser({ flags: fakeMicrophone(want.wav, 0).map((flag) => flag.replace('%noloop', '')) }, (context) =>
+  await withBrowser({ flags: fakeMicrophone(want.wav) }, (context) =>
     check('a killed relay is said to listener and speaker', async () => {
       const id = await createSession();
       const listener = await visit(context, `/listen/${id}`);
