@@ -19,6 +19,8 @@ use std::fmt;
 use thiserror::Error;
 
 pub use rtcp::{FIRST_SRTCP_INDEX, OpenError, SrtcpReceiver, SrtcpSender};
+#[cfg(test)]
+pub(crate) use rtp::test_support;
 pub use rtp::{SealError, SrtpSender};
 
 /// Bytes that SRTP adds to an RTP packet at most.

@@ -1,0 +1,148 @@
+//! The thread and its queues.
+
+use relay_engine::Verdict;
+use tokio::runtime::{Builder, Runtime};
+
+use super::*;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+fn spawn() -> (Shard, ShardThread) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    Shard::spawn(socket, ShardConfig::default()).unwrap()
+}
+
+async fn stage(shard: &Shard) -> (TrackId, LegId) {
+    let track = shard.open_track("en").await.unwrap();
+    let publisher = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await.unwrap();
+    shard.publisher_up(publisher);
+    (track, publisher)
+}
+
+#[test]
+fn a_listener_hears_through_the_thread_whatever_was_handed_in_after_it_came_up() {
+    let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        let (track, publisher) = stage(&shard).await;
+        let (listener, leg) = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await.unwrap();
+        // No answer is awaited from here on: the queues keep the order between them.
+        shard.leg_up(leg, ear.egress());
+        for number in 0..50 {
+            assert!(shard.packet(publisher, spoken(100 + number, &opus(50, number as u8))));
+        }
+        for number in 0..50 {
+            assert_eq!(ear.hear().payload, opus(50, number));
+        }
+        let stats = shard.stats().await.unwrap();
+        assert_eq!((stats.egress.packets, stats.queue.taken, stats.queue.dropped), (50, 50, 0));
+        assert!(stats.queue.delay_total > Duration::ZERO);
+        assert_eq!(shard.track_stats(track).await.unwrap().unwrap().frames, 50);
+        assert_eq!(shard.listener_stats(listener).await.unwrap().unwrap().packets_out, 50);
+        assert!(shard.leg_stats(leg).await.unwrap().is_some());
+        shard.close(Peer::Track(track));
+        assert_eq!(shard.track_stats(track).await.unwrap(), None);
+        assert_eq!(shard.listener_stats(listener).await.unwrap(), None);
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn deadlines_are_served_without_any_input() {
+    let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
+    let relay = Config::default().report_interval(Duration::from_millis(100));
+    let config = ShardConfig { relay, ..ShardConfig::default() };
+    let (shard, thread) = Shard::spawn(UdpSocket::bind("127.0.0.1:0").unwrap(), config).unwrap();
+    runtime().block_on(async {
+        let (track, publisher) = stage(&shard).await;
+        let (_, leg) = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await.unwrap();
+        shard.leg_up(leg, ear.egress());
+        assert!(shard.packet(publisher, spoken(100, &opus(50, 1))));
+    });
+    assert_eq!(ear.hear().payload, opus(50, 1));
+    for _ in 0..2 {
+        assert_eq!(ear.datagram()[1], 200, "a sender report, after nothing but time");
+    }
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn media_that_does_not_fit_its_queue_is_dropped_and_counted() {
+    let (shard, thread) = spawn();
+    let (_, publisher) = runtime().block_on(stage(&shard));
+    let (commands, _command_queue) = bounded(1);
+    let (media, media_queue) = bounded(2);
+    let stuck = Shard { commands, media, dropped: Arc::default() };
+    let taken: Vec<bool> = (0..5).map(|number| stuck.packet(publisher, spoken(number, &[0xf8]))).collect();
+    assert_eq!(taken, [true, true, false, false, false]);
+    assert!(!stuck.srtcp(publisher, Bytes::from_static(b"rtcp")));
+    assert_eq!(stuck.dropped.load(Ordering::Relaxed), 4);
+    assert_eq!(media_queue.len(), 2);
+    shard.dropped.store(4, Ordering::Relaxed);
+    assert_eq!(runtime().block_on(shard.stats()).unwrap().queue.dropped, 4, "stats tell of it");
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_the_engine_refuses_is_an_error_of_the_caller() {
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        assert!(matches!(shard.open_track("").await, Err(ShardError::Open(OpenError::TrackName(0)))));
+        let (track, _) = stage(&shard).await;
+        let second = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await;
+        assert_eq!(second, Err(ShardError::Open(OpenError::PublisherExists(track))));
+        shard.close(Peer::Track(track));
+        let gone = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await;
+        assert_eq!(gone, Err(ShardError::Open(OpenError::UnknownTrack(track))));
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn after_shutdown_nothing_is_taken_and_nothing_panics() {
+    let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
+    let (shard, thread) = spawn();
+    let (track, publisher) = runtime().block_on(stage(&shard));
+    shard.shutdown();
+    thread.join().unwrap();
+    assert!(!shard.packet(publisher, spoken(1, &[0xf8])));
+    shard.leg_up(publisher, ear.egress());
+    shard.close(Peer::Track(track));
+    shard.shutdown();
+    assert_eq!(runtime().block_on(shard.open_track("es")), Err(ShardError::Closed));
+    assert_eq!(runtime().block_on(shard.stats()), Err(ShardError::Closed));
+}
+
+#[test]
+fn the_thread_ends_with_its_last_handle() {
+    let (shard, thread) = spawn();
+    drop(shard.clone());
+    drop(shard);
+    thread.join().unwrap();
+}
+
+#[test]
+fn feedback_of_a_publisher_reaches_the_engine() {
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        let (_, publisher) = stage(&shard).await;
+        assert!(shard.feedback(publisher, Feedback::Bye));
+        // Commands and media have queues of their own: ask until the other one was taken.
+        let stats = loop {
+            let stats = shard.stats().await.unwrap();
+            if stats.queue.taken == 1 {
+                break stats;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(stats.relay.feedback_in[Verdict::Accepted], 1);
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
