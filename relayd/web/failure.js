@@ -10,9 +10,15 @@ export function unsupported({ microphone }) {
 
 /** `{title, text, action}` for an error of `api.js`, `whip.js`, getUserMedia or `unsupported`. */
 export function explain(error) {
-  const known = BY_CODE[error.code] ?? BY_NAME[error.name];
-  const words = known ? known(error) : other(error);
+  const known = BY_CODE[error.code] ?? BY_NAME[error.name] ?? other;
+  const words = known({ name: error.name, title: error.title, message: sentence(error.message ?? '') });
   return { action: 'Try again', ...words };
+}
+
+/** A problem document's `detail` as a sentence: it comes in lower case and without a full stop. */
+function sentence(text) {
+  const whole = text && text[0].toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(whole) || !whole ? whole : `${whole}.`;
 }
 
 const BY_CODE = {
