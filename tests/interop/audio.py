@@ -1,7 +1,7 @@
 """Compares what was heard with what was said.
 
 Decodes anything that PyAV reads, finds where in the (endlessly repeated) speech the recording lies, follows the small
-drifts that receivers' jitter buffers make by aligning second by second, and scores intelligibility (STOI), level and
+drifts that receivers' jitter buffers make by aligning piece by piece, and scores intelligibility (STOI), level and
 continuity. `test_audio.py` damages speech in every way that must be noticed.
 """
 
@@ -14,8 +14,9 @@ from pystoi import stoi
 from scipy.signal import correlate, resample_poly
 
 RATE = 16_000
-WINDOW = RATE  # one second is aligned as a whole
-SLACK = int(0.15 * RATE)  # how far a jitter buffer may have moved it since the last second
+WINDOW = int(0.32 * RATE)  # aligned as a whole
+ANCHOR = 3 * RATE  # placed first, anywhere in the speech
+SLACK = int(0.06 * RATE)  # how far a jitter buffer may have moved it since the last window
 FRAME = RATE // 50  # 20 ms, one Opus frame
 
 
@@ -28,7 +29,7 @@ class Comparison:
     stoi: float
     """Short-time objective intelligibility: 1 is the speech itself."""
     correlation: float
-    """Mean correlation coefficient of the aligned seconds that hold speech."""
+    """Mean correlation coefficient of the aligned pieces that hold speech."""
     level_db: float
     """Level of the recording relative to the speech."""
     dropout_share: float
@@ -83,16 +84,15 @@ def align(speech: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """The speech as it should have sounded at each moment of the recording, beside the recording."""
     repeats = len(heard) // len(speech) + 3
     reference = np.tile(speech, repeats)
-    middle = len(heard) // 2 // WINDOW * WINDOW
-    anchor = heard[max(0, middle - WINDOW) : middle + 2 * WINDOW]
-    found, _ = best_lag(reference[: len(speech) + len(anchor)], anchor)
-    offset = found - max(0, middle - WINDOW)
+    middle = (len(heard) - ANCHOR) // 2
+    found, _ = best_lag(reference[: len(speech) + ANCHOR], heard[middle : middle + ANCHOR])
+    offset = found - middle
     while offset < SLACK:
         offset += len(speech)
     expected, recorded, scores = [], [], []
-    # From the middle outwards, so that each second starts from its neighbour's offset.
+    # From the middle outwards, so that each piece starts from its neighbour's offset.
     starts = list(range(0, len(heard) - WINDOW + 1, WINDOW))
-    pivot = len(starts) // 2
+    pivot = (middle + ANCHOR // 2) // WINDOW
     placed: dict[int, tuple[int, float]] = {}
     for side in (range(pivot, len(starts)), range(pivot - 1, -1, -1)):
         current = offset
@@ -115,7 +115,7 @@ def align(speech: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def compare(speech: np.ndarray, recording: np.ndarray) -> Comparison:
     """Scores a recording of endlessly repeated speech."""
     heard = trim(recording)
-    if len(heard) < 3 * WINDOW:
+    if len(heard) < ANCHOR + WINDOW:
         return Comparison(len(heard) / RATE, 0.0, 0.0, float("-inf"), 1.0, len(heard) * 1000 // RATE)
     expected, recorded, scores = align(speech, heard)
     said, got = frame_levels(expected), frame_levels(recorded)

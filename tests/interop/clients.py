@@ -11,6 +11,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ class Speech:
 
     ogg: Path
     wav: Path
+    microphone: Path
+    """The same several times over: the browser's fake microphone plays its file once."""
 
 
 class Program:
@@ -44,7 +47,11 @@ class Program:
 
     async def __aenter__(self) -> "Program":
         self.process = await asyncio.create_subprocess_exec(
-            *self.command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, cwd=HERE
+            *self.command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            cwd=HERE,
+            start_new_session=True,
         )
         self.lines: list[str] = []
         self.news = asyncio.Condition()
@@ -52,10 +59,10 @@ class Program:
         return self
 
     async def __aexit__(self, *_) -> None:
-        if self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.kill()
-            await self.process.wait()
+        # Whatever it started goes with it: a browser is many processes.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        await self.process.wait()
         self.reader.cancel()
 
     async def read(self) -> None:
@@ -113,8 +120,8 @@ async def publishing(kind: str, relay: Relay, session: Session, speech: Speech, 
         return
     stats = folder / "speaker.json"
     commands = {
-        "chromium": ["node", "chromium.mjs", "speak", "--page", session.pages["speak"], "--wav", speech.wav,
-                     "--seconds", 600, "--out", stats],
+        "chromium": ["node", "chromium.mjs", "speak", "--page", session.pages["speak"], "--wav", speech.microphone,
+                     "--seconds", 600, "--lead", 0, "--out", stats],
         "wrtc": ["node", "wrtc.mjs", "publish", "--url", url, "--wav", speech.wav],
         "relayd": [relay.binary, "publish", url, speech.ogg, "--loop"],
     }

@@ -5,10 +5,12 @@ import os
 import wave
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from audio import decode
+from clients import Speech
 from relay import Relay
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,17 +36,21 @@ def other_speech() -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def speech_wav(speech_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a 48 kHz mono WAV file, for microphones that are files."""
-    import av
-
-    path = tmp_path_factory.mktemp("speech") / "en.wav"
+def said(speech_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    """The speech in every form that publishers take."""
+    folder = tmp_path_factory.mktemp("speech")
     resampler = av.AudioResampler(format="s16", layout="mono", rate=48_000)
-    with av.open(str(speech_file)) as source, wave.open(str(path), "wb") as out:
+    with av.open(str(speech_file)) as source:
+        parts = [part for frame in source.decode(audio=0) for part in resampler.resample(frame)]
+    samples = b"".join(part.to_ndarray().tobytes() for part in parts)
+    return Speech(speech_file, wav(folder / "once.wav", samples), wav(folder / "microphone.wav", samples * 8))
+
+
+def wav(path: Path, samples: bytes) -> Path:
+    """Writes 48 kHz mono 16-bit samples."""
+    with wave.open(str(path), "wb") as out:
         out.setparams((1, 2, 48_000, 0, "NONE", ""))
-        for frame in source.decode(audio=0):
-            for part in resampler.resample(frame):
-                out.writeframes(part.to_ndarray().tobytes())
+        out.writeframes(samples)
     return path
 
 

@@ -17,16 +17,16 @@ async def crossing(session, wav):
     return listener, publisher
 
 
-def test_what_is_heard_is_what_was_said(relay, speech, speech_wav, within):
+def test_what_is_heard_is_what_was_said(relay, speech, said, within):
     session = relay.session("en")
-    listener, _ = within(crossing(session, speech_wav), 60)
+    listener, _ = within(crossing(session, said.wav), 60)
     result = compare(speech, listener.recording())
     assert faults(result, 8) == [], result
 
 
-def test_the_answer_has_what_rfc_9725_asks_for(relay, speech_wav, within):
+def test_the_answer_has_what_rfc_9725_asks_for(relay, said, within):
     session = relay.session("en")
-    ends = within(crossing(session, speech_wav), 60)
+    ends = within(crossing(session, said.wav), 60)
     for end in ends:
         assert end.location.startswith(relay.url)
         assert end.etag.startswith('"'), end.etag
@@ -34,9 +34,9 @@ def test_the_answer_has_what_rfc_9725_asks_for(relay, speech_wav, within):
     assert ends[0].location != ends[1].location
 
 
-def test_packets_arrive_as_one_stream_without_a_hole(relay, speech_wav, within):
+def test_packets_arrive_as_one_stream_without_a_hole(relay, said, within):
     session = relay.session("en")
-    listener, _ = within(crossing(session, speech_wav), 60)
+    listener, _ = within(crossing(session, said.wav), 60)
     packets = listener.packets
     assert {packet.ssrc for packet in packets} == {packets[0].ssrc}
     first = packets[0]
@@ -45,10 +45,10 @@ def test_packets_arrive_as_one_stream_without_a_hole(relay, speech_wav, within):
         assert packet.timestamp == (first.timestamp + 960 * index) % 2**32, "timestamps are not affine"
 
 
-def test_a_second_speaker_is_refused_and_the_first_is_not_disturbed(relay, speech, speech_wav, within):
+def test_a_second_speaker_is_refused_and_the_first_is_not_disturbed(relay, speech, said, within):
     async def second_speaker(session):
         listener = await Listener(session.whep["en"]).tune()
-        publisher = await Publisher(session.whip["en"]).speak(speech_wav)
+        publisher = await Publisher(session.whip["en"]).speak(said.wav)
         await listener.hear(packets=200, seconds=20)
         refused = Endpoint(session.whip["en"])
         refused.connection.addTransceiver("audio", direction="sendonly")

@@ -3,18 +3,18 @@
 import asyncio
 
 from audio import compare, decode, faults
-from clients import Program, Speech, publishing, read_stats
+from clients import Program, publishing, read_stats
 
 LISTENERS = 3
 SECONDS = 12
 
 
-def test_three_browsers_hear_what_a_fourth_says(relay, speech, speech_file, speech_wav, tmp_path, within):
+def test_three_browsers_hear_what_a_fourth_says(relay, speech, said, tmp_path, within):
     out, stats = tmp_path / "heard.wav", tmp_path / "listeners.json"
 
     async def crossing():
         session = relay.session("en")
-        async with publishing("chromium", relay, session, Speech(speech_file, speech_wav), tmp_path):
+        async with publishing("chromium", relay, session, said, tmp_path):
             async with Program(
                 "node", "chromium.mjs", "listen", "--page", session.pages["listen"], "--seconds", SECONDS,
                 "--wav", out, "--stats", stats, "--count", LISTENERS,

@@ -4,19 +4,19 @@ import asyncio
 from itertools import pairwise
 
 from audio import compare, decode, faults
-from clients import Program, Speech, listening, publishing, speaker_connected
+from clients import Program, listening, publishing, speaker_connected
 from whip import Listener, Publisher
 
 MANY = 50
 
 
-def test_a_listener_may_come_before_the_speaker(relay, speech, speech_wav, within):
+def test_a_listener_may_come_before_the_speaker(relay, speech, said, within):
     async def early():
         session = relay.session("en")
         listener = await Listener(session.whep["en"]).tune()
         assert listener.packets == []
         assert relay.state(session)["speakerConnected"] is False
-        publisher = await Publisher(session.whip["en"]).speak(speech_wav)
+        publisher = await Publisher(session.whip["en"]).speak(said.wav)
         await listener.hear(packets=500, seconds=30)
         await listener.leave()
         await publisher.leave()
@@ -26,16 +26,16 @@ def test_a_listener_may_come_before_the_speaker(relay, speech, speech_wav, withi
     assert faults(compare(speech, listener.recording()), 8) == []
 
 
-def test_a_speaker_leaves_and_returns_and_the_listener_hears_one_stream(relay, speech, speech_wav, within):
+def test_a_speaker_leaves_and_returns_and_the_listener_hears_one_stream(relay, speech, said, within):
     async def interrupted():
         session = relay.session("en")
         listener = await Listener(session.whep["en"]).tune()
-        first = await Publisher(session.whip["en"]).speak(speech_wav)
+        first = await Publisher(session.whip["en"]).speak(said.wav)
         await listener.hear(packets=250, seconds=20)
         await first.leave()
         await speaker_connected(relay, session, wanted=False)
         before, frames_before = len(listener.packets), len(listener.frames)
-        second = await Publisher(session.whip["en"]).speak(speech_wav)
+        second = await Publisher(session.whip["en"]).speak(said.wav)
         await listener.hear(packets=500, seconds=30)
         assert listener.connection.connectionState == "connected"
         await listener.leave()
@@ -57,10 +57,10 @@ def test_a_speaker_leaves_and_returns_and_the_listener_hears_one_stream(relay, s
     assert faults(compare(speech, listener.recording()), 7) == []
 
 
-def test_fifty_listeners_at_once_all_hear_it(relay, speech, speech_file, speech_wav, tmp_path, within):
+def test_fifty_listeners_at_once_all_hear_it(relay, speech, said, tmp_path, within):
     async def crowd():
         session = relay.session("en")
-        async with publishing("relayd", relay, session, Speech(speech_file, speech_wav), tmp_path):
+        async with publishing("relayd", relay, session, said, tmp_path):
             folders = [tmp_path / str(number) for number in range(MANY)]
             for folder in folders:
                 folder.mkdir()
@@ -75,7 +75,7 @@ def test_fifty_listeners_at_once_all_hear_it(relay, speech, speech_file, speech_
     assert complaints == []
 
 
-def test_commands_tell_scripts_what_went_wrong(relay, speech_file, within):
+def test_commands_tell_scripts_what_went_wrong(relay, said, within):
     async def exit_code(*command) -> int:
         async with Program(relay.binary, *command) as program:
             async with asyncio.timeout(30):
@@ -86,7 +86,7 @@ def test_commands_tell_scripts_what_went_wrong(relay, speech_file, within):
         nobody = f"http://127.0.0.1:{relay.port}/whep/no-such-session/en"
         return [
             await exit_code("listen", nobody, "--seconds", "1"),
-            await exit_code("publish", session.whip["en"].replace(session.id, "no-such-session"), speech_file),
+            await exit_code("publish", session.whip["en"].replace(session.id, "no-such-session"), said.ogg),
             await exit_code("listen", "http://127.0.0.1:1/whep/demo/en", "--seconds", "1"),
             await exit_code("listen"),
         ]

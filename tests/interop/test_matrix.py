@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from audio import compare, faults
-from clients import KINDS, Speech, listening, publishing
+from clients import KINDS, listening, publishing
 
 SECONDS = 12
 # A browser's microphone passes noise suppression and automatic gain: its level is the browser's own.
@@ -14,11 +14,11 @@ LEVEL_DB = {"chromium": 9.0}
 
 @pytest.mark.parametrize("publisher", KINDS)
 def test_every_listener_hears_what_this_publisher_says(
-    publisher, relay, speech, speech_file, speech_wav, tmp_path, within
+    publisher, relay, speech, said, tmp_path, within
 ):
     async def crossing():
         session = relay.session("en")
-        async with publishing(publisher, relay, session, Speech(speech_file, speech_wav), tmp_path):
+        async with publishing(publisher, relay, session, said, tmp_path):
             jobs = [listening(kind, relay, session, SECONDS, tmp_path) for kind in KINDS]
             return await asyncio.gather(*jobs)
 
