@@ -188,4 +188,33 @@ mod tests {
             assert_eq!(pair[1].header.timestamp, pair[0].header.timestamp.wrapping_add(960));
         }
     }
+
+    #[tokio::test]
+    async fn a_speaker_feeds_its_track_and_leaves_it_free() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (shard, thread) = Shard::spawn(socket, crate::shard::ShardConfig::default()).unwrap();
+        let track = shard.open_track("en").await.unwrap();
+        let silent = shard.open_track("de").await.unwrap();
+        let demo = run(shard.clone(), [("en".to_owned(), track), ("de".to_owned(), silent)]);
+        let frames = async |track| shard.track_stats(track).await.unwrap().unwrap().frames;
+        let heard = async {
+            while frames(track).await < 10 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), heard).await.expect("the demo speaks");
+        assert_eq!(frames(silent).await, 0);
+
+        demo.abort();
+        drop(demo.await);
+        let spec = LegSpec::new(PAYLOAD_TYPE);
+        let free = async {
+            while shard.open_publisher(track, spec).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), free).await.expect("the track is free again");
+        shard.shutdown();
+        thread.join();
+    }
 }
