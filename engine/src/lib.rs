@@ -1,4 +1,138 @@
 //! Sans-IO engine that relays live Opus audio from one speaker to many listeners.
+//!
+//! A publisher's packets go in, each listener's packets come out. Between the two are a timeline, which gives every
+//! frame its position on the track whatever happens to sequence numbers, SSRCs and connections; a history, which stores
+//! each frame once for all; and for each listener a cursor and a few numbers. There is no socket, thread, clock, runtime
+//! or global in here: the owner brings those.
+//!
+//! ```text
+//!             ┌──────────┐        ┌──────────────────────────────┐      ┌─ cursor ─► leg   listener 1
+//!  publisher  │ Timeline │ frames │ History: bounded, shared     │──────┼─ cursor ─► leg   listener 2
+//!   leg ─────►│ wire→pos │───────►│ ring, one per track          │      └─ cursor ─► leg   listener 3
+//!             └──────────┘        │ [oldest … position … newest] │
+//!                                 └──────────────────────────────┘
+//! ```
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | track | one audio channel, one timeline |
+//! | publisher | who feeds a track; one leg at a time |
+//! | listener | who receives a track |
+//! | leg | one transport connection of a publisher or listener |
+//! | packet | what is on the wire: sequence, timestamp, SSRC |
+//! | frame | what is stored: one Opus packet with its position and media time |
+//! | position | counts a track's frames from its start; what never came is a hole |
+//! | media time | 48 kHz ticks from a track's start |
+//! | arrival | counts the frames in the order they came; differs from position where packets overtook each other |
+//! | cursor | a listener's place among the arrivals |
+//!
+//! # Driving it
+//!
+//! A [`Relay`] has four kinds of method: *commands* (verbs: what the owner wants), *handlers* (`handle_*`: what the world
+//! did), *polls* (`poll_*`: what must happen next) and getters. Commands and handlers are legal in any order, any number
+//! of times. The loop is always the same: hand something in, drain [`poll_output`](Relay::poll_output) to `None`, sleep
+//! until [`poll_timeout`](Relay::poll_timeout) or the next input.
+//!
+//! ```
+//! use relay_engine::{Config, Epoch, Event, LegSpec, LegState, Output, Relay, TrackSpec, Verdict, rtp};
+//! use std::time::{Duration, Instant, SystemTime};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut now = Instant::now();
+//! let epoch = Epoch { instant: now, wall: SystemTime::now() };
+//! let mut relay = Relay::new(Config::new(), epoch, 42);
+//!
+//! // Commands. The spec of a leg is what its transport negotiated.
+//! let track = relay.open_track(now, TrackSpec { name: "en".to_owned() })?;
+//! let publisher = relay.open_publisher_leg(now, track, LegSpec::new(111))?;
+//! let (listener, leg) = relay.open_listener(now, track, LegSpec::new(96))?;
+//!
+//! // Handlers. The transports came up, then a packet came.
+//! relay.handle_leg(now, publisher, LegState::Up);
+//! relay.handle_leg(now, leg, LegState::Up);
+//! let mut datagram = [0; 1500];
+//! let header = rtp::Emit { payload_type: 111, sequence: 1, timestamp: 960, ssrc: 7, ..Default::default() };
+//! let length = header.write(&[0xf8, 0xff, 0xfe], &mut datagram)?;
+//! let packet = rtp::Packet::parse(datagram[..length].to_vec().into())?;
+//! now += Duration::from_millis(20);
+//! assert_eq!(relay.handle_packet(now, publisher, packet), Verdict::Accepted);
+//!
+//! // Polls. Drain, then sleep until the deadline or the next input.
+//! let mut packets = 0;
+//! while let Some(output) = relay.poll_output() {
+//!     match output {
+//!         Output::Packet(packet) => {
+//!             let length = packet.write(&mut datagram)?; // the whole RTP packet: encrypt it and send it on packet.leg
+//!             assert_eq!(length, 12 + 3);
+//!             packets += 1;
+//!         }
+//!         Output::SenderReport { leg, report } => { /* send it in an RTCP compound on leg */ }
+//!         Output::ReceiverReport { leg, report } => { /* send it in an RTCP compound on leg */ }
+//!         Output::Event(Event::Closed { peer }) => { /* forget what was kept for it */ }
+//!         Output::Event(event) => { /* tell whoever cares */ }
+//!     }
+//! }
+//! assert_eq!(packets, 1);
+//! assert!(relay.poll_timeout().is_some_and(|deadline| deadline.at > now));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/loopback.rs` does the same on two UDP sockets, in under a hundred lines.
+//!
+//! Where things belong: the owner decrypts before [`handle_packet`](Relay::handle_packet) and encrypts after
+//! [`OutboundPacket::write`]; [`OutboundPacket::index`] is the SRTP index to encrypt with. A relay is single-threaded;
+//! for more cores run more of them. Keep connection set-up, HTTP and logging off the thread that drives it: the path
+//! from `handle_packet` to `poll_output` takes no lock and, in the steady state, allocates nothing.
+//!
+//! # What it promises
+//!
+//! | | |
+//! |---|---|
+//! | I1 order | The arrivals handed to a leg strictly increase, and a position is handed to it at most once. Forwarding is pass-through: what arrived out of order goes out so, at once |
+//! | I2 lossless switch | *Not here yet: a listener has one leg* |
+//! | I3 bounds | Every queue, map and ring has a limit in [`Config`], with its memory formula |
+//! | I4 progress | After a drain the deadline is in the future, or there is none |
+//! | I5 replay | The same config, epoch, seed and calls give the same outputs, byte for byte |
+//! | I6 addressing | Output goes only to legs that are up |
+//! | I7 time | Time never runs backwards: an older `now` counts as the last one |
+//! | I8 fencing | *Not here yet: a relay is the only owner of its tracks* |
+//!
+//! On the wire of a listener's leg, for the leg's life: one SSRC; the sequence number and the SRTP index are the position
+//! plus a constant, so a hole stays a hole; the timestamp is the media time plus a constant. That holds whatever the
+//! publisher does: sequence and timestamp wraps, a new SSRC, a jump, silence, or a new leg, after which positions go on
+//! without a hole and media time goes on with the wall clock. The one exception is a leg that missed 2^15 positions or
+//! more, where the far end's rollover counter could not follow: its index then goes on as after a single loss.
+//!
+//! What cannot be kept is said: [`Event::FramesSkipped`] for a listener whose leg was down or whose relay was not drained,
+//! a [`Verdict`] and a counter for every packet that was not taken. Nothing that a peer sends is an error or a panic;
+//! only the owner's own mistakes are errors ([`OpenError`]).
+//!
+//! A publisher cannot harm others: its packets are checked for type, size and rate before they touch anything, and its
+//! timeline is its track's alone.
+//!
+//! # Limits and memory
+//!
+//! | what | default | costs |
+//! |---|---|---|
+//! | [tracks](Config::max_tracks) | 1024 | < 1 KiB each, plus the history |
+//! | [listeners](Config::max_listeners) | 65 536 | < 512 bytes each, leg included, whatever the history |
+//! | [legs](Config::max_legs) | 131 072 | 64 bytes each, plus < 1 KiB per publisher's |
+//! | [history, positions](Config::history_frames) | 3000 | 128 bytes each per track, rounded up to a power of two |
+//! | [history, time](Config::history_duration) | 30 s | |
+//! | [history, payload](Config::history_payload_bytes) | 2 MiB | as much per track |
+//! | [payload of a packet](Config::max_payload_bytes) | 1400 bytes | |
+//! | [packets](Config::max_packet_rate), [bits](Config::max_bit_rate) of a publisher | 200/s, 512 kb/s over [2 s](Config::burst) | |
+//! | [closed ids not yet drained](Config::max_closed_events) | 262 144 | 16 bytes each |
+//!
+//! Total: O(histories) + O(listeners), never their product. A history starts empty and grows as frames come.
+//!
+//! # What is not here
+//!
+//! Transports, encryption, signalling and sessions (`relayd` has them); transcoding and mixing; a jitter buffer, because
+//! the far ends have one; a second leg for a listener, answering NACKs, RED.
 
 mod config;
 mod history;

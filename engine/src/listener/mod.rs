@@ -66,6 +66,8 @@ impl Listener {
         spec: LegSpec,
         random: &mut fastrand::Rng,
     ) -> Self {
+        // Drawn in any case, so that a given SSRC does not change what others draw.
+        let drawn = random.u32(..);
         Self {
             cursor: 0,
             floor: NEVER,
@@ -76,8 +78,7 @@ impl Listener {
             leg,
             track,
             member,
-            // Drawn in any case, so that a given SSRC does not change what others draw.
-            ssrc: spec.ssrc.unwrap_or(random.u32(..)),
+            ssrc: spec.ssrc.unwrap_or(drawn),
             payload_type: spec.payload_type,
             reports: spec.reports,
             report_scheduled: false,

@@ -206,10 +206,9 @@ impl Timeline {
 
     /// The media time of a frame that follows the newest one and arrives at `now`, whatever its timestamp says.
     fn media_time_now(&self, now: Instant) -> MediaTime {
-        self.newest.map_or(MediaTime::default(), |newest| {
-            let passed = MediaTime::ticks_in(now.saturating_duration_since(newest.arrived));
-            newest.media_time.plus(passed.max(u64::from(newest.duration)))
-        })
+        let Some(newest) = self.newest else { return MediaTime::default() };
+        let passed = MediaTime::ticks_in(now.saturating_duration_since(newest.arrived));
+        newest.media_time.plus(passed.max(u64::from(newest.duration)))
     }
 }
 

@@ -13,7 +13,6 @@ use crate::{
 
 pub(super) struct Bench {
     pub(super) relay: Relay,
-    pub(super) start: Instant,
     pub(super) now: Instant,
 }
 
@@ -34,7 +33,7 @@ impl Bench {
     pub(super) fn with_seed(config: Config, seed: u64) -> Self {
         let start = origin();
         let epoch = Epoch { instant: start, wall: UNIX_EPOCH + Duration::from_secs(1_700_000_000) };
-        Self { relay: Relay::new(config, epoch, seed), start, now: start }
+        Self { relay: Relay::new(config, epoch, seed), now: start }
     }
 
     pub(super) fn track(&mut self) -> TrackId {
