@@ -51,7 +51,7 @@ async function openSession() {
 function chooseFirstLanguage() {
   const given = wantedLanguage && session.languages.includes(wantedLanguage);
   if (wantedLanguage && !given) {
-    const detail = `${session.sessionId} is not spoken in ${languageName(wantedLanguage)}.`;
+    const detail = `The session ${session.sessionId} is not held in ${languageName(wantedLanguage)}.`;
     fail({ code: 'LANGUAGE_NOT_FOUND', message: detail });
   }
   language = given ? wantedLanguage : session.sourceLanguage;
@@ -104,8 +104,8 @@ link.addEventListener('state', ({ detail }) => {
   if (stopped) silence();
   stayAwake(!stopped);
   if (detail.phase === 'failed') fail(detail.error, () => $('play').click());
-  else if (detail.phase === 'waiting' && detail.error.code !== 'UNREACHABLE') fail(detail.error);
-  else if (detail.phase === 'up') hideFailure($('failure'));
+  else if (detail.phase === 'waiting') fail(detail.error);
+  else if (detail.phase === 'up' || detail.phase === 'idle') hideFailure($('failure'));
   showState();
 });
 

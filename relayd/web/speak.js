@@ -178,7 +178,7 @@ link.addEventListener('state', ({ detail }) => {
   }
   if (detail.phase === 'idle' || detail.phase === 'failed') startedAt = null;
   if (detail.phase === 'failed') fail(detail.error, () => $('start').click());
-  if (detail.phase === 'waiting' && detail.error.code !== 'UNREACHABLE') fail(detail.error);
+  if (detail.phase === 'waiting') fail(detail.error);
   stayAwake(link.running);
   showState();
 });
@@ -196,6 +196,7 @@ function sessionTold(now) {
   const text = String(now.listeners);
   if ($('listeners').textContent !== text) $('listeners').textContent = text;
   link.retryNow();
+  if ($('failure').dataset.code === 'UNREACHABLE') hideFailure($('failure'));
   showState();
 }
 

@@ -2,6 +2,7 @@
 // Knows nothing of pages, retries or microphones.
 
 import { request } from './api.js';
+import { iceFragment, restartedAnswer, speechAnswer } from './sdp.js';
 
 const CONNECT_TIMEOUT_MS = 12000;
 
@@ -45,7 +46,7 @@ export class Leg extends EventTarget {
     this.resource = new URL(response.headers.get('Location'), response.url).href;
     this.etag = response.headers.get('ETag');
     if (this.closed) return this.#remove();
-    const sdp = withSpeechSettings(await response.text());
+    const sdp = speechAnswer(await response.text());
     await this.pc.setRemoteDescription({ type: 'answer', sdp });
     this.#sendCandidates();
     await this.#connected();
@@ -62,10 +63,10 @@ export class Leg extends EventTarget {
     const response = await request(this.resource, {
       method: 'PATCH',
       headers: { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': '*' },
-      body: fragment(this.pc.localDescription.sdp, []),
+      body: iceFragment(this.pc.localDescription.sdp, []),
     });
     this.etag = response.headers.get('ETag') ?? this.etag;
-    const sdp = withRemoteIce(this.pc.currentRemoteDescription.sdp, await response.text());
+    const sdp = restartedAnswer(this.pc.currentRemoteDescription.sdp, await response.text());
     await this.pc.setRemoteDescription({ type: 'answer', sdp });
     this.#sendCandidates();
   }
@@ -128,7 +129,7 @@ export class Leg extends EventTarget {
 
   #sendCandidates() {
     if (this.waiting.length === 0 || this.closed || !this.etag) return;
-    const body = fragment(this.pc.localDescription.sdp, this.waiting.splice(0));
+    const body = iceFragment(this.pc.localDescription.sdp, this.waiting.splice(0));
     const headers = { 'Content-Type': 'application/trickle-ice-sdpfrag', 'If-Match': this.etag };
     // The relay learns our address from our checks as well, so a refused candidate is no failure.
     request(this.resource, { method: 'PATCH', headers, body }).catch(() => {});
@@ -139,33 +140,4 @@ export class Leg extends EventTarget {
 function preferOpus(pc) {
   const codecs = RTCRtpReceiver.getCapabilities('audio').codecs.filter((c) => c.mimeType.toLowerCase() === 'audio/opus');
   for (const transceiver of pc.getTransceivers()) transceiver.setCodecPreferences?.(codecs);
-}
-
-/** Our encoder follows the answer's `fmtp`: forward error correction on, silence sent as audio, one channel. */
-function withSpeechSettings(sdp) {
-  const type = /^a=rtpmap:(\d+) opus\/48000/im.exec(sdp)?.[1];
-  if (!type) return sdp;
-  const line = new RegExp(`^a=fmtp:${type} (.*)$`, 'm');
-  const given = line.exec(sdp)?.[1].trim() ?? '';
-  const settings = new Map(given.split(';').filter(Boolean).map((pair) => pair.trim().split('=')));
-  settings.set('useinbandfec', '1').set('usedtx', '0');
-  const text = `a=fmtp:${type} ${[...settings].map(([name, value]) => `${name}=${value}`).join(';')}`;
-  return line.test(sdp) ? sdp.replace(line, text) : sdp.replace(new RegExp(`^(a=rtpmap:${type} .*)$`, 'm'), `$1\r\n${text}`);
-}
-
-/** An `application/trickle-ice-sdpfrag` body (RFC 8840): credentials, then the first section's candidates. */
-function fragment(sdp, candidates) {
-  const find = (prefix) => sdp.split(/\r?\n/).find((line) => line.startsWith(prefix));
-  const lines = ['a=group:', 'a=ice-options:', 'a=ice-ufrag:', 'a=ice-pwd:', 'm=', 'a=mid:'].map(find).filter(Boolean);
-  return [...lines, ...candidates, ''].join('\r\n');
-}
-
-/** The standing answer with the credentials and candidates of a restart's fragment. */
-function withRemoteIce(sdp, restarted) {
-  const fresh = restarted.split(/\r?\n/);
-  const ice = fresh.filter((line) => /^a=(ice-ufrag|ice-pwd|candidate|end-of-candidates)/.test(line));
-  const kept = sdp.split(/\r?\n/).filter((line) => line && !/^a=(ice-ufrag|ice-pwd|candidate|end-of-candidates)/.test(line));
-  const place = kept.findIndex((line) => line.startsWith('a=mid:'));
-  kept.splice(place + 1, 0, ...new Set(ice));
-  return `${kept.join('\r\n')}\r\n`;
 }

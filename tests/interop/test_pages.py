@@ -28,3 +28,8 @@ def test_a_killed_relay_is_said_to_listener_and_speaker(relayd: Path, speech_wav
         relay.process.kill()
         relay.process.wait()
         relay.output.close()
+
+
+def test_the_pages_edit_descriptions_as_they_should():
+    done = subprocess.run(["node", "--test", "sdp.test.mjs"], cwd=HERE, timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
