@@ -22,6 +22,8 @@ pub(super) struct Answer<'a> {
     pub(super) candidates: &'a [SocketAddr],
     /// The SSRC that the relay sends with; listeners only.
     pub(super) ssrc: u32,
+    /// The name that the relay's sender reports carry.
+    pub(super) cname: &'a str,
     /// Session id of the `o=` line.
     pub(super) session_id: u64,
 }
@@ -103,7 +105,7 @@ impl Answer<'_> {
         }
         sdp.push_str("\r\n");
         if self.role == Role::Listener {
-            write!(sdp, "a=ssrc:{} cname:relay\r\n", self.ssrc)?;
+            write!(sdp, "a=ssrc:{} cname:{}\r\n", self.ssrc, self.cname)?;
         }
         Ok(())
     }

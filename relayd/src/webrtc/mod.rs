@@ -9,14 +9,20 @@
 //! has validated; a connection's [`Record`] is made when it is accepted and dropped in exactly one place.
 
 mod answer;
+mod bind;
 mod config;
+mod connection;
 pub mod demux;
 pub mod dry_run;
 pub(crate) mod egress;
+mod error;
 mod fragment;
 mod keys;
 mod offer;
+mod plane;
+mod snapshot;
 pub mod srtp;
+mod stack;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,7 +31,12 @@ use std::str::FromStr;
 use relay_engine::TrackId;
 use tokio::sync::{mpsc, oneshot};
 
+pub use bind::ConnectionsTask;
 pub use config::WebRtcConfig;
+pub use error::{BindError, JoinError, PatchError};
+pub use fragment::MAX_FRAGMENT_BYTES;
+pub use offer::MAX_OFFER_BYTES;
+pub use snapshot::{Counters, Snapshot, StateCounts};
 
 /// Handle on the connection plane; clones share one actor.
 #[derive(Clone, Debug)]
@@ -111,20 +122,14 @@ impl Connections {
     }
 
     async fn join(&self, role: Role, join: Join) -> Result<Joined, JoinError> {
+        // Read on the caller's task: a stranger's text costs the actor nothing.
+        let offer = offer::inspect(&join.offer, role)?;
+        let accept = Accept { role, offer, track: join.track, record: join.record };
         let (reply, answer) = oneshot::channel();
-        let command = Command::Join { role, join, reply };
+        let command = Command::Join { accept: Box::new(accept), reply };
         self.commands.send(command).await.map_err(|_| JoinError::Closed)?;
         answer.await.map_err(|_| JoinError::Closed)?
     }
-}
-
-/// What [`Connections::bind`] started; awaited by whoever started it, after [`Connections::shutdown`].
-#[derive(Debug)]
-pub struct ConnectionsTask {}
-
-impl ConnectionsTask {
-    /// Waits until the actor and the shard's thread have ended.
-    pub async fn join(self) {}
 }
 
 /// What a peer asks to join with.
@@ -257,163 +262,9 @@ pub enum CloseReason {
     Shutdown,
 }
 
-/// Why the port could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BindError {
-    /// The socket could not be bound.
-    #[error("cannot bind udp {address}: {error}")]
-    Socket {
-        /// What was to be bound.
-        address: SocketAddr,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Bound to an unspecified address and nothing was configured to advertise.
-    #[error("webrtc is bound to an unspecified address: set the addresses to advertise to peers")]
-    NothingToAdvertise,
-    /// An advertised address is unspecified or has another IP version than the socket.
-    #[error("cannot advertise {0} to peers")]
-    Advertise(SocketAddr),
-    /// The certificate or the DTLS configuration could not be made.
-    #[error("cannot set up dtls: {0}")]
-    Dtls(String),
-    /// The shard's thread could not be started.
-    #[error("cannot start the media thread: {0}")]
-    Shard(std::io::Error),
-}
-
-/// Why a peer may not join.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JoinError {
-    /// The offer is not valid SDP, or lacks what every offer has: 400.
-    #[error("malformed offer: {0}")]
-    Malformed(String),
-    /// The offer is valid but asks for what the relay does not do: 422.
-    #[error("unsupported offer: {0}")]
-    Unsupported(String),
-    /// Too many joins are pending, or too many connections are open: 503.
-    #[error("at capacity")]
-    Capacity,
-    /// The track is gone: 404.
-    #[error("the track is gone")]
-    TrackNotFound,
-    /// The track has a publisher: 409.
-    #[error("the track has a publisher")]
-    PublisherExists,
-    /// The relay is stopping: 503.
-    #[error("the relay is stopping")]
-    Closed,
-}
-
-/// Why a PATCH or DELETE was refused; the connection goes on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PatchError {
-    /// There is no such connection (any more): 404.
-    #[error("no such connection")]
-    NotFound,
-    /// There was no `If-Match`: 428.
-    #[error("if-match is required")]
-    PreconditionRequired,
-    /// The `If-Match` names another ICE session: 412.
-    #[error("stale entity tag")]
-    PreconditionFailed,
-    /// The fragment does not parse, or does not fit the connection: 400.
-    #[error("malformed fragment: {0}")]
-    Malformed(String),
-    /// ICE could not be restarted; the old ICE session goes on: 422.
-    #[error("ice restart failed: {0}")]
-    RestartFailed(String),
-    /// The relay is stopping: 503.
-    #[error("the relay is stopping")]
-    Closed,
-}
-
-/// Connections by role and state, and what happened since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Snapshot {
-    /// Publisher connections.
-    pub publishers: StateCounts,
-    /// Listener connections.
-    pub listeners: StateCounts,
-    /// Addresses that are bound to a connection.
-    pub addresses: usize,
-    /// Everything that is only ever counted up.
-    pub counters: Counters,
-}
-
-/// Connections of one role by state.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct StateCounts {
-    /// Answered, not yet connected.
-    pub pending: usize,
-    /// Media may flow.
-    pub connected: usize,
-    /// Connected before, not heard of for a while.
-    pub disconnected: usize,
-}
-
-impl StateCounts {
-    /// All of them.
-    pub fn total(&self) -> usize {
-        self.pending + self.connected + self.disconnected
-    }
-}
-
-/// What the actor did and dropped since the start; every reason has its own counter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Datagrams received.
-    pub received: u64,
-    /// Joins answered.
-    pub accepted: u64,
-    /// Joins refused, for any reason.
-    pub refused: u64,
-    /// Connections that came up.
-    pub connected: u64,
-    /// Connections that ended.
-    pub closed: u64,
-    /// Connections rebuilt by the DTLS watchdog.
-    pub rebuilt: u64,
-    /// ICE restarts answered.
-    pub restarted: u64,
-    /// Panics caught in the stack below.
-    pub panics: u64,
-    /// Errors of the stack below that did not end the connection.
-    pub stack_errors: u64,
-    /// Dropped: empty, or a first byte of no class (RFC 7983).
-    pub dropped_class: u64,
-    /// Dropped: not STUN, from an address that no connection has validated.
-    pub dropped_unknown: u64,
-    /// Dropped: STUN from an unknown source above its rate.
-    pub dropped_rate: u64,
-    /// Dropped: STUN that does not parse, or is no binding request.
-    pub dropped_stun: u64,
-    /// Dropped: STUN for a ufrag that is not ours.
-    pub dropped_ufrag: u64,
-    /// Dropped: STUN with a wrong MESSAGE-INTEGRITY.
-    pub dropped_integrity: u64,
-    /// Dropped: a connection's table of addresses is full.
-    pub dropped_addresses: u64,
-    /// Dropped: RTP from a listener, RTP or RTCP before the connection is up, or unreadable.
-    pub dropped_media: u64,
-    /// Dropped: the shard's queue was full.
-    pub dropped_shard: u64,
-    /// Dropped: a reply that the socket did not take.
-    pub dropped_send: u64,
-    /// Receive errors of the socket.
-    pub receive_errors: u64,
-}
-
 enum Command {
     Join {
-        role: Role,
-        join: Join,
+        accept: Box<Accept>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     },
     Patch {
@@ -436,4 +287,21 @@ enum Command {
     Shutdown {
         reply: oneshot::Sender<()>,
     },
+}
+
+/// A join whose offer has been read.
+struct Accept {
+    role: Role,
+    offer: offer::Offer,
+    track: TrackId,
+    record: Box<dyn Record>,
+}
+
+/// Reads an offer and a fragment as the relay would, for fuzzing: what comes back does not matter.
+#[doc(hidden)]
+pub fn fuzz_signalling(text: &str) {
+    for role in [Role::Publisher, Role::Listener] {
+        let _verdict = offer::inspect(text, role);
+    }
+    let _verdict = fragment::Fragment::parse(text);
 }

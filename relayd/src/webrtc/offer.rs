@@ -123,7 +123,7 @@ pub(super) fn inspect(text: &str, role: Role) -> Result<Offer, JoinError> {
         bundle,
         payload_type,
         opus,
-        extensions: section.extensions,
+        extensions: section.negotiable_extensions(),
         ssrcs: section.ssrcs.clone(),
         reduced_rtcp: section.reduced_rtcp,
         ice: transport.ice,

@@ -196,6 +196,12 @@ impl Section {
         Ok((payload_type, opus_parameters(fmtp.map_or("", |(_, text)| text))))
     }
 
+    /// The extensions that can be answered: a one-byte element holds 16 bytes of mid.
+    pub(super) fn negotiable_extensions(&self) -> Extensions {
+        let fits = self.mid.as_ref().is_some_and(|mid| mid.len() <= 16);
+        Extensions { mid: self.extensions.mid.filter(|_| fits), ..self.extensions }
+    }
+
     fn extmap(&mut self, value: &str) -> Result<(), &'static str> {
         let (id, uri) = attribute::extmap(value)?;
         // Two-byte extensions (ids above 14) are left out of the answer.
@@ -209,6 +215,11 @@ impl Section {
             _ => return Ok(()),
         };
         slot.get_or_insert(id);
+        let Extensions { audio_level, capture_time, mid } = self.extensions;
+        let shared = |a: Option<u8>, b: Option<u8>| a.is_some() && a == b;
+        if shared(audio_level, capture_time) || shared(audio_level, mid) || shared(capture_time, mid) {
+            return Err("two header extensions have the same id");
+        }
         Ok(())
     }
 

@@ -1,0 +1,282 @@
+//! One connection's own state: how far it has come, where its peer is, and when to give up.
+//!
+//! Pure but for the [`Stack`] it owns: the plane tells it what happened and does what it says.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use relay_engine::{LegId, Peer, TrackId};
+use tokio::sync::oneshot;
+
+use super::offer::{IceCredentials, Offer};
+use super::srtp::SrtcpReceiver;
+use super::stack::Stack;
+use super::{CloseReason, JoinError, Joined, Record, ResourceId, Role, WebRtcConfig};
+
+pub(super) struct Connection {
+    pub(super) resource: ResourceId,
+    /// Tells this connection from others that had or will have its slot.
+    pub(super) generation: u64,
+    pub(super) role: Role,
+    pub(super) track: TrackId,
+    pub(super) offer: Offer,
+    /// Ours; the peer's are in the offer.
+    pub(super) ice: IceCredentials,
+    pub(super) stack: Stack,
+    pub(super) record: Box<dyn Record>,
+    /// Where the answer goes once the shard has opened the leg.
+    pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Joined)>,
+    /// What the shard knows it by.
+    pub(super) leg: Option<Leg>,
+    /// Opens a publisher's reports.
+    pub(super) reports: Option<SrtcpReceiver>,
+    pub(super) peer: PeerAddresses,
+    pub(super) stage: Stage,
+    pub(super) accepted: Instant,
+    /// Last datagram from an address of the peer's.
+    pub(super) heard: Instant,
+    /// Last authenticated STUN binding (RFC 7675: what consent to send rests on).
+    pub(super) consent: Instant,
+    /// When the plane's timer has it next.
+    pub(super) queued: Option<Instant>,
+}
+
+/// What the shard calls a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Leg {
+    pub(super) leg: LegId,
+    /// What to close when the connection goes.
+    pub(super) peer: Peer,
+}
+
+/// How far a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Answered; no authenticated STUN binding yet.
+    Checking,
+    /// ICE works; the DTLS handshake is on.
+    Handshaking { since: Instant, restarted: bool },
+    /// Media may flow.
+    Up { disconnected: bool },
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    RestartDtls,
+    Disconnected,
+    Close(CloseReason),
+}
+
+impl Connection {
+    /// What the clock says.
+    pub(super) fn due(&self, now: Instant, config: &WebRtcConfig) -> Due {
+        match self.stage {
+            Stage::Checking if now >= self.accepted + config.ice_timeout => {
+                Due::Close(CloseReason::IceTimeout)
+            }
+            Stage::Handshaking { since, restarted } if now >= since + config.dtls_timeout => {
+                if restarted {
+                    Due::Close(CloseReason::DtlsTimeout)
+                } else {
+                    Due::RestartDtls
+                }
+            }
+            Stage::Checking | Stage::Handshaking { .. } if now >= self.accepted + config.join_timeout => {
+                Due::Close(CloseReason::JoinTimeout)
+            }
+            Stage::Up { .. } if now >= self.consent + config.closed_after => {
+                Due::Close(CloseReason::ConsentLost)
+            }
+            Stage::Up { disconnected: false } if now >= self.heard + config.disconnected_after => {
+                Due::Disconnected
+            }
+            _ => Due::Nothing,
+        }
+    }
+
+    /// When to ask again.
+    pub(super) fn deadline(&self, config: &WebRtcConfig) -> Instant {
+        let own = match self.stage {
+            Stage::Checking => self.accepted + config.ice_timeout.min(config.join_timeout),
+            Stage::Handshaking { since, .. } => {
+                (since + config.dtls_timeout).min(self.accepted + config.join_timeout)
+            }
+            Stage::Up { disconnected: false } => {
+                (self.heard + config.disconnected_after).min(self.consent + config.closed_after)
+            }
+            Stage::Up { disconnected: true } => self.consent + config.closed_after,
+        };
+        own.min(self.stack.deadline())
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        !matches!(self.stage, Stage::Up { .. })
+    }
+}
+
+/// Where a peer is: the addresses that its authenticated checks came from, and the one that media goes to.
+#[derive(Debug)]
+pub(super) struct PeerAddresses {
+    known: Vec<Address>,
+    path: Option<SocketAddr>,
+    limit: usize,
+    learnt: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Address {
+    address: SocketAddr,
+    heard: Instant,
+    priority: u32,
+    nominating: bool,
+}
+
+/// What an authenticated STUN binding changed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Learnt {
+    /// The address is new; this one had to go for it.
+    pub(super) evicted: Option<SocketAddr>,
+    /// Media goes to the new address from now on.
+    pub(super) path_changed: bool,
+    /// The table has seen too many addresses: the binding is to be ignored.
+    pub(super) refused: bool,
+}
+
+/// An authenticated STUN binding, as far as it matters here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Binding {
+    pub(super) source: SocketAddr,
+    pub(super) priority: u32,
+    pub(super) use_candidate: bool,
+}
+
+/// The most addresses that one peer may come from in its life: str0m remembers every one of them.
+const MAX_LEARNT: u32 = 256;
+/// A path that has been silent for this long gives way to any nominated one.
+const PATH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+
+impl PeerAddresses {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { known: Vec::new(), path: None, limit: limit.max(1), learnt: 0 }
+    }
+
+    /// The address that media goes to: the newest nominated one.
+    pub(super) fn path(&self) -> Option<SocketAddr> {
+        self.path
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> {
+        self.known.iter().map(|known| known.address)
+    }
+
+    /// Takes in an authenticated STUN binding.
+    pub(super) fn learn(&mut self, now: Instant, binding: Binding) -> Learnt {
+        let mut learnt = Learnt::default();
+        let Binding { source, priority, use_candidate } = binding;
+        let entry = Address { address: source, heard: now, priority, nominating: use_candidate };
+        match self.known.iter_mut().find(|known| known.address == source) {
+            Some(known) => *known = entry,
+            None if self.learnt == MAX_LEARNT => return Learnt { refused: true, ..learnt },
+            None => {
+                self.learnt += 1;
+                if self.known.len() == self.limit {
+                    learnt.evicted = self.evict();
+                }
+                self.known.push(entry);
+            }
+        }
+        if use_candidate && self.path != Some(source) && self.is_better(now, &entry) {
+            self.path = Some(source);
+            learnt.path_changed = true;
+        }
+        learnt
+    }
+
+    /// The address belongs to another connection now.
+    pub(super) fn forget(&mut self, address: SocketAddr) {
+        self.known.retain(|known| known.address != address);
+        if self.path == Some(address) {
+            self.path = None;
+        }
+    }
+
+    /// A new nominated address takes over unless the old one is still nominated, alive and preferred:
+    /// an aggressive controller nominates all its pairs (RFC 5245 §8.1.1.2), which must not make the path flap.
+    fn is_better(&self, now: Instant, entry: &Address) -> bool {
+        let current = self.known.iter().find(|known| Some(known.address) == self.path);
+        current.is_none_or(|current| {
+            !current.nominating
+                || now.saturating_duration_since(current.heard) >= PATH_PATIENCE
+                || entry.priority > current.priority
+        })
+    }
+
+    fn evict(&mut self) -> Option<SocketAddr> {
+        let oldest = (0..self.known.len())
+            .filter(|index| Some(self.known[*index].address) != self.path)
+            .min_by_key(|index| self.known[*index].heard)
+            // With room for one address only, the path itself gives way.
+            .unwrap_or(0);
+        Some(self.known.remove(oldest).address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn binding(port: u16, priority: u32, use_candidate: bool) -> Binding {
+        Binding { source: SocketAddr::from(([192, 0, 2, 1], port)), priority, use_candidate }
+    }
+
+    #[test]
+    fn only_a_nominated_address_becomes_the_path() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        assert_eq!(peer.learn(now, binding(1, 9, false)), Learnt::default());
+        assert_eq!(peer.path(), None);
+        assert!(peer.learn(now, binding(2, 1, true)).path_changed);
+        assert!(!peer.learn(now, binding(1, 9, false)).path_changed);
+        assert_eq!(peer.path(), Some(SocketAddr::from(([192, 0, 2, 1], 2))));
+    }
+
+    #[test]
+    fn a_path_gives_way_to_a_preferred_a_successor_and_a_survivor() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        peer.learn(now, binding(1, 5, true));
+        assert!(!peer.learn(now, binding(2, 5, true)).path_changed, "both nominated: no flapping");
+        assert!(peer.learn(now, binding(3, 6, true)).path_changed, "preferred");
+        peer.learn(now, binding(3, 6, false));
+        assert!(peer.learn(now, binding(1, 5, true)).path_changed, "the old one is no longer nominated");
+        assert!(peer.learn(now + Duration::from_secs(3), binding(2, 1, true)).path_changed, "silent");
+    }
+
+    #[test]
+    fn the_table_is_bounded_and_keeps_the_path() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(2);
+        peer.learn(now, binding(1, 5, true));
+        for port in 2..50 {
+            let learnt = peer.learn(now + Duration::from_millis(u64::from(port)), binding(port, 5, false));
+            assert_eq!(learnt.evicted.is_some(), port > 2);
+            assert_eq!(peer.iter().count(), 2);
+            assert_eq!(peer.path().unwrap().port(), 1);
+        }
+        let refused = (50..1000).filter(|port| peer.learn(now, binding(*port, 5, false)).refused).count();
+        assert_eq!(refused, 950 - (MAX_LEARNT as usize - 49));
+    }
+
+    #[test]
+    fn a_forgotten_address_is_no_path() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(2);
+        peer.learn(now, binding(1, 5, true));
+        peer.forget(SocketAddr::from(([192, 0, 2, 1], 1)));
+        assert_eq!((peer.path(), peer.iter().count()), (None, 0));
+    }
+}

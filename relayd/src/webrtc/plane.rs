@@ -1,0 +1,307 @@
+//! The actor: owns the receive side of the UDP port, every connection and their timers.
+//!
+//! Each turn does a bounded amount of each kind of work, so that a flood of one kind never starves the others.
+//! Nothing here waits for the shard: opening a leg happens in a task of its own that reports back. A datagram
+//! costs O(1) until it has proved to be a peer's, and is never logged.
+
+mod command;
+mod ingress;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use relay_engine::{LegId, ListenerId, Peer};
+use slab::Slab;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tracing::{debug, error, info};
+
+use super::connection::{Connection, Due, Stage};
+use super::demux::Limiter;
+use super::keys::Identity;
+use super::stack::{Effect, StackError};
+use super::{CloseReason, Command, Counters, ResourceId, Role, Snapshot, WebRtcConfig};
+use crate::shard::{Shard, ShardError};
+
+/// Commands taken in one turn.
+const COMMANDS_PER_TURN: usize = 16;
+/// Datagrams taken in one turn.
+const DATAGRAMS_PER_TURN: usize = 128;
+/// Timers fired in one turn.
+const TIMERS_PER_TURN: usize = 128;
+/// The stack's deadlines are kept this coarse; it asks for some that are already past.
+const TIMER_GRAIN: Duration = Duration::from_millis(10);
+/// How long the actor sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+/// Longer datagrams are no use to anybody here.
+const MAX_DATAGRAM_BYTES: usize = 2048;
+
+/// What the task that opens a leg reports back.
+#[derive(Debug)]
+struct Opened {
+    slot: usize,
+    generation: u64,
+    leg: Result<(LegId, Option<ListenerId>), ShardError>,
+}
+
+/// What the plane is made of.
+pub(super) struct Parts {
+    pub(super) config: WebRtcConfig,
+    pub(super) socket: UdpSocket,
+    pub(super) identity: Identity,
+    pub(super) shard: Shard,
+    /// Host candidates, resolved; never empty.
+    pub(super) candidates: Vec<SocketAddr>,
+    /// The name that the shard's sender reports carry.
+    pub(super) cname: String,
+    pub(super) commands: mpsc::Receiver<Command>,
+}
+
+/// The actor's state.
+pub(super) struct Plane {
+    parts: Parts,
+    /// The socket is IPv6: IPv4 peers are written as mapped addresses.
+    mapped: bool,
+    connections: Slab<Connection>,
+    addresses: HashMap<SocketAddr, usize>,
+    resources: HashMap<ResourceId, usize>,
+    /// `(when, slot, generation)`; entries that no longer match their connection are skipped.
+    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    limiter: Limiter,
+    counters: Counters,
+    generation: u64,
+    /// Connections that are not up yet.
+    pending: usize,
+    opened_sender: mpsc::UnboundedSender<Opened>,
+    opened: mpsc::UnboundedReceiver<Opened>,
+    effects: Vec<Effect>,
+}
+
+impl Plane {
+    pub(super) fn new(now: Instant, parts: Parts) -> io::Result<Self> {
+        let config = &parts.config;
+        let limiter = Limiter::new(now, config.stun_rate, config.stun_burst, config.stun_sources);
+        // Unbounded, but there is at most one entry per pending join.
+        let (opened_sender, opened) = mpsc::unbounded_channel();
+        Ok(Self {
+            mapped: parts.socket.local_addr()?.is_ipv6(),
+            parts,
+            connections: Slab::new(),
+            addresses: HashMap::new(),
+            resources: HashMap::new(),
+            timers: BinaryHeap::new(),
+            limiter,
+            counters: Counters::default(),
+            generation: 0,
+            pending: 0,
+            opened_sender,
+            opened,
+            effects: Vec::new(),
+        })
+    }
+
+    /// Runs until it is told to stop, or nobody is left to tell it.
+    pub(super) async fn run(mut self) {
+        let mut buffer = vec![0; MAX_DATAGRAM_BYTES + 1];
+        loop {
+            let wake = self.timers.peek().map_or_else(|| Instant::now() + IDLE, |Reverse(next)| next.0);
+            let mut first = None;
+            tokio::select! {
+                command = self.parts.commands.recv() => match command {
+                    Some(command) => first = Some(command),
+                    None => break,
+                },
+                opened = self.opened.recv() => {
+                    let opened = opened.expect("the plane holds a sender itself");
+                    self.handle_opened(Instant::now(), opened);
+                }
+                // An error here shows again, and is counted, when the socket is read.
+                _readable = self.parts.socket.readable() => {}
+                () = tokio::time::sleep_until(wake.into()) => {}
+            }
+            if let Some(reply) = self.handle_commands(first) {
+                self.stop();
+                // Whoever asked may have gone: the plane is stopped all the same.
+                let _asker_gone = reply.send(()).is_err();
+                return;
+            }
+            self.receive(&mut buffer);
+            self.handle_timers(Instant::now());
+        }
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        let slots: Vec<usize> = self.connections.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.remove(slot, Some(CloseReason::Shutdown));
+        }
+        self.parts.shard.shutdown();
+    }
+
+    fn handle_timers(&mut self, now: Instant) {
+        for _ in 0..TIMERS_PER_TURN {
+            let Some(&Reverse((at, slot, generation))) = self.timers.peek() else { return };
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(connection) = self.connections.get_mut(slot) else { continue };
+            if connection.generation != generation || connection.queued != Some(at) {
+                continue;
+            }
+            connection.queued = None;
+            self.handle_due(now, slot);
+            self.schedule(now, slot);
+        }
+    }
+
+    fn handle_due(&mut self, now: Instant, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match connection.due(now, &self.parts.config) {
+            Due::Close(reason) => return self.remove(slot, Some(reason)),
+            Due::RestartDtls => {
+                connection.stage = Stage::Handshaking { since: now, restarted: true };
+                self.counters.rebuilt += 1;
+                debug!(resource = %connection.resource, "handshake starts over");
+                let result = connection.stack.restart_dtls(now, &mut self.effects);
+                return self.settle(now, slot, result);
+            }
+            Due::Disconnected => connection.stage = Stage::Up { disconnected: true },
+            Due::Nothing => {}
+        }
+        if connection.stack.deadline() <= now {
+            let result = connection.stack.handle_timeout(now, &mut self.effects);
+            self.settle(now, slot, result);
+        }
+    }
+
+    /// Has the timer look at a connection when something of it is due.
+    fn schedule(&mut self, now: Instant, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let deadline = connection.deadline(&self.parts.config).max(now + TIMER_GRAIN);
+        if connection.queued.is_none_or(|queued| deadline < queued) {
+            connection.queued = Some(deadline);
+            self.timers.push(Reverse((deadline, slot, connection.generation)));
+        }
+    }
+
+    /// Does what the stack asked for, then deals with its error, if any.
+    fn settle(&mut self, now: Instant, slot: usize, result: Result<(), StackError>) {
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            self.apply(now, slot, effect);
+        }
+        self.effects = effects;
+        match result {
+            Ok(()) => {}
+            Err(StackError::Error(_)) => self.counters.stack_errors += 1,
+            Err(StackError::Dead(what)) => {
+                debug!(%what, "stack closed itself");
+                self.remove(slot, Some(CloseReason::Failed));
+            }
+            Err(StackError::Panicked) => {
+                self.counters.panics += 1;
+                if let Some(connection) = self.connections.get(slot) {
+                    error!(resource = %connection.resource, "caught a panic: this connection is closed");
+                }
+                self.remove(slot, Some(CloseReason::Panicked));
+            }
+        }
+    }
+
+    fn apply(&mut self, now: Instant, slot: usize, effect: Effect) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        match effect {
+            Effect::Transmit { destination, datagram } => {
+                let (role, path) = (connection.role, connection.peer.path());
+                self.transmit(role, path, destination, &datagram);
+            }
+            Effect::Packet(packet) => {
+                let leg = connection.leg.filter(|_| !connection.is_pending());
+                if !leg.is_some_and(|leg| self.parts.shard.packet(leg.leg, packet)) {
+                    self.counters.dropped_shard += 1;
+                }
+            }
+            Effect::Connected => self.handle_connected(now, slot),
+            Effect::Closed => self.remove(slot, Some(CloseReason::PeerClosed)),
+        }
+    }
+
+    /// The one place where a connection ends, and its record with it. Without a reason it never was accepted.
+    fn remove(&mut self, slot: usize, reason: Option<CloseReason>) {
+        let Some(mut connection) = self.connections.try_remove(slot) else { return };
+        self.pending -= usize::from(connection.is_pending());
+        if reason != Some(CloseReason::Panicked) {
+            // Best effort: the peer may not be there any more.
+            let mut effects = Vec::new();
+            if connection.stack.close(&mut effects) == Err(StackError::Panicked) {
+                self.counters.panics += 1;
+            }
+            for effect in effects {
+                if let Effect::Transmit { destination, datagram } = effect {
+                    self.transmit(connection.role, connection.peer.path(), destination, &datagram);
+                }
+            }
+        }
+        for address in connection.peer.iter() {
+            self.addresses.remove(&address);
+        }
+        self.resources.remove(&connection.resource);
+        if let Some(leg) = connection.leg {
+            self.parts.shard.close(leg.peer);
+        }
+        if let Some(reason) = reason {
+            self.counters.closed += u64::from(connection.reply.is_none());
+            info!(resource = %connection.resource, role = ?connection.role, ?reason, "connection closed");
+            connection.record.disconnected(reason);
+        }
+    }
+
+    /// Sends what the stack wants sent, except what the media plane alone may send.
+    fn transmit(&mut self, role: Role, path: Option<SocketAddr>, destination: SocketAddr, datagram: &[u8]) {
+        use super::demux::{Class, classify};
+        let destination = match classify(datagram) {
+            Class::Stun => destination,
+            // DTLS and reports go to where the peer was heard of last, which may be newer than the stack's idea.
+            Class::Rtp | Class::Rtcp if role == Role::Listener => return,
+            _ => path.unwrap_or(destination),
+        };
+        let destination = self.on_the_wire(destination);
+        if self.parts.socket.try_send_to(datagram, destination).is_err() {
+            self.counters.dropped_send += 1;
+        }
+    }
+
+    /// The address as the socket writes it.
+    fn on_the_wire(&self, address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) if self.mapped => SocketAddr::from((ip.to_ipv6_mapped(), address.port())),
+            _ => address,
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut snapshot =
+            Snapshot { addresses: self.addresses.len(), counters: self.counters, ..Snapshot::default() };
+        for (_, connection) in &self.connections {
+            let counts = match connection.role {
+                Role::Publisher => &mut snapshot.publishers,
+                Role::Listener => &mut snapshot.listeners,
+            };
+            match connection.stage {
+                Stage::Checking | Stage::Handshaking { .. } => counts.pending += 1,
+                Stage::Up { disconnected: false } => counts.connected += 1,
+                Stage::Up { disconnected: true } => counts.disconnected += 1,
+            }
+        }
+        snapshot
+    }
+}
+
+fn peer_of(leg: LegId, listener: Option<ListenerId>) -> Peer {
+    listener.map_or(Peer::Leg(leg), Peer::Listener)
+}

@@ -1,0 +1,272 @@
+//! Commands: join, patch, close, stop.
+
+use std::time::Instant;
+
+use relay_engine::rtp::{ExtensionIds, Mid};
+use relay_engine::{LegSpec, OpenError};
+use tokio::sync::oneshot;
+use tracing::debug;
+
+use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of};
+use crate::shard::ShardError;
+use crate::webrtc::answer::{self, Answer};
+use crate::webrtc::connection::{Connection, Leg, PeerAddresses, Stage};
+use crate::webrtc::demux::{Ufrag, random_text};
+use crate::webrtc::fragment::Fragment;
+use crate::webrtc::offer::{IceCredentials, Offer};
+use crate::webrtc::stack::{Stack, StackError};
+use crate::webrtc::{
+    Accept, CloseReason, Command, IfMatch, JoinError, Joined, PatchError, Patched, ResourceId, Role,
+};
+
+/// RFC 8839 §5.4 asks for 128 bits; these are 160.
+const PASSWORD_CHARACTERS: usize = 32;
+
+impl Plane {
+    /// Handles a bounded number of commands; the reply to a shutdown ends the plane.
+    pub(super) fn handle_commands(&mut self, first: Option<Command>) -> Option<oneshot::Sender<()>> {
+        let mut next = first;
+        for _ in 0..COMMANDS_PER_TURN {
+            let command = next.take().or_else(|| self.parts.commands.try_recv().ok())?;
+            let now = Instant::now();
+            match command {
+                Command::Join { accept, reply } => self.handle_join(now, accept, reply),
+                Command::Patch { resource, if_match, fragment, reply } => {
+                    let patched = self.patch(now, resource, &if_match, &fragment);
+                    debug!(%resource, ok = patched.is_ok(), "patch");
+                    let _asker_gone = reply.send(patched).is_err();
+                }
+                Command::Close { resource, reply } => {
+                    let slot = self.resources.get(&resource).copied().ok_or(PatchError::NotFound);
+                    let closed = slot.map(|slot| self.remove(slot, Some(CloseReason::Deleted)));
+                    let _asker_gone = reply.send(closed).is_err();
+                }
+                Command::CloseTrack { track, reply } => {
+                    let of_track = self.connections.iter().filter(|(_, c)| c.track == track);
+                    let slots: Vec<usize> = of_track.map(|(slot, _)| slot).collect();
+                    slots.iter().for_each(|slot| self.remove(*slot, Some(CloseReason::Deleted)));
+                    let _asker_gone = reply.send(slots.len()).is_err();
+                }
+                Command::Snapshot { reply } => {
+                    let _asker_gone = reply.send(self.snapshot()).is_err();
+                }
+                Command::Shutdown { reply } => return Some(reply),
+            }
+        }
+        None
+    }
+
+    fn handle_join(
+        &mut self,
+        now: Instant,
+        accept: Box<Accept>,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
+    ) {
+        if let Err((error, reply)) = self.accept(now, accept, reply) {
+            self.counters.refused += 1;
+            let _asker_gone = reply.send(Err(error)).is_err();
+        }
+    }
+
+    /// Answers an offer: makes the connection and its record, and has the shard open its leg.
+    fn accept(
+        &mut self,
+        now: Instant,
+        accept: Box<Accept>,
+        reply: oneshot::Sender<Result<Joined, JoinError>>,
+    ) -> Result<(), (JoinError, oneshot::Sender<Result<Joined, JoinError>>)> {
+        let Accept { role, offer, track, record } = *accept;
+        if self.pending >= self.parts.config.max_pending || self.is_full() {
+            return Err((JoinError::Capacity, reply));
+        }
+        let slot = self.connections.vacant_key();
+        let ice = new_credentials(slot);
+        let stack = Stack::new(now, &self.parts.identity, role, &offer, &ice, &self.parts.candidates);
+        let stack = match stack {
+            Ok(stack) => stack,
+            Err(error) => {
+                self.counters.panics += u64::from(error == StackError::Panicked);
+                return Err((JoinError::Malformed("the offer could not be applied".to_owned()), reply));
+            }
+        };
+        let ssrc = 1 + rand::random_range(0..u32::MAX - 1);
+        let answer = Answer {
+            offer: &offer,
+            role,
+            ice: &ice,
+            fingerprint: self.parts.identity.fingerprint(),
+            candidates: &self.parts.candidates,
+            ssrc,
+            cname: &self.parts.cname,
+            session_id: rand::random(),
+        };
+        let joined =
+            Joined { resource: ResourceId::random(), answer: answer.to_sdp(), etag: ice.ufrag.clone() };
+        let spec = leg_spec(role, &offer, ssrc);
+        self.generation += 1;
+        let generation = self.generation;
+        self.resources.insert(joined.resource, slot);
+        self.pending += 1;
+        self.connections.insert(Connection {
+            resource: joined.resource,
+            generation,
+            role,
+            track,
+            offer,
+            ice,
+            stack,
+            record,
+            reply: Some((reply, joined)),
+            leg: None,
+            reports: None,
+            peer: PeerAddresses::new(self.parts.config.max_addresses),
+            stage: Stage::Checking,
+            accepted: now,
+            heard: now,
+            consent: now,
+            queued: None,
+        });
+        self.schedule(now, slot);
+        let (shard, report) = (self.parts.shard.clone(), self.opened_sender.clone());
+        tokio::spawn(async move {
+            let leg = match role {
+                Role::Publisher => shard.open_publisher(track, spec).await.map(|leg| (leg, None)),
+                Role::Listener => {
+                    shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
+                }
+            };
+            if let Err(unheard) = report.send(Opened { slot, generation, leg }) {
+                close_unheard(&shard, &unheard.0);
+            }
+        });
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.connections.len() >= self.parts.config.max_connections.min(Ufrag::MAX_SLOTS)
+    }
+
+    /// The shard has opened a leg, or has not: the join is answered.
+    pub(super) fn handle_opened(&mut self, now: Instant, opened: Opened) {
+        let Opened { slot, generation, ref leg } = opened;
+        let connection = self.connections.get_mut(slot).filter(|c| c.generation == generation);
+        let Some(connection) = connection else {
+            return close_unheard(&self.parts.shard, &opened);
+        };
+        let Some((reply, joined)) = connection.reply.take() else { return };
+        match leg {
+            Ok((leg, listener)) => {
+                connection.leg = Some(Leg { leg: *leg, peer: peer_of(*leg, *listener) });
+                self.counters.accepted += 1;
+                // Nobody will ever know the resource's name: it would only wait for its timeout.
+                if reply.send(Ok(joined)).is_err() {
+                    self.remove(slot, Some(CloseReason::Deleted));
+                }
+            }
+            Err(error) => {
+                let error = join_error(error);
+                self.counters.refused += 1;
+                self.remove(slot, None);
+                let _asker_gone = reply.send(Err(error)).is_err();
+            }
+        }
+        self.schedule(now, slot);
+    }
+
+    fn patch(
+        &mut self,
+        now: Instant,
+        resource: ResourceId,
+        if_match: &IfMatch,
+        fragment: &str,
+    ) -> Result<Patched, PatchError> {
+        let slot = *self.resources.get(&resource).ok_or(PatchError::NotFound)?;
+        let connection = &self.connections[slot];
+        if *if_match == IfMatch::Missing {
+            return Err(PatchError::PreconditionRequired);
+        }
+        let fragment = Fragment::parse(fragment).map_err(PatchError::Malformed)?;
+        if matches!(if_match, IfMatch::Tag(tag) if *tag != connection.ice.ufrag) {
+            return Err(PatchError::PreconditionFailed);
+        }
+        match fragment.ice {
+            Some(ice) if ice != connection.offer.ice => self.restart_ice(now, slot, ice),
+            None if *if_match == IfMatch::Any => {
+                Err(PatchError::Malformed("an ICE restart needs ice-ufrag and ice-pwd".to_owned()))
+            }
+            // An ICE-lite peer learns the other side's addresses from its checks: candidates need nothing.
+            _ => Ok(Patched::Trickled),
+        }
+    }
+
+    /// SSRC, keys and position stay; the old path carries media until the peer nominates a new one.
+    fn restart_ice(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        remote: IceCredentials,
+    ) -> Result<Patched, PatchError> {
+        let local = new_credentials(slot);
+        let connection = &mut self.connections[slot];
+        let result = connection.stack.restart_ice(&local, &remote, &mut self.effects);
+        if let Err(error) = result {
+            let before = (connection.ice.clone(), connection.offer.ice.clone());
+            if error != StackError::Panicked {
+                // The old ICE session goes on (RFC 9725 §4.3.3); if that fails too, its consent runs out.
+                let _runs_out =
+                    connection.stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
+            }
+            let refused = PatchError::RestartFailed("the ICE session could not be restarted".to_owned());
+            self.settle(now, slot, Err(error));
+            return Err(refused);
+        }
+        connection.ice = local;
+        connection.offer.ice = remote;
+        // A peer that restarts because its network has changed needs time to be heard again.
+        connection.consent = now;
+        let fragment = answer::fragment(&connection.offer, &connection.ice, &self.parts.candidates);
+        let etag = connection.ice.ufrag.clone();
+        self.counters.restarted += 1;
+        self.settle(now, slot, Ok(()));
+        self.schedule(now, slot);
+        Ok(Patched::Restarted { etag, fragment })
+    }
+}
+
+fn new_credentials(slot: usize) -> IceCredentials {
+    let ufrag = Ufrag::new(0, slot, rand::random());
+    IceCredentials {
+        ufrag: ufrag.as_str().to_owned(),
+        password: random_text(PASSWORD_CHARACTERS, rand::random),
+    }
+}
+
+fn leg_spec(role: Role, offer: &Offer, ssrc: u32) -> LegSpec {
+    let mid = offer.mid.as_deref().and_then(|mid| Mid::new(mid).ok());
+    let extensions = ExtensionIds {
+        audio_level: offer.extensions.audio_level,
+        capture_time: offer.extensions.capture_time,
+        mid: offer.extensions.mid.zip(mid),
+    };
+    let spec = LegSpec::new(offer.payload_type).extensions(extensions);
+    match role {
+        Role::Listener => spec.ssrc(ssrc),
+        // str0m sends a publisher's receiver reports.
+        Role::Publisher => spec.reports(false),
+    }
+}
+
+fn close_unheard(shard: &crate::shard::Shard, opened: &Opened) {
+    if let Ok((leg, listener)) = opened.leg {
+        shard.close(peer_of(leg, listener));
+    }
+}
+
+fn join_error(error: &ShardError) -> JoinError {
+    match error {
+        ShardError::Closed => JoinError::Closed,
+        ShardError::Open(OpenError::PublisherExists(_)) => JoinError::PublisherExists,
+        ShardError::Open(OpenError::UnknownTrack(_)) => JoinError::TrackNotFound,
+        _ => JoinError::Capacity,
+    }
+}

@@ -1,0 +1,241 @@
+//! Datagrams: whose they are, whether they may pass, and what follows.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use relay_engine::Feedback;
+use relay_engine::rtp::rtcp;
+use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
+use str0m::ice::StunMessage;
+use tracing::info;
+
+use super::{DATAGRAMS_PER_TURN, MAX_DATAGRAM_BYTES, Plane};
+use crate::shard::Egress;
+use crate::webrtc::connection::{Binding, Connection, Stage};
+use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
+use crate::webrtc::keys::ExportedKeys;
+use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
+use crate::webrtc::stack::wall;
+use crate::webrtc::{CloseReason, Role};
+
+impl Plane {
+    /// Reads what waits at the socket, a bounded number of datagrams.
+    pub(super) fn receive(&mut self, buffer: &mut [u8]) {
+        for _ in 0..DATAGRAMS_PER_TURN {
+            match self.parts.socket.try_recv_from(buffer) {
+                Ok((length, source)) => {
+                    self.counters.received += 1;
+                    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+                    self.handle_datagram(Instant::now(), source, &buffer[..length]);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // ICMP errors of earlier sends come up here: not this socket's end.
+                Err(_) => self.counters.receive_errors += 1,
+            }
+        }
+    }
+
+    fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        let class = classify(datagram);
+        if class == Class::Stun {
+            return self.handle_stun(now, source, datagram);
+        }
+        if class == Class::Unknown || datagram.len() > MAX_DATAGRAM_BYTES {
+            self.counters.dropped_class += 1;
+            return;
+        }
+        // Only an address that an authenticated STUN binding came from has an entry here.
+        let Some(&slot) = self.addresses.get(&source) else {
+            self.counters.dropped_unknown += 1;
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.heard = now;
+        if let Stage::Up { disconnected } = &mut connection.stage {
+            *disconnected = false;
+        }
+        match class {
+            Class::Dtls => self.handle_dtls(now, slot, source, datagram),
+            Class::Rtp => self.handle_rtp(now, slot, source, datagram),
+            _ => self.handle_rtcp(now, slot, source, datagram),
+        }
+        self.schedule(now, slot);
+    }
+
+    fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        if !self.addresses.contains_key(&source) && !self.limiter.admit(now, source) {
+            self.counters.dropped_rate += 1;
+            return;
+        }
+        let Some(ufrag) = local_ufrag(datagram) else {
+            self.counters.dropped_stun += 1;
+            return;
+        };
+        let slot = Ufrag::decode(ufrag).map(|(_shard, slot)| slot);
+        let Some((slot, connection)) = slot.and_then(|slot| Some((slot, self.connections.get(slot)?))) else {
+            self.counters.dropped_ufrag += 1;
+            return;
+        };
+        if connection.ice.ufrag != ufrag {
+            self.counters.dropped_ufrag += 1;
+            return;
+        }
+        let Some(binding) = self.authenticate(connection, source, datagram) else {
+            self.counters.dropped_integrity += 1;
+            return;
+        };
+        self.handle_binding(now, slot, binding, datagram);
+        self.schedule(now, slot);
+    }
+
+    /// Checks MESSAGE-INTEGRITY with our password, and that the peer names itself.
+    fn authenticate(&self, connection: &Connection, source: SocketAddr, datagram: &[u8]) -> Option<Binding> {
+        let identity = &self.parts.identity;
+        wall(|| {
+            let message = StunMessage::parse(datagram).ok()?;
+            let (_, remote) = message.split_username()?;
+            let password = connection.ice.password.as_bytes();
+            let genuine = remote == connection.offer.ice.ufrag
+                && message.verify(password, |key, payloads| identity.sha1_hmac(key, payloads));
+            let priority = message.prio()?;
+            genuine.then(|| Binding { source, priority, use_candidate: message.use_candidate() })
+        })
+        .ok()
+        .flatten()
+    }
+
+    /// An authenticated binding: the address is the peer's from now on, and may become the path.
+    fn handle_binding(&mut self, now: Instant, slot: usize, binding: Binding, datagram: &[u8]) {
+        let source = binding.source;
+        if let Some(&other) = self.addresses.get(&source)
+            && other != slot
+            && let Some(other) = self.connections.get_mut(other)
+        {
+            other.peer.forget(source);
+        }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let learnt = connection.peer.learn(now, binding);
+        if learnt.refused {
+            self.counters.dropped_addresses += 1;
+            return;
+        }
+        if let Some(evicted) = learnt.evicted {
+            self.addresses.remove(&evicted);
+        }
+        self.addresses.insert(source, slot);
+        (connection.heard, connection.consent) = (now, now);
+        match &mut connection.stage {
+            Stage::Checking => connection.stage = Stage::Handshaking { since: now, restarted: false },
+            Stage::Handshaking { .. } => {}
+            Stage::Up { disconnected } => *disconnected = false,
+        }
+        if learnt.path_changed
+            && let (Stage::Up { .. }, Role::Listener, Some(leg)) =
+                (connection.stage, connection.role, connection.leg)
+        {
+            self.parts.shard.leg_path(leg.leg, self.on_the_wire(source));
+        }
+        let destination = self.destination_for(source);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
+        self.settle(now, slot, result);
+    }
+
+    fn handle_dtls(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
+        let destination = self.destination_for(source);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
+        self.settle(now, slot, result);
+    }
+
+    fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
+        let destination = self.destination_for(source);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        if connection.role == Role::Listener || connection.is_pending() {
+            self.counters.dropped_media += 1;
+            return;
+        }
+        let result = connection.stack.receive_rtp(now, source, destination, datagram, &mut self.effects);
+        // A packet that decrypts has left exactly one effect.
+        self.counters.dropped_media += u64::from(self.effects.is_empty());
+        self.settle(now, slot, result);
+    }
+
+    fn handle_rtcp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
+        let destination = self.destination_for(source);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let Some(leg) = connection.leg.filter(|_| !connection.is_pending()) else {
+            self.counters.dropped_media += 1;
+            return;
+        };
+        if connection.role == Role::Listener {
+            // The media plane opens these; str0m, which shares the key, never sees them.
+            if !self.parts.shard.srtcp(leg.leg, Bytes::copy_from_slice(datagram)) {
+                self.counters.dropped_shard += 1;
+            }
+            return;
+        }
+        let mut plain = [0; MAX_DATAGRAM_BYTES];
+        let opened = connection.reports.as_mut().and_then(|reports| reports.open(datagram, &mut plain).ok());
+        let Some(length) = opened else {
+            self.counters.dropped_media += 1;
+            return;
+        };
+        for packet in rtcp::Compound::parse(&plain[..length]) {
+            if let Ok(rtcp::Packet::SenderReport(report, _blocks)) = packet
+                && !self.parts.shard.feedback(leg.leg, Feedback::SenderReport(report))
+            {
+                self.counters.dropped_shard += 1;
+            }
+        }
+        // str0m needs the sender report for its own receiver reports.
+        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
+        self.settle(now, slot, result);
+    }
+
+    /// DTLS is done: keys and path go to the media plane.
+    pub(super) fn handle_connected(&mut self, now: Instant, slot: usize) {
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        let keys = connection.stack.take_keys().and_then(|exported| keying_material(&exported));
+        let path = connection.peer.path().or_else(|| connection.peer.iter().next());
+        let (Some(keys), Some(path), Some(leg)) = (keys, path, connection.leg) else {
+            return self.remove(slot, Some(CloseReason::Failed));
+        };
+        self.pending -= usize::from(connection.is_pending());
+        connection.stage = Stage::Up { disconnected: false };
+        (connection.heard, connection.consent) = (now, now);
+        connection.record.connected();
+        self.counters.connected += 1;
+        info!(resource = %connection.resource, role = ?connection.role, profile = ?keys.profile(), "connected");
+        match connection.role {
+            Role::Listener => {
+                let destination = self.on_the_wire(path);
+                self.parts.shard.leg_up(leg.leg, Egress { destination, keys });
+            }
+            Role::Publisher => {
+                connection.reports = Some(keys.srtcp_receiver());
+                self.parts.shard.publisher_up(leg.leg);
+            }
+        }
+    }
+
+    /// The local address that a peer of this IP version sends to, as far as the stack knows.
+    fn destination_for(&self, source: SocketAddr) -> SocketAddr {
+        let candidates = &self.parts.candidates;
+        let same = candidates.iter().find(|candidate| candidate.is_ipv4() == source.is_ipv4());
+        *same.unwrap_or(&candidates[0])
+    }
+}
+
+fn keying_material(exported: &ExportedKeys) -> Option<KeyingMaterial> {
+    let profile = match exported.profile {
+        DtlsProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
+        DtlsProfile::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
+        DtlsProfile::AES128_CM_SHA1_80 => SrtpProfile::Aes128CmSha1_80,
+        _ => return None,
+    };
+    // We answer setup:passive, so we are the server.
+    KeyingMaterial::from_dtls(profile, &exported.material, DtlsRole::Server).ok()
+}

@@ -1,0 +1,296 @@
+//! One peer's `str0m::Rtc`, behind a wall: a panic or an error in it costs this one connection.
+//!
+//! Configured directly, not by SDP: ICE-lite, controlled, DTLS passive. A listener's `Rtc` knows of no media at
+//! all, so that it never seals a packet under the keys that the media plane seals with. A publisher's declares
+//! its one audio stream and decrypts it.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use relay_engine::rtp;
+use str0m::config::Fingerprint;
+use str0m::format::{Codec, FormatParams};
+use str0m::media::{Frequency, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
+
+use super::Role;
+use super::keys::{ExportedKeys, Identity, Tap};
+use super::offer::{IceCredentials, Offer};
+
+/// What the stack wants done.
+#[derive(Debug)]
+pub(super) enum Effect {
+    /// Send this datagram. `destination` is binding for replies to STUN only.
+    Transmit { destination: SocketAddr, datagram: Vec<u8> },
+    /// A publisher's packet, decrypted.
+    Packet(rtp::Packet),
+    /// The DTLS handshake is complete and the peer's certificate is the one of its offer.
+    Connected,
+    /// The peer said goodbye.
+    Closed,
+}
+
+/// Why the stack did not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum StackError {
+    /// It reports an error and is still usable.
+    Error(String),
+    /// It closed itself (wrong certificate, for one).
+    Dead(String),
+    /// It panicked and must not be touched again.
+    Panicked,
+}
+
+pub(super) struct Stack {
+    rtc: Rtc,
+    tap: Arc<Tap>,
+    role: Role,
+    mid: Mid,
+    payload_type: u8,
+    /// SSRCs that the `Rtc` expects packets of, oldest first.
+    expected: Vec<u32>,
+    deadline: Instant,
+}
+
+/// The most SSRCs of a publisher at one time.
+const MAX_EXPECTED: usize = 8;
+/// The most outputs of one drain; more is a loop that would never end.
+const MAX_OUTPUTS: usize = 4096;
+/// The connection plane sends no media: nothing in a listener's `Rtc` is due before the end of days.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Stack {
+    /// Builds the stack of one peer.
+    pub(super) fn new(
+        now: Instant,
+        identity: &Identity,
+        role: Role,
+        offer: &Offer,
+        ice: &IceCredentials,
+        candidates: &[SocketAddr],
+    ) -> Result<Self, StackError> {
+        wall(|| {
+            let mut config = RtcConfig::new()
+                .set_ice_lite(true)
+                .set_rtp_mode(true)
+                .clear_codecs()
+                .clear_extension_map()
+                .set_local_ice_credentials(credentials(ice));
+            match role {
+                Role::Listener => config = config.set_rtcp_report_interval_audio(NEVER),
+                Role::Publisher => config.codec_config().add_config(
+                    offer.payload_type.into(),
+                    None,
+                    Codec::Opus,
+                    Frequency::FORTY_EIGHT_KHZ,
+                    Some(2),
+                    FormatParams::default(),
+                ),
+            }
+            let (rtc, tap) = identity.build(config, now);
+            let mid = Mid::from(offer.mid.as_deref().unwrap_or("0"));
+            let mut stack = Self {
+                rtc,
+                tap,
+                role,
+                mid,
+                payload_type: offer.payload_type,
+                expected: Vec::new(),
+                deadline: now,
+            };
+            stack.configure(offer, candidates).map(|()| stack)
+        })?
+    }
+
+    fn configure(&mut self, offer: &Offer, candidates: &[SocketAddr]) -> Result<(), StackError> {
+        for address in candidates {
+            let candidate = Candidate::host(*address, "udp").map_err(|e| StackError::Error(e.to_string()))?;
+            self.rtc.add_local_candidate(candidate);
+        }
+        let mut api = self.rtc.direct_api();
+        api.set_ice_controlling(false);
+        api.set_remote_ice_credentials(credentials(&offer.ice));
+        api.set_remote_fingerprint(Fingerprint {
+            hash_func: "sha-256".to_owned(),
+            bytes: offer.fingerprint.to_vec(),
+        });
+        api.start_dtls(false).map_err(|e| StackError::Error(e.to_string()))?;
+        if self.role == Role::Publisher {
+            api.declare_media(self.mid, MediaKind::Audio);
+            for ssrc in &offer.ssrcs {
+                self.expect(*ssrc);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a datagram that the demultiplexer let through.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        datagram: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        wall(|| {
+            let contents = datagram.try_into().map_err(|_| StackError::Error("unreadable".to_owned()))?;
+            let receive = Receive { proto: Protocol::Udp, source, destination, contents };
+            let handled = self.rtc.handle_input(Input::Receive(now, receive));
+            // Drained after an error as well: str0m's invariant is one mutation, one drain.
+            let drained = self.drain(Some(datagram), effects);
+            self.verdict(handled.map_err(|e| e.to_string()).and(drained))
+        })?
+    }
+
+    /// Takes a publisher's SRTP packet.
+    pub(super) fn receive_rtp(
+        &mut self,
+        now: Instant,
+        source: SocketAddr,
+        destination: SocketAddr,
+        datagram: &[u8],
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        let header = datagram.get(..12).ok_or_else(|| StackError::Error("too short".to_owned()))?;
+        let ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+        // SSRC 0 is a probe of libwebrtc's bandwidth estimator; one Opus payload type is all there is.
+        if ssrc == 0 || header[1] & 0x7F != self.payload_type {
+            return Err(StackError::Error("foreign stream".to_owned()));
+        }
+        wall(|| self.expect(ssrc))?;
+        self.receive(now, source, destination, datagram, effects)
+    }
+
+    /// Lets time pass.
+    pub(super) fn handle_timeout(
+        &mut self,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        wall(|| {
+            let handled = self.rtc.handle_input(Input::Timeout(now));
+            let drained = self.drain(None, effects);
+            self.verdict(handled.map_err(|e| e.to_string()).and(drained))
+        })?
+    }
+
+    /// Starts the DTLS handshake over; ICE goes on as it is.
+    pub(super) fn restart_dtls(&mut self, now: Instant, effects: &mut Vec<Effect>) -> Result<(), StackError> {
+        self.tap.restart(now);
+        self.handle_timeout(now, effects)
+    }
+
+    /// New credentials on both sides: an ICE restart (RFC 8445 §9).
+    pub(super) fn restart_ice(
+        &mut self,
+        local: &IceCredentials,
+        remote: &IceCredentials,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        wall(|| {
+            let mut api = self.rtc.direct_api();
+            api.set_local_ice_credentials(credentials(local));
+            api.set_remote_ice_credentials(credentials(remote));
+            let drained = self.drain(None, effects);
+            self.verdict(drained)
+        })?
+    }
+
+    /// Says goodbye to the peer.
+    pub(super) fn close(&mut self, effects: &mut Vec<Effect>) -> Result<(), StackError> {
+        wall(|| {
+            let closed = self.rtc.close().map_err(|e| e.to_string());
+            let drained = self.drain(None, effects);
+            closed.and(drained).map_err(StackError::Error)
+        })?
+    }
+
+    /// The keys of the handshake that completed last.
+    pub(super) fn take_keys(&self) -> Option<ExportedKeys> {
+        self.tap.take_keys()
+    }
+
+    /// When the stack wants [`Stack::handle_timeout`].
+    pub(super) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Has the `Rtc` take packets of this SSRC. Unauthenticated: so bounded, and the newest ones win.
+    fn expect(&mut self, ssrc: u32) {
+        if self.expected.contains(&ssrc) {
+            return;
+        }
+        let mut api = self.rtc.direct_api();
+        if self.expected.len() == MAX_EXPECTED {
+            let oldest = self.expected.remove(0);
+            api.remove_stream_rx(oldest.into());
+        }
+        api.expect_stream_rx(ssrc.into(), None, self.mid, None);
+        self.expected.push(ssrc);
+    }
+
+    fn verdict(&self, result: Result<(), String>) -> Result<(), StackError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(what) if self.rtc.is_alive() => Err(StackError::Error(what)),
+            Err(what) => Err(StackError::Dead(what)),
+        }
+    }
+
+    fn drain(&mut self, datagram: Option<&[u8]>, effects: &mut Vec<Effect>) -> Result<(), String> {
+        for _ in 0..MAX_OUTPUTS {
+            match self.rtc.poll_output().map_err(|error| error.to_string())? {
+                Output::Timeout(deadline) => {
+                    self.deadline = deadline;
+                    return Ok(());
+                }
+                Output::Transmit(transmit) => effects.push(Effect::Transmit {
+                    destination: transmit.destination,
+                    datagram: transmit.contents.into(),
+                }),
+                Output::Event(Event::RtpPacket(packet)) => {
+                    let plain =
+                        datagram.and_then(|datagram| plaintext(datagram, &packet.header, &packet.payload));
+                    effects.extend(plain.map(Effect::Packet));
+                }
+                Output::Event(Event::Connected) => {
+                    // RFC 8827 §6.5: no certificate, no connection; str0m has compared the one it saw.
+                    if self.rtc.direct_api().remote_dtls_fingerprint().is_none() {
+                        self.rtc.disconnect();
+                        return Err("the peer showed no certificate".to_owned());
+                    }
+                    effects.push(Effect::Connected);
+                }
+                Output::Event(Event::Closed) => effects.push(Effect::Closed),
+                Output::Event(_) => {}
+            }
+        }
+        self.rtc.disconnect();
+        Err("endless output".to_owned())
+    }
+}
+
+/// Puts the header of the datagram, which SRTP leaves in the clear, before the decrypted payload.
+fn plaintext(datagram: &[u8], header: &str0m::rtp::RtpHeader, payload: &[u8]) -> Option<rtp::Packet> {
+    let clear = datagram.get(..header.header_len)?;
+    let mut packet = BytesMut::with_capacity(clear.len() + payload.len());
+    packet.put_slice(clear);
+    // str0m has taken the padding off.
+    packet[0] &= !0x20;
+    packet.put_slice(payload);
+    rtp::Packet::parse(Bytes::from(packet)).ok()
+}
+
+fn credentials(ice: &IceCredentials) -> IceCreds {
+    IceCreds { ufrag: ice.ufrag.clone(), pass: ice.password.clone() }
+}
+
+/// Calls into str0m; a panic in there becomes an error here.
+pub(super) fn wall<T>(call: impl FnOnce() -> T) -> Result<T, StackError> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| StackError::Panicked)
+}
