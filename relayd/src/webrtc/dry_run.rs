@@ -25,6 +25,7 @@ pub fn answer(offer: &str, role: Role) -> Result<String, JoinError> {
         fingerprint: [0; 32],
         candidates: &candidates,
         ssrc: 1,
+        cname: "dryrun",
         session_id: 2,
     };
     Ok(answer.to_sdp())

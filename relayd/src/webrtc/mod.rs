@@ -34,7 +34,6 @@ use tokio::sync::{mpsc, oneshot};
 pub use bind::ConnectionsTask;
 pub use config::WebRtcConfig;
 pub use error::{BindError, JoinError, PatchError};
-pub use fragment::MAX_FRAGMENT_BYTES;
 pub use offer::MAX_OFFER_BYTES;
 pub use snapshot::{Counters, Snapshot, StateCounts};
 
@@ -295,13 +294,4 @@ struct Accept {
     offer: offer::Offer,
     track: TrackId,
     record: Box<dyn Record>,
-}
-
-/// Reads an offer and a fragment as the relay would, for fuzzing: what comes back does not matter.
-#[doc(hidden)]
-pub fn fuzz_signalling(text: &str) {
-    for role in [Role::Publisher, Role::Listener] {
-        let _verdict = offer::inspect(text, role);
-    }
-    let _verdict = fragment::Fragment::parse(text);
 }
