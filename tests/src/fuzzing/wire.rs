@@ -138,7 +138,7 @@ pub(super) fn rtcp(data: &[u8]) {
 }
 
 fn written_again(packet: rtcp::Packet<'_>) {
-    let mut out = vec![0xaa; 1 << 18];
+    let mut out = [0xaa; 1_024];
     match packet {
         rtcp::Packet::SenderReport(report, blocks) => {
             let blocks: Vec<ReportBlock> = blocks.collect();
