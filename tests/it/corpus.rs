@@ -42,7 +42,9 @@ fn every_truncation_of_a_seed_holds_it_too() {
 fn every_target_has_its_corpus_and_its_file() {
     let mut folders: Vec<String> = std::fs::read_dir(corpus())
         .expect("fuzz/corpus is committed")
-        .map(|entry| entry.expect("the folder can be listed").file_name().to_string_lossy().into_owned())
+        .map(|entry| entry.expect("the folder can be listed").path())
+        .filter(|path| path.is_dir())
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
     folders.sort();
     let mut targets: Vec<&str> = fuzzing::TARGETS.iter().map(|(name, _)| *name).collect();
