@@ -1,1 +1,4 @@
 //! Shared set-up of the benches.
+
+pub mod allocations;
+pub mod audience;

@@ -21,17 +21,17 @@ use linux::{RawAddress, send};
 use portable::{RawAddress, send};
 
 /// Packets per system call.
-pub(crate) const BATCH: usize = 64;
+pub const BATCH: usize = 64;
 
 /// The longest datagram that is sent: an Ethernet MTU.
-pub(crate) const MAX_DATAGRAM: usize = 1500;
+pub const MAX_DATAGRAM: usize = 1500;
 
 /// Slot size of common audio packets: up to 140 bytes of Opus with header, extensions and tag.
 const SHORT: usize = 192;
 
 /// Up to 64 packets on their way to the kernel.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub struct Batch {
     socket: UdpSocket,
     family: Family,
     short: Box<[u8]>,
@@ -48,7 +48,7 @@ impl Batch {
     ///
     /// # Errors
     /// When the socket has no local address.
-    pub(crate) fn new(socket: UdpSocket) -> io::Result<Self> {
+    pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let family = if socket.local_addr()?.is_ipv4() { Family::V4 } else { Family::V6 };
         Ok(Batch {
             socket,
@@ -64,14 +64,14 @@ impl Batch {
     /// Where packets to `address` go, in the form that this socket's kernel takes.
     ///
     /// On an IPv6 socket an IPv4 address becomes a mapped one (RFC 4291 §2.5.5.2), and the other way round.
-    pub(crate) fn destination(&self, address: SocketAddr) -> Destination {
+    pub fn destination(&self, address: SocketAddr) -> Destination {
         Destination { raw: RawAddress::new(self.family.fit(address)) }
     }
 
     /// Room for a packet of up to `length` bytes, or `None` if that is more than [`MAX_DATAGRAM`].
     ///
     /// Valid until [`Batch::commit`]; a packet that is not committed leaves no trace.
-    pub(crate) fn slot(&mut self, length: usize) -> Option<&mut [u8]> {
+    pub fn slot(&mut self, length: usize) -> Option<&mut [u8]> {
         if self.filled == BATCH {
             self.flush();
         }
@@ -86,7 +86,10 @@ impl Batch {
     }
 
     /// Puts the first `length` bytes of the slot last lent on their way to `destination`.
-    pub(crate) fn commit(&mut self, length: usize, destination: &Destination) {
+    ///
+    /// # Panics
+    /// If the slot is shorter than `length`.
+    pub fn commit(&mut self, length: usize, destination: &Destination) {
         let slot = &mut self.slots[self.filled];
         assert!(length <= if slot.long { MAX_DATAGRAM } else { SHORT }, "a packet fits its slot");
         slot.length = length;
@@ -95,7 +98,7 @@ impl Batch {
     }
 
     /// Sends everything committed. Never waits.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         let filled = std::mem::take(&mut self.filled);
         if filled == 0 {
             return;
@@ -105,14 +108,14 @@ impl Batch {
     }
 
     /// What was sent and what was not.
-    pub(crate) fn counters(&self) -> EgressCounters {
+    pub fn counters(&self) -> EgressCounters {
         self.counters
     }
 }
 
 /// A peer's address, ready for the kernel.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Destination {
+pub struct Destination {
     raw: RawAddress,
 }
 

@@ -14,7 +14,7 @@ mod config;
 mod connection;
 pub mod demux;
 pub mod dry_run;
-pub(crate) mod egress;
+pub mod egress;
 mod error;
 mod fragment;
 mod keys;

@@ -1,0 +1,90 @@
+//! A media plane with one publisher and many listeners on loopback sockets.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use relay_engine::{ExtensionIds, LegId, LegSpec, Mid, rtp};
+use relayd::shard::{Egress, Plane, ShardConfig};
+use relayd::webrtc::srtp::{KeyingMaterial, Role, SrtpProfile};
+
+/// All protection profiles.
+pub const PROFILES: [SrtpProfile; 3] =
+    [SrtpProfile::AeadAes256Gcm, SrtpProfile::AeadAes128Gcm, SrtpProfile::Aes128CmSha1_80];
+
+/// A plane, its publisher and its listeners' sockets.
+#[derive(Debug)]
+pub struct Audience {
+    /// The plane that is measured.
+    pub plane: Plane,
+    /// One socket per listener, non-blocking.
+    pub ears: Vec<UdpSocket>,
+    publisher: LegId,
+    now: Instant,
+    sequence: u16,
+    payload: Bytes,
+}
+
+impl Audience {
+    /// `listeners` on sockets of their own, with profiles from `profiles` in turn; 120-byte Opus packets.
+    ///
+    /// # Panics
+    /// When a socket cannot be had: each listener takes a file descriptor (`ulimit -n`).
+    pub fn new(listeners: usize, profiles: &[SrtpProfile]) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket on loopback");
+        let config = ShardConfig { seed: 1, ..ShardConfig::default() };
+        let mut plane = Plane::new(socket, &config).expect("the socket is bound");
+        let now = Instant::now();
+        let track = plane.open_track(now, "en".to_owned()).expect("the first track");
+        let publisher = plane.open_publisher(now, track, LegSpec::new(111)).expect("the first publisher");
+        plane.publisher_up(now, publisher);
+        let mid = Mid::new("0").expect("a short name");
+        let extensions = ExtensionIds { audio_level: Some(1), capture_time: None, mid: Some((4, mid)) };
+        let mut ears = Vec::with_capacity(listeners);
+        for number in 0..listeners {
+            let ear = UdpSocket::bind("127.0.0.1:0").expect("a socket per listener: see ulimit -n");
+            ear.set_nonblocking(true).expect("a socket can be non-blocking");
+            let spec = LegSpec::new(111).extensions(extensions);
+            let (_, leg) = plane.open_listener(now, track, spec).expect("the limits are far");
+            let destination = ear.local_addr().expect("the socket is bound");
+            let keys = keys(profiles[number % profiles.len()], number as u64);
+            plane.leg_up(now, leg, &Egress { destination, keys });
+            ears.push(ear);
+        }
+        let mut payload = vec![0x5a; 120];
+        payload[0] = 0xf8;
+        Audience { plane, ears, publisher, now, sequence: 1000, payload: payload.into() }
+    }
+
+    /// Hands the next packet to the engine; what it means for the listeners waits for [`Plane::drain`].
+    pub fn publish(&mut self) {
+        let header = rtp::Header {
+            payload_type: 111,
+            sequence: self.sequence,
+            timestamp: u32::from(self.sequence).wrapping_mul(960),
+            ssrc: 7,
+            ..rtp::Header::default()
+        };
+        self.now += Duration::from_millis(20);
+        self.sequence = self.sequence.wrapping_add(1);
+        let packet = rtp::Packet { header, payload: self.payload.clone() };
+        self.plane.handle_packet(self.now, self.publisher, packet);
+    }
+
+    /// Empties the listeners' sockets; returns how many datagrams there were.
+    pub fn empty(&self) -> usize {
+        let mut buffer = [0; 2048];
+        self.ears.iter().map(|ear| std::iter::from_fn(|| ear.recv(&mut buffer).ok()).count()).sum()
+    }
+}
+
+/// Keys that no other number has.
+///
+/// # Panics
+/// Never: the material has the profile's length.
+pub fn keys(profile: SrtpProfile, number: u64) -> KeyingMaterial {
+    let mut exported = vec![0x42; profile.exported_len()];
+    exported[..8].copy_from_slice(&number.to_be_bytes());
+    exported[profile.key_len()..profile.key_len() + 8].copy_from_slice(&number.to_be_bytes());
+    KeyingMaterial::from_dtls(profile, &exported, Role::Server).expect("the length is the profile's")
+}

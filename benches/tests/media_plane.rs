@@ -1,0 +1,28 @@
+//! The media plane sends without allocating.
+
+use relay_benches::allocations::{Counting, during};
+use relay_benches::audience::{Audience, PROFILES};
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+#[test]
+fn nothing_is_allocated_from_engine_to_kernel() {
+    let mut audience = Audience::new(150, &PROFILES);
+    for _ in 0..5 {
+        audience.publish();
+        audience.plane.drain();
+    }
+    assert_eq!(audience.empty(), 5 * 150, "the plane does send");
+    for _ in 0..200 {
+        audience.publish();
+        assert_eq!(during(|| audience.plane.drain()), 0);
+        assert!(audience.empty() >= 150, "packets, and reports now and then");
+    }
+    assert!(audience.plane.stats().plane.reports_out > 0, "reports are covered too");
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(during(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
