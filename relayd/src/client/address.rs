@@ -28,11 +28,26 @@ pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     let has = |name: &str| segments.contains(&name);
     match (segments.first(), role) {
         (None | Some(&"listen" | &"speak"), _) if !has("whip") && !has("whep") => {
-            Err(AddressError::Page { given: address.to_owned(), role })
+            let try_instead = endpoint_of(&uri, &segments, role);
+            Err(AddressError::Page { given: address.to_owned(), role, try_instead })
         }
         (_, Role::Publisher) if has("whep") && !has("whip") => Err(AddressError::Whep),
         (_, Role::Listener) if has("whip") && !has("whep") => Err(AddressError::Whip),
         _ => Ok(uri),
+    }
+}
+
+/// The endpoint of a session whose page this is; with words to fill in where the page does not say it.
+fn endpoint_of(page: &Uri, segments: &[&str], role: Role) -> String {
+    let server = page.authority().map(ToString::to_string).unwrap_or_default();
+    let scheme = page.scheme_str().unwrap_or("http");
+    let session = segments.get(1).unwrap_or(&"SESSION");
+    match (role, segments.get(2)) {
+        (Role::Publisher, None) => format!("{scheme}://{server}/whip/{session}"),
+        (Role::Publisher, Some(language)) => format!("{scheme}://{server}/whip/{session}/{language}"),
+        (Role::Listener, language) => {
+            format!("{scheme}://{server}/whep/{session}/{}", language.unwrap_or(&"LANGUAGE"))
+        }
     }
 }
 
@@ -131,15 +146,16 @@ pub enum AddressError {
     Scheme(String),
     /// A page for people.
     #[error(
-        "`{given}` is a page for a browser; this command takes the {} address, such as http://HOST:PORT/{}",
-        if *.role == Role::Publisher { "WHIP" } else { "WHEP" },
-        if *.role == Role::Publisher { "whip/SESSION" } else { "whep/SESSION/LANGUAGE" }
+        "`{given}` is a page for a browser; this command takes the {} address: {try_instead}",
+        if *.role == Role::Publisher { "WHIP" } else { "WHEP" }
     )]
     Page {
         /// The address as typed.
         given: String,
         /// What it was typed for.
         role: Role,
+        /// The endpoint that is probably meant.
+        try_instead: String,
     },
     /// A listener's address given to a publisher.
     #[error("this is a WHEP address, for listening; publishing takes the WHIP address of the session")]
@@ -206,22 +222,16 @@ mod tests {
         assert_eq!(parse("http://a b/", Listener), Err(AddressError::Malformed("http://a b/".into())));
         assert_eq!(parse("http://x/whip/demo", Listener), Err(AddressError::Whip));
         assert_eq!(parse("http://x/whep/demo/en", Publisher), Err(AddressError::Whep));
-        for page in [
-            "http://x",
-            "http://x/",
-            "http://x/listen/demo",
-            "http://x/listen/demo/es",
-            "http://x/speak/demo",
+        for (page, role, instead) in [
+            ("http://x", Listener, "http://x/whep/SESSION/LANGUAGE"),
+            ("http://x:80/", Publisher, "http://x:80/whip/SESSION"),
+            ("https://x/listen/demo", Listener, "https://x/whep/demo/LANGUAGE"),
+            ("http://x/listen/demo/es", Listener, "http://x/whep/demo/es"),
+            ("http://x/speak/demo", Publisher, "http://x/whip/demo"),
+            ("http://x/listen/demo/es", Publisher, "http://x/whip/demo/es"),
         ] {
-            for role in [Publisher, Listener] {
-                let error = parse(page, role).unwrap_err();
-                assert_eq!(error, AddressError::Page { given: page.into(), role });
-                assert!(error.to_string().contains(if role == Publisher {
-                    "/whip/SESSION"
-                } else {
-                    "/whep/SESSION/"
-                }));
-            }
+            let error = parse(page, role).unwrap_err().to_string();
+            assert!(error.contains("is a page for a browser") && error.ends_with(instead), "{error}");
         }
     }
 
