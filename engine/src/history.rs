@@ -183,3 +183,175 @@ impl History {
         self.arrivals.push_back(position);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Config;
+    use crate::time::MediaTime;
+    use crate::time::tests::origin;
+
+    fn frame(position: u64, arrived: Instant, bytes: usize) -> Frame {
+        Frame {
+            position,
+            media_time: MediaTime::from_ticks(position * 960),
+            arrived,
+            marker: false,
+            capture_time: None,
+            audio_level: None,
+            payload: Bytes::from(vec![0; bytes]),
+        }
+    }
+
+    fn filled(config: Config, positions: impl IntoIterator<Item = u64>) -> History {
+        let mut history = History::new(config.history);
+        let start = origin();
+        for position in positions {
+            history.push(frame(position, start, 10));
+        }
+        history
+    }
+
+    fn held(history: &History) -> Vec<u64> {
+        (0..100_000).filter(|&position| history.get(position).is_some()).collect()
+    }
+
+    #[test]
+    fn an_empty_history_has_nothing_and_room_for_all() {
+        let history = History::new(Config::new().history);
+        assert_eq!(history.oldest(), None);
+        assert_eq!(history.get(0), None);
+        assert_eq!(history.arrival(0), None);
+        assert_eq!(history.place(0), Place::New);
+        assert_eq!(history.next_arrival(), 0);
+    }
+
+    #[test]
+    fn it_knows_frames_holes_and_what_is_gone() {
+        let history = filled(Config::new().history_frames(4), [0, 1, 2, 3, 4, 7]);
+        assert_eq!(held(&history), [4, 7]);
+        assert_eq!(history.oldest(), Some(4));
+        let places: Vec<_> = [3, 4, 5, 6, 7, 8].into_iter().map(|position| history.place(position)).collect();
+        assert_eq!(places, [Place::Gone, Place::Taken, Place::Hole, Place::Hole, Place::Taken, Place::New]);
+    }
+
+    #[test]
+    fn arrivals_are_in_the_order_they_came() {
+        let history = filled(Config::new(), [0, 3, 1, 2]);
+        let order: Vec<_> = (0..5).map(|arrival| history.arrival(arrival)).collect();
+        assert_eq!(order, [Some(0), Some(3), Some(1), Some(2), None]);
+    }
+
+    #[test]
+    fn an_arrival_whose_frame_is_gone_cannot_be_read() {
+        let mut history = History::new(Config::new().history_payload_bytes(30).history);
+        let start = origin();
+        for position in [0, 2, 1, 3, 4] {
+            history.push(frame(position, start, 10));
+        }
+        assert_eq!(history.oldest(), Some(2));
+        let order: Vec<_> = (0..6).map(|arrival| history.arrival(arrival)).collect();
+        assert_eq!(order, [None, Some(2), None, Some(3), Some(4), None], "1 came after 2 and left before it");
+    }
+
+    #[test]
+    fn the_arrival_log_is_no_longer_than_the_ring() {
+        let history = filled(Config::new().history_frames(3), [0, 2, 1, 3, 4]);
+        assert_eq!(history.first_arrival(), 3, "2 is held, but from before the last three arrivals");
+        assert_eq!(history.get(2).map(|frame| frame.position), Some(2));
+    }
+
+    #[test]
+    fn a_step_past_the_whole_span_leaves_only_the_newest() {
+        let history = filled(Config::new().history_frames(10), [0, 1, 2, 50_000]);
+        assert_eq!(held(&history), [50_000]);
+        assert_eq!((history.frames(), history.payload_bytes()), (1, 10));
+        assert_eq!(history.place(49_999), Place::Gone);
+    }
+
+    #[test]
+    fn one_frame_is_enough() {
+        let history = filled(Config::new().history_frames(1), 0..10);
+        assert_eq!(held(&history), [9]);
+        assert_eq!(history.arrival(9), Some(9));
+        assert_eq!(history.first_arrival(), 9);
+    }
+
+    #[test]
+    fn payload_bytes_are_bounded_and_the_newest_stays() {
+        let mut history = History::new(Config::new().history_payload_bytes(100).history);
+        let start = origin();
+        for position in 0..20 {
+            history.push(frame(position, start, 30));
+            assert!(history.payload_bytes() <= 100);
+        }
+        assert_eq!(history.frames(), 3);
+        history.push(frame(20, start, 1_000));
+        assert_eq!(held(&history), [20]);
+    }
+
+    #[test]
+    fn frames_leave_with_age() {
+        let mut history = History::new(Config::new().history_duration(Duration::from_millis(100)).history);
+        let start = origin();
+        for position in 0..20 {
+            history.push(frame(position, start + Duration::from_millis(20 * position), 1));
+        }
+        assert_eq!(held(&history), [14, 15, 16, 17, 18, 19]);
+        history.push(frame(20, start + Duration::from_secs(3_600), 1));
+        assert_eq!(held(&history), [20]);
+    }
+
+    #[test]
+    fn a_position_costs_what_the_config_says() {
+        assert!(size_of::<Option<Frame>>() + size_of::<u64>() <= 128);
+    }
+
+    #[test]
+    fn an_unused_history_owns_no_memory() {
+        let history = History::new(Config::new().history);
+        assert_eq!(history.ring.capacity() + history.arrivals.capacity(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_a_map(steps in prop::collection::vec((0_u64..12, 0_usize..40), 1..300), frames in 1_usize..20) {
+            let limits = Config::new().history_frames(frames).history_payload_bytes(200).history;
+            let mut history = History::new(limits);
+            let mut model = std::collections::BTreeMap::new();
+            let (start, mut newest) = (origin(), 0);
+            let mut arrivals = 0;
+            for (offset, bytes) in steps {
+                // Around the newest: behind, at, or ahead of it.
+                let position = (newest + offset).saturating_sub(5);
+                let place = history.place(position);
+                prop_assert_eq!(place == Place::Taken, model.contains_key(&position));
+                if !matches!(place, Place::New | Place::Hole) {
+                    continue;
+                }
+                prop_assert_eq!(history.push(frame(position, start, bytes)), arrivals);
+                arrivals += 1;
+                model.insert(position, bytes);
+                newest = newest.max(position);
+                model.retain(|&at, _| at + frames as u64 > newest);
+                while model.len() > 1 && model.values().sum::<usize>() > 200 {
+                    model.pop_first();
+                }
+                prop_assert_eq!(held_near(&history, newest), model.keys().copied().collect::<Vec<_>>());
+                prop_assert_eq!(history.frames(), model.len());
+                prop_assert_eq!(history.payload_bytes(), model.values().sum::<usize>());
+                prop_assert!(history.arrivals.len() <= frames && history.ring.len() <= frames);
+                prop_assert!(history.oldest() == model.keys().next().copied());
+            }
+        }
+    }
+
+    fn held_near(history: &History, newest: u64) -> Vec<u64> {
+        (newest.saturating_sub(100)..=newest).filter(|&position| history.get(position).is_some()).collect()
+    }
+}

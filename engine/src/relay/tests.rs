@@ -1,4 +1,8 @@
 //! Behaviour of the relay as its owner sees it.
 
+mod drain;
 mod fan_out;
 mod harness;
+mod lifecycle;
+mod reports;
+mod storms;

@@ -118,3 +118,122 @@ const FIRST_CYCLE: u64 = 1 << 16;
 /// The cumulative count has 24 bits and a sign.
 const MAX_LOST: i64 = 0x7f_ffff;
 const MIN_LOST: i64 = -0x80_0000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::tests::origin;
+
+    const FRAME: Duration = Duration::from_millis(20);
+
+    /// Sequence numbers 20 ms apart, on time.
+    fn received(start: Instant, first: u16, sequences: impl IntoIterator<Item = u16>) -> Reception {
+        let mut reception = Reception::new(start, 7, first, u32::from(first) * 960);
+        for sequence in sequences {
+            let n = u32::from(sequence.wrapping_sub(first));
+            reception.packet(start + FRAME * n, sequence, u32::from(first) * 960 + n * 960);
+        }
+        reception
+    }
+
+    #[test]
+    fn a_perfect_stream_has_no_loss_and_no_jitter() {
+        let start = origin();
+        let report = received(start, 100, 101..200).report(start, None);
+        assert_eq!((report.ssrc, report.fraction_lost, report.cumulative_lost), (7, 0, 0));
+        assert_eq!((report.highest_sequence, report.jitter), (199, 0));
+        assert_eq!((report.last_sender_report, report.delay_since_last_sender_report), (0, 0));
+    }
+
+    #[test]
+    fn loss_is_a_fraction_since_the_last_report_and_a_sum_since_the_start() {
+        let start = origin();
+        let mut reception = received(start, 0, (1..100).filter(|n| n % 4 != 0));
+        let report = reception.report(start, None);
+        assert_eq!((report.fraction_lost, report.cumulative_lost), (61, 24), "24 of 100");
+        for n in 100..200 {
+            reception.packet(start, n, 0);
+        }
+        let report = reception.report(start, None);
+        assert_eq!((report.fraction_lost, report.cumulative_lost), (0, 24));
+    }
+
+    #[test]
+    fn nothing_since_the_last_report_is_no_loss() {
+        let start = origin();
+        let mut reception = received(start, 0, 1..10);
+        reception.report(start, None);
+        assert_eq!(reception.report(start, None).fraction_lost, 0);
+    }
+
+    #[test]
+    fn duplicates_make_the_loss_negative_not_the_fraction() {
+        let start = origin();
+        let mut reception = received(start, 0, [1, 1, 1, 2]);
+        let report = reception.report(start, None);
+        assert_eq!((report.fraction_lost, report.cumulative_lost), (0, -2));
+        assert_eq!(reception.stats().lost, -2);
+    }
+
+    #[test]
+    fn nearly_total_loss_is_255_and_the_sum_is_clamped_to_24_bits() {
+        let start = origin();
+        let mut reception = Reception::new(start, 7, 0, 0);
+        reception.report(start, None);
+        for n in 1..=300_u32 {
+            reception.packet(start, (n * 30_000) as u16, 0);
+        }
+        let report = reception.report(start, None);
+        assert_eq!((report.fraction_lost, report.cumulative_lost), (255, 0x7f_ffff));
+    }
+
+    #[test]
+    fn the_highest_sequence_counts_cycles_in_its_upper_half() {
+        let start = origin();
+        let mut reception = Reception::new(start, 7, 65_530, 0);
+        assert_eq!(reception.report(start, None).highest_sequence, 65_530);
+        for n in 0..10_u16 {
+            reception.packet(start, 65_531_u16.wrapping_add(n), 0);
+        }
+        assert_eq!(reception.report(start, None).highest_sequence, (1 << 16) + 4);
+    }
+
+    #[test]
+    fn jitter_follows_the_formula_of_the_rfc() {
+        let start = origin();
+        let mut reception = Reception::new(start, 7, 0, 0);
+        // Each second packet is 10 ms late: |D| = 480 every time.
+        let mut expected = 0_i64;
+        for n in 1..200_u32 {
+            let late = Duration::from_millis(if n % 2 == 1 { 10 } else { 0 });
+            reception.packet(start + FRAME * n + late, n as u16, n * 960);
+            expected += 480 - ((expected + 8) >> 4);
+        }
+        let ticks = u32::try_from(expected >> 4).unwrap();
+        assert!((470..=480).contains(&ticks));
+        assert_eq!(reception.report(start, None).jitter, ticks);
+        assert_eq!(reception.stats().jitter, ticks_to_duration(ticks));
+    }
+
+    #[test]
+    fn the_wildest_timestamps_do_not_overflow() {
+        let start = origin();
+        let mut reception = Reception::new(start, 7, 0, 0);
+        for n in 1..10_000_u32 {
+            reception.packet(start, n as u16, if n % 2 == 0 { 0 } else { 1 << 31 });
+        }
+        assert!(reception.report(start, None).jitter > 1 << 30);
+    }
+
+    #[test]
+    fn the_last_sender_report_is_echoed_with_its_age_if_it_is_of_this_ssrc() {
+        let start = origin();
+        let mut reception = received(start, 0, 1..10);
+        let heard = LastSenderReport { ssrc: 7, middle: 0xabcd_ef01, arrived: start };
+        let report = reception.report(start + Duration::from_millis(1_500), Some(heard));
+        assert_eq!(report.last_sender_report, 0xabcd_ef01);
+        assert_eq!(report.delay_since_last_sender_report, 0x0001_8000);
+        let other = reception.report(start, Some(LastSenderReport { ssrc: 8, ..heard }));
+        assert_eq!((other.last_sender_report, other.delay_since_last_sender_report), (0, 0));
+    }
+}

@@ -261,3 +261,6 @@ const MAX_DROPOUT: u64 = 3_000;
 const MAX_MISORDER: u64 = 100;
 /// Opus' shortest frame, 2.5 ms: time advances at least this much even after a packet that cannot be read.
 const SHORTEST_TICKS: u32 = 120;
+
+#[cfg(test)]
+mod tests;
