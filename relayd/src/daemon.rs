@@ -1,1 +1,263 @@
-//! daemon.
+//! The daemon as a type: what is started in which order, and stopped in which.
+//!
+//! Start: WebRTC port with its shard → directory → HTTP → ops → demo. Whatever fails undoes what came before by
+//! being dropped. Stop: readiness and new work first, then connections with the media plane, then HTTP and last
+//! the operator's listener, so that a stop can be watched.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, ConfigError};
+use crate::demo;
+use crate::http::server::Server;
+use crate::http::{self, Api, ops};
+use crate::metrics::Metrics;
+use crate::session::{
+    Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
+};
+use crate::shard::ShardConfig;
+use crate::webrtc::{BindError, Connections, ConnectionsTask, Record, WebRtcConfig};
+
+/// A running relay. Stop it with [`Daemon::shutdown`]; dropping it stops serving without ceremony.
+#[derive(Debug)]
+pub struct Daemon {
+    http_addr: SocketAddr,
+    ops_addr: SocketAddr,
+    service: Service,
+    api: Arc<Api>,
+    connections_task: ConnectionsTask,
+    http: Listening,
+    ops: Listening,
+    expiry: AbortOnDrop,
+    demo: Option<DemoSpeakers>,
+    shutdown_timeout: Duration,
+}
+
+impl Daemon {
+    /// Binds every listener and starts everything. Ports may be 0; the bound addresses are then asked for.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.check()?;
+        let http_listener = bind("http.listen", config.http.listen).await?;
+        let ops_listener = bind("ops.listen", config.ops.listen).await?;
+        let http_addr = local(&http_listener)?;
+        let ops_addr = local(&ops_listener)?;
+
+        let (connections, shard, connections_task) =
+            Connections::bind(webrtc(&config), shard(&config)).await?;
+        let directory = Directory::new(Limits {
+            max_sessions: config.sessions.max,
+            max_listeners: config.sessions.max_listeners,
+            idle_timeout: config.sessions.idle_timeout,
+            ended_memory: config.sessions.ended_memory,
+        });
+        let service = Service::new(directory, shard, connections);
+        let sweep =
+            (config.sessions.idle_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(30));
+        let expiry = AbortOnDrop(tokio::spawn(service.clone().expire(sweep)));
+
+        let metrics = Arc::new(Metrics::new());
+        let api = Api::new(service.clone(), &config, http_addr, metrics);
+        let http = Listening::start(Server::new(http_listener, http::router(api.clone()), &config.http));
+        let ops = Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http));
+        let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
+        let shutdown_timeout = config.daemon.shutdown_timeout;
+        let webrtc_addr = service.connections().local_addr();
+        tracing::info!(http = %http_addr, ops = %ops_addr, webrtc = %webrtc_addr, "relay started");
+        Ok(Self {
+            http_addr,
+            ops_addr,
+            service,
+            api,
+            connections_task,
+            http,
+            ops,
+            expiry,
+            demo,
+            shutdown_timeout,
+        })
+    }
+
+    /// Where the API and the pages are.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where the operator's listener is.
+    pub fn ops_addr(&self) -> SocketAddr {
+        self.ops_addr
+    }
+
+    /// The UDP address of all WebRTC peers.
+    pub fn webrtc_addr(&self) -> SocketAddr {
+        self.service.connections().local_addr()
+    }
+
+    /// The connection plane, for tests and tools that look at its counts.
+    pub fn connections(&self) -> &Connections {
+        self.service.connections()
+    }
+
+    /// Stops in order, within `daemon.shutdown_timeout`; `false` when that was not enough.
+    pub async fn shutdown(self) -> bool {
+        let limit = self.shutdown_timeout;
+        let stopped = tokio::time::timeout(limit, self.stop()).await.is_ok();
+        if stopped {
+            tracing::info!("relay stopped");
+        } else {
+            tracing::warn!(?limit, "not everything stopped in time");
+        }
+        stopped
+    }
+
+    async fn stop(self) {
+        tracing::info!("stopping: no new sessions, speakers or listeners");
+        self.api.drain();
+        drop(self.expiry);
+        drop(self.demo);
+        let http = self.http.stop();
+        self.service.connections().shutdown().await;
+        self.connections_task.join().await;
+        http.await;
+        self.ops.stop().await;
+    }
+}
+
+/// Why the daemon did not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A TCP address could not be bound.
+    #[error("cannot listen on {address} (tcp, `{key}`): {error}{}", hint(error))]
+    Bind {
+        /// The key of the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The UDP port could not be opened.
+    #[error("{0} (`webrtc.listen`)")]
+    WebRtc(#[from] BindError),
+    /// The demo session could not be created.
+    #[error("cannot create the demo session: {0}")]
+    Demo(#[from] ServiceError),
+    /// The system did not tell a bound address.
+    #[error("cannot query a bound address: {0}")]
+    Address(io::Error),
+}
+
+impl StartError {
+    /// Whether an address was the reason, as scripts want to know.
+    pub fn is_bind(&self) -> bool {
+        matches!(self, Self::Bind { .. } | Self::WebRtc(_))
+    }
+}
+
+/// One server task and its stop signal.
+#[derive(Debug)]
+struct Listening {
+    stop: watch::Sender<bool>,
+    task: AbortOnDrop,
+}
+
+impl Listening {
+    fn start(server: Server) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: AbortOnDrop(tokio::spawn(server.serve(stopped))) }
+    }
+
+    /// Stops accepting at once; what comes back waits for the requests in flight.
+    fn stop(self) -> impl Future<Output = ()> {
+        self.stop.send_replace(true);
+        let mut task = self.task;
+        async move {
+            if let Err(error) = (&mut task.0).await {
+                tracing::error!(%error, "http server failed");
+            }
+        }
+    }
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|error| StartError::Bind { key, address, error })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(StartError::Address)
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has it: stop that one or set another port",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+        _ => "",
+    }
+}
+
+fn webrtc(config: &Config) -> WebRtcConfig {
+    WebRtcConfig {
+        bind: config.webrtc.listen,
+        max_pending: config.webrtc.max_pending,
+        max_connections: config.webrtc.max_connections,
+        ice_timeout: config.webrtc.ice_timeout,
+        dtls_timeout: config.webrtc.dtls_timeout,
+        join_timeout: config.webrtc.join_timeout,
+        closed_after: config.webrtc.consent_timeout,
+        ..WebRtcConfig::default()
+    }
+}
+
+fn shard(config: &Config) -> ShardConfig {
+    // 10 ms is the shortest frame that speakers send for long.
+    let frames = usize::try_from(config.media.history.as_millis() / 10).unwrap_or(usize::MAX).max(1);
+    let relay = relay_engine::Config::new()
+        .history_duration(config.media.history)
+        .history_frames(frames)
+        .max_tracks(config.media.max_tracks);
+    ShardConfig { relay, ..ShardConfig::default() }
+}
+
+/// The demo's speakers, and their places in the session: nobody else can speak in it.
+#[derive(Debug)]
+struct DemoSpeakers {
+    _task: AbortOnDrop,
+    _slots: Vec<PublisherSlot>,
+}
+
+async fn start_demo(service: &Service) -> Result<DemoSpeakers, ServiceError> {
+    let language = |tag: &str| tag.parse::<Language>().expect("the demo's languages are valid tags");
+    let languages: Vec<Language> = demo::languages().map(language).collect();
+    let names: Vec<String> = languages.iter().map(Language::to_string).collect();
+    let spec = SessionSpec { source: languages[0].clone(), languages };
+    let tracks = service.create_permanent(SessionId::demo(), spec).await?;
+    let mut slots = Vec::with_capacity(names.len());
+    for name in &names {
+        let (mut slot, _) = service.directory().publisher_slot("demo", Some(name))?;
+        slot.connected();
+        slots.push(slot);
+    }
+    let task = demo::run(service.shard().clone(), names.into_iter().zip(tracks));
+    Ok(DemoSpeakers { _task: AbortOnDrop(task), _slots: slots })
+}

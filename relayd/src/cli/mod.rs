@@ -9,6 +9,7 @@ mod listen;
 mod print_config;
 mod publish;
 mod serve;
+mod sources;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -81,6 +81,7 @@ impl Config {
             ("http.max_connections_per_address", http.max_connections_per_address, 1),
             ("webrtc.max_pending", self.webrtc.max_pending, 1),
             ("webrtc.max_connections", self.webrtc.max_connections, 1),
+            ("media.max_tracks", self.media.max_tracks, 1),
             ("sessions.max", self.sessions.max, 1),
             ("sessions.max_languages", self.sessions.max_languages, 1),
             ("sessions.max_listeners", self.sessions.max_listeners, 1),
@@ -188,7 +189,7 @@ const PREFIX: &str = "RELAYD_";
 /// Short name of `log.filter`.
 const LOG_VARIABLE: &str = "RELAYD_LOG";
 /// Variables of ours that are not keys of the file.
-const NOT_KEYS: &[&str] = &["RELAYD_CONFIG", LOG_VARIABLE];
+const NOT_KEYS: &[&str] = &["RELAYD_CONFIG", "RELAYD_TOKEN", LOG_VARIABLE];
 
 #[cfg(test)]
 mod tests;

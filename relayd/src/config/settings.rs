@@ -168,6 +168,8 @@ settings! {
     media: Media {
         /// Audio kept per track. Memory: about 8 KiB per second and track at 64 kb/s.
         history: Duration = Duration::from_secs(30);
+        /// Tracks at one time, over all sessions; beyond, 503.
+        max_tracks: usize = 4096;
     }
 
     /// Sessions, all of them in memory.

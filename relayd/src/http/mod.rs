@@ -1,1 +1,161 @@
-//! http.
+//! The public HTTP surfaces: one file each; the operator's are in `ops`, on their own listener.
+//!
+//! A request passes the accept loop's limits (`server`), then [`guard`](self) (Host, Origin, CORS, metrics),
+//! then its route. Whatever goes wrong is a problem document of `problem`.
+
+mod body;
+mod endpoint;
+mod guard;
+mod legs;
+pub(crate) mod ops;
+mod pages;
+mod problem;
+mod qr;
+pub(crate) mod server;
+mod sessions;
+mod whep;
+mod whip;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::de::DeserializeOwned;
+
+use crate::config;
+use crate::metrics::Metrics;
+use crate::session::Service;
+use guard::Guard;
+use problem::{Code, Problem};
+
+/// What every surface works with.
+#[derive(Debug)]
+pub(crate) struct Api {
+    service: Service,
+    settings: config::Http,
+    max_languages: usize,
+    metrics: Arc<Metrics>,
+    guard: Guard,
+    draining: AtomicBool,
+}
+
+impl Api {
+    /// For a listener bound to `own`.
+    pub(crate) fn new(
+        service: Service,
+        config: &config::Config,
+        own: SocketAddr,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            service,
+            settings: config.http.clone(),
+            max_languages: config.sessions.max_languages,
+            metrics,
+            guard: Guard::new(own, &config.http),
+            draining: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on nothing new is taken and `/readyz` says so.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    fn check_open(&self) -> Result<(), Problem> {
+        if self.is_draining() {
+            return Err(Problem::new(Code::Draining, "the relay is stopping; come again, or to another one"));
+        }
+        Ok(())
+    }
+
+    /// The base of absolute addresses in an answer to a request with these headers.
+    fn base_url(&self, headers: &HeaderMap) -> String {
+        if !self.settings.public_url.is_empty() {
+            return self.settings.public_url.trim_end_matches('/').to_owned();
+        }
+        // The guard has checked the host of every request that gets here.
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
+        format!("http://{host}")
+    }
+}
+
+/// The public router.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    finish(
+        Router::new()
+            .merge(sessions::routes())
+            .merge(whip::routes())
+            .merge(whep::routes())
+            .merge(legs::routes())
+            .merge(pages::routes())
+            .merge(qr::routes()),
+        api,
+    )
+}
+
+/// What the public and the operator's router have in common.
+fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
+    routes
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::middleware::from_fn_with_state(api.clone(), pass))
+        .with_state(api)
+}
+
+/// Every request passes here: checked before, measured after.
+async fn pass(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let response = match api.guard.check(&request) {
+        Err(problem) => problem.into_response(),
+        Ok(origin) => {
+            let preflight = origin.is_some() && guard::is_preflight(&request);
+            let mut response = if preflight { guard::preflight() } else { next.run(request).await };
+            if let Some(origin) = origin {
+                guard::allow(response.headers_mut(), origin, preflight);
+            }
+            response
+        }
+    };
+    api.metrics.request(&route, &method, response.status(), started.elapsed());
+    tracing::debug!(%method, route, status = response.status().as_u16(), "http request");
+    response
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(80).collect();
+    Problem::new(Code::RouteNotFound, format!("nothing is served at {path:?}"))
+}
+
+async fn method_not_allowed(method: axum::http::Method) -> Problem {
+    Problem::new(Code::MethodNotAllowed, format!("{method} is not allowed here; see the Allow header"))
+}
+
+/// Parameters of the path; what does not decode names nothing.
+#[derive(Debug)]
+struct Segments<T>(T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for Segments<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        match Path::<T>::from_request_parts(parts, api).await {
+            Ok(Path(value)) => Ok(Self(value)),
+            Err(_) => Err(Problem::new(Code::RouteNotFound, "the path does not decode to text")),
+        }
+    }
+}

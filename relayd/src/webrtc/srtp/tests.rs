@@ -1,7 +1,5 @@
 //! Published vectors, tampering and lengths.
 
-mod peer;
-
 use super::cipher::Cipher;
 use super::kdf::{Label, derive};
 use super::rtp::test_support::SrtpOpener;

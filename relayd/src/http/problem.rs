@@ -1,0 +1,222 @@
+//! Every error an HTTP client can see: one enum, one table, one form (RFC 9457).
+//!
+//! `code` and `type` are stable; `title` and `detail` are for people. A new error is a new line of the table.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::session::{ServiceError, SessionError};
+use crate::shard::ShardError;
+use crate::webrtc::{JoinError, PatchError};
+
+macro_rules! codes {
+    ($( $(#[doc = $doc:literal])* $name:ident = $status:literal, $code:literal, $slug:literal, $title:literal; )*) => {
+        /// What went wrong, for programs.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(crate) enum Code { $( $(#[doc = $doc])* $name, )* }
+
+        impl Code {
+            /// Status, code, the URN's last part, title.
+            fn entry(self) -> (u16, &'static str, &'static str, &'static str) {
+                match self { $( Self::$name => ($status, $code, $slug, $title), )* }
+            }
+
+            /// Every code.
+            #[cfg(test)]
+            const ALL: &[Self] = &[ $( Self::$name, )* ];
+        }
+    };
+}
+
+codes! {
+    /// A body that is not what its type says: broken JSON, broken SDP, a broken fragment.
+    InvalidMessage = 400, "INVALID_MESSAGE", "invalid-message", "The message cannot be read";
+    /// Readable JSON or query with a field that is missing, unknown, of the wrong type or out of bounds.
+    InvalidField = 422, "INVALID_FIELD", "invalid-field", "A field is not valid";
+    /// An `Origin` that may not change anything here.
+    OriginNotAllowed = 403, "FORBIDDEN", "origin-not-allowed", "This origin is not allowed";
+    /// A path nobody serves.
+    RouteNotFound = 404, "ROUTE_NOT_FOUND", "route-not-found", "Nothing is here";
+    /// No such session.
+    SessionNotFound = 404, "SESSION_NOT_FOUND", "session-not-found", "There is no such session";
+    /// The session is over.
+    SessionEnded = 410, "SESSION_ENDED", "session-ended", "The session has ended";
+    /// The session has no such track.
+    LanguageNotFound = 404, "LANGUAGE_NOT_FOUND", "language-not-found", "The session has no such language";
+    /// No such connection.
+    LegNotFound = 404, "LEG_NOT_FOUND", "leg-not-found", "There is no such connection";
+    /// The path exists, the method does not.
+    MethodNotAllowed = 405, "METHOD_NOT_ALLOWED", "method-not-allowed", "This method is not allowed here";
+    /// The body did not arrive in time.
+    RequestTimeout = 408, "REQUEST_TIMEOUT", "request-timeout", "The request took too long";
+    /// Somebody publishes the track already.
+    SpeakerExists = 409, "SPEAKER_EXISTS", "speaker-exists", "The track has a publisher";
+    /// `If-Match` names an older ICE session.
+    PreconditionFailed = 412, "PRECONDITION_FAILED", "precondition-failed", "If-Match does not match";
+    /// The body is longer than its limit.
+    BodyTooLarge = 413, "BODY_TOO_LARGE", "body-too-large", "The body is too large";
+    /// The wrong `Content-Type`.
+    WrongContentType = 415, "UNSUPPORTED_MEDIA_TYPE", "unsupported-media-type", "This content type is not taken here";
+    /// A `Host` that is not this relay.
+    HostNotAllowed = 421, "MISDIRECTED_REQUEST", "misdirected-request", "This host name is not served here";
+    /// SDP that asks for something the relay does not do.
+    UnsupportedMedia = 422, "UNSUPPORTED_MEDIA", "unsupported-media", "The offered media is not supported";
+    /// No `If-Match`.
+    PreconditionRequired = 428, "PRECONDITION_REQUIRED", "precondition-required", "If-Match is required";
+    /// A limit is reached.
+    Capacity = 503, "CAPACITY", "capacity", "The relay is full";
+    /// The relay is stopping.
+    Draining = 503, "DRAINING", "draining", "The relay is stopping";
+}
+
+/// An error as the client sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    code: Code,
+    detail: String,
+    field: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    /// A problem with its explanation for people.
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let retry_after =
+            matches!(code, Code::SpeakerExists | Code::Capacity | Code::Draining).then_some(RETRY_AFTER);
+        Self { code, detail: detail.into(), field: None, retry_after }
+    }
+
+    /// A problem with one field of a JSON body or query.
+    pub(crate) fn field(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), ..Self::new(Code::InvalidField, detail) }
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.entry().0).expect("the table holds valid statuses")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, code, slug, title) = self.code.entry();
+        let mut document = json!({
+            "type": format!("urn:relay:problem:{slug}"),
+            "title": title,
+            "status": status,
+            "detail": self.detail,
+            "code": code,
+        });
+        if let Some(field) = &self.field {
+            document["field"] = json!(field);
+        }
+        if let Some(after) = self.retry_after {
+            document["retryAfterMs"] = json!(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        }
+        let mut response = Response::new(Body::from(document.to_string()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        }
+        response
+    }
+}
+
+impl From<SessionError> for Problem {
+    fn from(error: SessionError) -> Self {
+        let code = match &error {
+            SessionError::NotFound { .. } => Code::SessionNotFound,
+            SessionError::Ended { .. } => Code::SessionEnded,
+            SessionError::LanguageNotFound { .. } => Code::LanguageNotFound,
+            SessionError::SpeakerExists { .. } => Code::SpeakerExists,
+            SessionError::ListenersFull { .. } | SessionError::SessionsFull { .. } => Code::Capacity,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        let code = match &error {
+            JoinError::Malformed(_) => Code::InvalidMessage,
+            JoinError::Unsupported(_) => Code::UnsupportedMedia,
+            JoinError::Capacity => Code::Capacity,
+            JoinError::Closed => Code::Draining,
+            JoinError::TrackNotFound => Code::SessionEnded,
+            JoinError::PublisherExists => Code::SpeakerExists,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<PatchError> for Problem {
+    fn from(error: PatchError) -> Self {
+        let code = match &error {
+            PatchError::NotFound => Code::LegNotFound,
+            PatchError::PreconditionRequired => Code::PreconditionRequired,
+            PatchError::PreconditionFailed => Code::PreconditionFailed,
+            PatchError::Malformed(_) => Code::InvalidMessage,
+            PatchError::RestartFailed(_) => Code::UnsupportedMedia,
+            PatchError::Closed => Code::Draining,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ShardError> for Problem {
+    fn from(error: ShardError) -> Self {
+        let code = match &error {
+            ShardError::Closed => Code::Draining,
+            _ => Code::Capacity,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<ServiceError> for Problem {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Session(error) => error.into(),
+            ServiceError::Join(error) => error.into(),
+            ServiceError::Shard(error) => error.into(),
+        }
+    }
+}
+
+/// When a refused client may come again: a dead speaker is noticed, a pending join given up, a restart done.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_and_urns_are_distinct_and_well_formed() {
+        let codes: BTreeSet<_> = Code::ALL.iter().map(|code| code.entry().1).collect();
+        let slugs: BTreeSet<_> = Code::ALL.iter().map(|code| code.entry().2).collect();
+        assert_eq!((codes.len(), slugs.len()), (Code::ALL.len(), Code::ALL.len()));
+        for code in Code::ALL {
+            let problem = Problem::new(*code, "why");
+            assert!(problem.status().is_client_error() || problem.status().is_server_error());
+            assert!(code.entry().1.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
+        }
+    }
+
+    #[test]
+    fn whoever_may_come_again_is_told_when() {
+        let response = Problem::new(Code::SpeakerExists, "status active").into_response();
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        assert_eq!(response.headers()[header::RETRY_AFTER], "2");
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        let response = Problem::new(Code::SessionNotFound, "").into_response();
+        assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
+}

@@ -1,0 +1,49 @@
+//! `GET /qr.svg?text=…`: a QR code, so that a phone gets from the speaker's screen to the listener's page.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use qrcode::QrCode;
+use qrcode::render::svg;
+use serde::Deserialize;
+
+use super::Api;
+use super::problem::Problem;
+
+/// The routes of this surface.
+pub(super) fn routes() -> Router<Arc<Api>> {
+    Router::new().route("/qr.svg", get(draw))
+}
+
+#[derive(Debug, Deserialize)]
+struct Asked {
+    text: String,
+}
+
+async fn draw(asked: Result<Query<Asked>, QueryRejection>) -> Result<Response, Problem> {
+    let Query(Asked { text }) =
+        asked.map_err(|_| Problem::field("text", "the query must have one `text`"))?;
+    if text.is_empty() || text.len() > MAX_TEXT {
+        return Err(Problem::field(
+            "text",
+            format!("text must be 1 to {MAX_TEXT} bytes, but is {}", text.len()),
+        ));
+    }
+    let code = QrCode::new(&text).map_err(|error| Problem::field("text", error.to_string()))?;
+    let image = code.render::<svg::Color<'_>>().min_dimensions(256, 256).build();
+    let headers = [
+        (header::CONTENT_TYPE, "image/svg+xml"),
+        (header::CACHE_CONTROL, "private, max-age=3600"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    Ok((headers, image).into_response())
+}
+
+/// The longest text, in bytes.
+const MAX_TEXT: usize = 512;

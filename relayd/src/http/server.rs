@@ -1,0 +1,201 @@
+//! Our own accept loop: `axum::serve` has no header timeout, no cap and no patience with `EMFILE`.
+//!
+//! Invariant: a connection is counted from accept until its task ends, by one guard.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use crate::config;
+
+/// One HTTP listener with its limits.
+#[derive(Debug)]
+pub(crate) struct Server {
+    listener: TcpListener,
+    router: Router,
+    header_timeout: Duration,
+    max_header: usize,
+    admission: Arc<Admission>,
+}
+
+impl Server {
+    /// A server on a bound listener.
+    pub(crate) fn new(listener: TcpListener, router: Router, settings: &config::Http) -> Self {
+        let total = file_limit()
+            .map_or(settings.max_connections, |files| settings.max_connections.min((files * 6 / 10).max(1)));
+        let admission =
+            Admission { total, per_address: settings.max_connections_per_address, open: Mutex::default() };
+        Self {
+            listener,
+            router,
+            header_timeout: settings.header_timeout,
+            max_header: settings.max_header.bytes(),
+            admission: Arc::new(admission),
+        }
+    }
+
+    /// Serves until `stop` is true (or its sender gone), then lets requests in flight finish.
+    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let graceful = GracefulShutdown::new();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => self.admit(stream, peer, &graceful, &mut connections),
+                    Err(error) => pause_after(&error).await,
+                },
+                Some(_ended) = connections.join_next() => {}
+                () = stopped(&mut stop) => break,
+            }
+        }
+        drop(self.listener);
+        graceful.shutdown().await;
+    }
+
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        graceful: &GracefulShutdown,
+        connections: &mut JoinSet<()>,
+    ) {
+        let Some(admitted) = Admitted::take(&self.admission, peer.ip()) else {
+            // One attempt that does not wait: whoever floods us is owed no more.
+            let _sent = stream.try_write(FULL);
+            return;
+        };
+        let router = self.router.clone();
+        let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+            let router = router.clone();
+            async move {
+                let request: Request = request.map(Body::new);
+                Ok::<_, Infallible>(match router.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                })
+            }
+        });
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(self.max_header);
+        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        connections.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%peer, %error, "http connection ended");
+            }
+            drop(admitted);
+        });
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone: nobody could stop us any more.
+    let _seen = stop.wait_for(|stop| *stop).await;
+}
+
+/// Connections by address, and how many there may be.
+#[derive(Debug)]
+struct Admission {
+    total: usize,
+    per_address: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    total: usize,
+    by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// One counted connection.
+#[derive(Debug)]
+struct Admitted {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
+
+impl Admitted {
+    fn take(admission: &Arc<Admission>, address: IpAddr) -> Option<Self> {
+        let mut open = admission.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = open.by_address.get(&address).copied().unwrap_or(0);
+        if open.total >= admission.total || same >= admission.per_address {
+            return None;
+        }
+        open.total += 1;
+        open.by_address.insert(address, same + 1);
+        Some(Self { admission: admission.clone(), address })
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let mut open = self.admission.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.total -= 1;
+        let left = open.by_address.get(&self.address).map_or(0, |count| count - 1);
+        if left == 0 {
+            open.by_address.remove(&self.address);
+        } else {
+            open.by_address.insert(self.address, left);
+        }
+    }
+}
+
+/// Out of files or memory: others' connections will end; a peer that hung up while queued is nothing at all.
+async fn pause_after(error: &std::io::Error) {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        return;
+    }
+    tracing::warn!(%error, "cannot accept connections; pausing");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// The process's soft limit of open files, where the system tells.
+fn file_limit() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_in_all_and_by_address() {
+        let admission = Arc::new(Admission { total: 3, per_address: 2, open: Mutex::default() });
+        let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+        let first = Admitted::take(&admission, a).unwrap();
+        let _second = Admitted::take(&admission, a).unwrap();
+        assert!(Admitted::take(&admission, a).is_none());
+        let _third = Admitted::take(&admission, b).unwrap();
+        assert!(Admitted::take(&admission, b).is_none());
+        drop(first);
+        drop(Admitted::take(&admission, a).unwrap());
+        assert_eq!(admission.open.lock().unwrap().total, 2);
+        assert_eq!(admission.open.lock().unwrap().by_address.len(), 2);
+    }
+
+    #[test]
+    fn this_process_has_a_file_limit() {
+        assert!(file_limit().is_none_or(|files| files > 16));
+    }
+}
