@@ -170,7 +170,7 @@ function stateWords() {
       return ['bad', 'Not connected'];
     case 'up':
       if (!speaking) return ['wait', `Connected. Waiting for the ${name} speaker…`];
-      if (quietSeconds >= QUIET_SECONDS) return ['wait', 'Connected. The speaker sends no sound just now.'];
+      if (quietSeconds >= QUIET_SECONDS) return ['wait', 'Connected. No sound arrives just now.'];
       return ['live', `Live in ${name}`];
     default:
       if (unreachable) return ['bad', 'The relay does not answer. Check that you are online.'];
