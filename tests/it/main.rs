@@ -1,5 +1,6 @@
 //! Behaviour, one topic per file.
 
+mod cli;
 mod corpus;
 mod offers;
 mod sim;

@@ -37,7 +37,7 @@ pub(super) struct Args {
     #[arg(long, short, value_name = "FILE.ogg")]
     out: Option<PathBuf>,
     /// Listen for this many seconds, counted from the connection; without it until stopped.
-    #[arg(long, short, value_name = "N", value_parser = seconds)]
+    #[arg(long, short, value_name = "N", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Option<Duration>,
     /// Bearer token; better given by the environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
