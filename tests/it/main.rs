@@ -5,3 +5,4 @@ mod corpus;
 mod offers;
 mod sim;
 mod tidy;
+mod webrtc;

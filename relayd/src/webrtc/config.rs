@@ -19,7 +19,8 @@ pub struct WebRtcConfig {
     pub max_addresses: usize,
     /// How long until the first authenticated STUN binding. Default 10 s.
     pub ice_timeout: Duration,
-    /// How long the DTLS handshake may take after that; then the connection is rebuilt, once. Default 5 s.
+    /// How long the DTLS handshake may take after that; then it starts over, once, and has what is left of
+    /// `join_timeout`: a forged ClientHello may have spoiled it. Default 5 s.
     pub dtls_timeout: Duration,
     /// How long a join may take in all. Default 15 s.
     pub join_timeout: Duration,

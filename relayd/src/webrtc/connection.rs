@@ -72,19 +72,20 @@ pub(super) enum Due {
 impl Connection {
     /// What the clock says.
     pub(super) fn due(&self, now: Instant, config: &WebRtcConfig) -> Due {
+        let join_end = self.accepted + config.join_timeout;
         match self.stage {
             Stage::Checking if now >= self.accepted + config.ice_timeout => {
                 Due::Close(CloseReason::IceTimeout)
             }
-            Stage::Handshaking { since, restarted } if now >= since + config.dtls_timeout => {
-                if restarted {
-                    Due::Close(CloseReason::DtlsTimeout)
-                } else {
-                    Due::RestartDtls
-                }
+            // After the restart the peer's own retransmission may take seconds: the join's end is the limit.
+            Stage::Handshaking { restarted: true, .. } if now >= join_end => {
+                Due::Close(CloseReason::DtlsTimeout)
             }
-            Stage::Checking | Stage::Handshaking { .. } if now >= self.accepted + config.join_timeout => {
+            Stage::Checking | Stage::Handshaking { .. } if now >= join_end => {
                 Due::Close(CloseReason::JoinTimeout)
+            }
+            Stage::Handshaking { since, restarted: false } if now >= since + config.dtls_timeout => {
+                Due::RestartDtls
             }
             Stage::Up { .. } if now >= self.consent + config.closed_after => {
                 Due::Close(CloseReason::ConsentLost)
@@ -100,7 +101,8 @@ impl Connection {
     pub(super) fn deadline(&self, config: &WebRtcConfig) -> Instant {
         let own = match self.stage {
             Stage::Checking => self.accepted + config.ice_timeout.min(config.join_timeout),
-            Stage::Handshaking { since, .. } => {
+            Stage::Handshaking { restarted: true, .. } => self.accepted + config.join_timeout,
+            Stage::Handshaking { since, restarted: false } => {
                 (since + config.dtls_timeout).min(self.accepted + config.join_timeout)
             }
             Stage::Up { disconnected: false } => {

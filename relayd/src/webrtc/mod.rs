@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 pub use bind::ConnectionsTask;
 pub use config::WebRtcConfig;
 pub use error::{BindError, JoinError, PatchError};
+pub use fragment::MAX_FRAGMENT_BYTES;
 pub use offer::MAX_OFFER_BYTES;
 pub use snapshot::{Counters, Snapshot, StateCounts};
 
@@ -247,7 +248,7 @@ pub enum CloseReason {
     PeerClosed,
     /// No authenticated STUN binding came in time.
     IceTimeout,
-    /// The DTLS handshake did not complete in time, not even after the one rebuild.
+    /// The DTLS handshake did not complete in time, although it was started over once.
     DtlsTimeout,
     /// The join as a whole took too long.
     JoinTimeout,

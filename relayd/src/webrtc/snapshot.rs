@@ -47,7 +47,7 @@ pub struct Counters {
     pub connected: u64,
     /// Connections that ended.
     pub closed: u64,
-    /// Connections rebuilt by the DTLS watchdog.
+    /// DTLS handshakes that were started over by the watchdog.
     pub rebuilt: u64,
     /// ICE restarts answered.
     pub restarted: u64,

@@ -1,0 +1,88 @@
+//! The connection plane with real peers on real sockets.
+
+mod hostile;
+mod lifecycle;
+mod peer;
+
+use peer::{Peer, Relay, converse, until};
+use relayd::webrtc::{JoinError, Role};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_publisher_says_its_listeners_hear() {
+    let relay = Relay::start(|_| {}).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut first = relay.connected(Role::Listener).await;
+    let mut second = relay.connected(Role::Listener).await;
+    // Both are up at the shard before the first packet: commands precede media there.
+    converse(&mut publisher, &mut [&mut first, &mut second], 0..100);
+    for listener in [&first, &second] {
+        assert_eq!(listener.numbers(), (0..100).collect::<Vec<_>>());
+        let (start, ssrc) = (&listener.heard[0], listener.announced_ssrc());
+        for (step, heard) in (0..).zip(&listener.heard) {
+            assert_eq!(heard.ssrc, ssrc);
+            assert_eq!(heard.sequence, start.sequence + step);
+            assert_eq!(heard.timestamp, start.timestamp.wrapping_add(960 * step as u32));
+        }
+    }
+    assert_ne!(first.announced_ssrc(), second.announced_ssrc());
+    let snapshot = relay.connections.snapshot().await;
+    assert_eq!((snapshot.publishers.connected, snapshot.listeners.connected), (1, 2));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_may_come_before_the_speaker() {
+    let relay = Relay::start(|_| {}).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    assert_eq!(listener.numbers(), (0..20).collect::<Vec<_>>());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_returning_speaker_is_heard_on_the_same_ssrc() {
+    let relay = Relay::start(|_| {}).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    let second = Peer::new(Role::Publisher);
+    let refused = relay.join(Role::Publisher, second.offer()).await;
+    assert_eq!(refused, Err(JoinError::PublisherExists));
+    relay.connections.close(&publisher.joined().resource).await.unwrap();
+    until(&mut [&mut publisher], "the publisher is told", |peers| peers[0].closed);
+    let mut publisher = relay.connected(Role::Publisher).await;
+    converse(&mut publisher, &mut [&mut listener], 20..40);
+    assert_eq!(listener.numbers(), (0..40).collect::<Vec<_>>());
+    let ssrc = listener.announced_ssrc();
+    assert!(listener.heard.iter().all(|heard| heard.ssrc == ssrc));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_was_not_announced_is_heard_too() {
+    let relay = Relay::start(|_| {}).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let mut publisher = Peer::new(Role::Publisher);
+    let silent: String =
+        publisher.offer().split_inclusive('\n').filter(|line| !line.starts_with("a=ssrc")).collect();
+    publisher.offer = silent;
+    let joined = relay.join(Role::Publisher, publisher.offer()).await.unwrap();
+    publisher.take_answer(joined);
+    relay.connect(&mut publisher).await;
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    assert_eq!(listener.numbers(), (0..20).collect::<Vec<_>>());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offer_that_can_not_be_served_leaves_nothing_behind() {
+    let relay = Relay::start(|_| {}).await;
+    let good = Peer::new(Role::Listener).offer();
+    let malformed = relay.join(Role::Listener, good.replace("v=0", "v=9")).await;
+    assert!(matches!(malformed, Err(JoinError::Malformed(_))), "{malformed:?}");
+    let unsupported = relay.join(Role::Publisher, good).await;
+    assert!(matches!(unsupported, Err(JoinError::Unsupported(_))), "{unsupported:?}");
+    assert!(relay.ledger.entries().iter().all(|entry| entry.drops == 1 && entry.reasons.is_empty()));
+    relay.stop().await;
+}

@@ -1,0 +1,345 @@
+//! A WebRTC peer on a real loopback socket, and a relay to join.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use relay_engine::TrackId;
+use relayd::shard::{Shard, ShardConfig};
+use relayd::webrtc::{
+    CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, Record, Role, WebRtcConfig,
+};
+use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid};
+use str0m::net::{Protocol, Receive};
+use str0m::rtp::RtpWrite;
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
+
+/// How long anything may take; nothing waits for it unless it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The connection plane and its shard, with one track.
+pub struct Relay {
+    pub connections: Connections,
+    pub shard: Shard,
+    pub track: TrackId,
+    pub ledger: Ledger,
+    task: ConnectionsTask,
+}
+
+impl Relay {
+    pub async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
+        let mut config = WebRtcConfig { bind: "127.0.0.1:0".parse().unwrap(), ..WebRtcConfig::default() };
+        change(&mut config);
+        let (connections, shard, task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        let track = shard.open_track("en").await.unwrap();
+        Self { connections, shard, track, ledger: Ledger::default(), task }
+    }
+
+    pub async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
+        let join = Join { offer, track: self.track, record: self.ledger.open() };
+        match role {
+            Role::Publisher => self.connections.publish(join).await,
+            Role::Listener => self.connections.listen(join).await,
+        }
+    }
+
+    /// A peer that has its answer and has not sent a packet yet.
+    pub async fn answered(&self, role: Role) -> Peer {
+        let mut peer = Peer::new(role);
+        let offer = peer.offer();
+        let joined = self.join(role, offer).await.unwrap();
+        peer.take_answer(joined);
+        peer
+    }
+
+    /// A peer that is connected, on both sides.
+    pub async fn connected(&self, role: Role) -> Peer {
+        let mut peer = self.answered(role).await;
+        self.connect(&mut peer).await;
+        peer
+    }
+
+    pub async fn connect(&self, peer: &mut Peer) {
+        until(&mut [peer], "peer connects", |peers| peers[0].connected);
+        let connected = peer.joined().resource;
+        // The relay is connected before the peer or at the same time: its flight comes last.
+        assert!(self.connections.snapshot().await.counters.connected > 0, "{connected}");
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.connections.local_addr()
+    }
+
+    /// Stops it, and holds that nothing is left over.
+    pub async fn stop(self) {
+        self.connections.shutdown().await;
+        self.task.join().await;
+        let snapshot = self.connections.snapshot().await;
+        assert_eq!((snapshot.publishers.total(), snapshot.listeners.total(), snapshot.addresses), (0, 0, 0));
+        let entries = self.ledger.entries();
+        assert!(entries.iter().all(|entry| entry.drops == 1), "{entries:?}");
+    }
+}
+
+/// What became of every record.
+#[derive(Clone, Default)]
+pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entry {
+    pub connected: u32,
+    pub reasons: Vec<CloseReason>,
+    pub drops: u32,
+}
+
+impl Ledger {
+    pub fn open(&self) -> Box<dyn Record> {
+        let mut entries = self.0.lock().unwrap();
+        entries.push(Entry::default());
+        Box::new(Line { ledger: self.clone(), index: entries.len() - 1 })
+    }
+
+    pub fn entries(&self) -> Vec<Entry> {
+        self.0.lock().unwrap().clone()
+    }
+
+    pub fn last(&self) -> Entry {
+        self.entries().pop().unwrap()
+    }
+}
+
+struct Line {
+    ledger: Ledger,
+    index: usize,
+}
+
+impl Line {
+    fn with(&self, change: impl FnOnce(&mut Entry)) {
+        change(&mut self.ledger.0.lock().unwrap()[self.index]);
+    }
+}
+
+impl Record for Line {
+    fn connected(&mut self) {
+        self.with(|entry| entry.connected += 1);
+    }
+
+    fn disconnected(&mut self, reason: CloseReason) {
+        self.with(|entry| entry.reasons.push(reason));
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.with(|entry| entry.drops += 1);
+    }
+}
+
+/// A packet that a listener heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub ssrc: u32,
+    pub sequence: u64,
+    pub timestamp: u32,
+    pub payload: Vec<u8>,
+}
+
+/// A WebRTC client.
+pub struct Peer {
+    pub rtc: Rtc,
+    pub socket: UdpSocket,
+    pub connected: bool,
+    pub closed: bool,
+    pub heard: Vec<Heard>,
+    /// Every DTLS datagram that it has sent.
+    pub handshake: Vec<Vec<u8>>,
+    /// Sent from the peer's own socket right before its first DTLS datagram.
+    pub before_hello: Option<Vec<u8>>,
+    /// Does not hear DTLS, as a client that has not started its own yet.
+    pub deaf_to_dtls: bool,
+    /// Sends nothing but STUN.
+    pub withholds_dtls: bool,
+    pub mid: Mid,
+    pub sequence: u64,
+    pub offer: String,
+    joined: Option<Joined>,
+    pending: Option<SdpPendingOffer>,
+    deadline: Instant,
+}
+
+impl Peer {
+    pub fn new(role: Role) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        let mut rtc =
+            RtcConfig::new().clear_codecs().enable_opus(true, false).set_rtp_mode(true).build(Instant::now());
+        rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
+        let direction = match role {
+            Role::Publisher => Direction::SendOnly,
+            Role::Listener => Direction::RecvOnly,
+        };
+        let mut api = rtc.sdp_api();
+        let mid = api.add_media(MediaKind::Audio, direction, None, None, None);
+        let (offer, pending) = api.apply().unwrap();
+        Self {
+            rtc,
+            socket,
+            connected: false,
+            closed: false,
+            heard: Vec::new(),
+            handshake: Vec::new(),
+            before_hello: None,
+            deaf_to_dtls: false,
+            withholds_dtls: false,
+            mid,
+            sequence: 60_000,
+            offer: offer.to_sdp_string(),
+            joined: None,
+            pending: Some(pending),
+            deadline: Instant::now(),
+        }
+    }
+
+    pub fn offer(&self) -> String {
+        self.offer.clone()
+    }
+
+    pub fn take_answer(&mut self, joined: Joined) {
+        let answer = SdpAnswer::from_sdp_string(&joined.answer).unwrap();
+        self.rtc.sdp_api().accept_answer(self.pending.take().unwrap(), answer).unwrap();
+        self.joined = Some(joined);
+    }
+
+    pub fn joined(&self) -> &Joined {
+        self.joined.as_ref().unwrap()
+    }
+
+    /// The SSRC that the answer announces.
+    pub fn announced_ssrc(&self) -> u32 {
+        let line = self.joined().answer.lines().find_map(|line| line.strip_prefix("a=ssrc:")).unwrap();
+        line.split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// Sends one 20 ms frame whose payload holds `number`.
+    pub fn speak(&mut self, number: u32) {
+        let mut payload = vec![0xFC];
+        payload.extend(number.to_be_bytes());
+        let pt = self.rtc.codec_config().iter().next().unwrap().pt();
+        let timestamp = (self.sequence as u32).wrapping_mul(960);
+        let write = RtpWrite::new(pt, self.sequence.into(), timestamp, Instant::now(), payload);
+        self.sequence += 1;
+        self.rtc.direct_api().stream_tx_by_mid(self.mid, None).unwrap().write_rtp(write);
+        self.flush();
+        self.tick();
+    }
+
+    /// The numbers heard so far.
+    pub fn numbers(&self) -> Vec<u32> {
+        let number = |heard: &Heard| u32::from_be_bytes(heard.payload[1..5].try_into().unwrap());
+        self.heard.iter().map(number).collect()
+    }
+
+    /// One turn: what is due, what has come (waiting a millisecond at most).
+    pub fn turn(&mut self) {
+        self.flush();
+        if Instant::now() >= self.deadline {
+            self.tick();
+        }
+        let mut buffer = [0; 2048];
+        while let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
+            if self.deaf_to_dtls && matches!(buffer[0], 20..=63) {
+                continue;
+            }
+            let Ok(contents) = buffer[..length].try_into() else { continue };
+            let destination = self.socket.local_addr().unwrap();
+            let receive = Receive { proto: Protocol::Udp, source, destination, contents };
+            // A client in the field survives what it can not read; so does this one.
+            let _ignored = self.rtc.handle_input(Input::Receive(Instant::now(), receive)).is_err();
+            self.flush();
+        }
+    }
+
+    fn tick(&mut self) {
+        let _ignored = self.rtc.handle_input(Input::Timeout(Instant::now())).is_err();
+        self.flush();
+    }
+
+    pub fn flush(&mut self) {
+        loop {
+            match self.rtc.poll_output() {
+                Err(_) => return,
+                Ok(Output::Timeout(at)) => {
+                    self.deadline = at;
+                    return;
+                }
+                Ok(Output::Transmit(transmit)) => {
+                    let datagram: Vec<u8> = transmit.contents.into();
+                    if matches!(datagram[0], 20..=63) {
+                        if self.withholds_dtls {
+                            continue;
+                        }
+                        if let Some(first) = self.before_hello.take() {
+                            self.socket.send_to(&first, transmit.destination).unwrap();
+                        }
+                        self.handshake.push(datagram.clone());
+                    }
+                    self.socket.send_to(&datagram, transmit.destination).unwrap();
+                }
+                Ok(Output::Event(Event::Connected)) => self.connected = true,
+                Ok(Output::Event(Event::Closed)) => self.closed = true,
+                Ok(Output::Event(Event::RtpPacket(packet))) => self.heard.push(Heard {
+                    ssrc: *packet.header.ssrc,
+                    sequence: *packet.seq_no,
+                    timestamp: packet.header.timestamp,
+                    payload: packet.payload.to_vec(),
+                }),
+                Ok(Output::Event(_)) => {}
+            }
+        }
+    }
+}
+
+/// Turns the peers until `done`, or fails.
+pub fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mut Peer]) -> bool) {
+    tokio::task::block_in_place(|| {
+        let start = Instant::now();
+        while !done(peers) {
+            assert!(start.elapsed() < PATIENCE, "timed out: {what}");
+            peers.iter_mut().for_each(|peer| peer.turn());
+        }
+    });
+}
+
+/// Turns the peers until the relay's snapshot is as wanted, or fails.
+pub async fn until_snapshot(
+    relay: &Relay,
+    peers: &mut [&mut Peer],
+    what: &str,
+    done: impl Fn(&relayd::webrtc::Snapshot) -> bool,
+) -> relayd::webrtc::Snapshot {
+    let start = Instant::now();
+    loop {
+        let snapshot = relay.connections.snapshot().await;
+        if done(&snapshot) {
+            return snapshot;
+        }
+        assert!(start.elapsed() < PATIENCE, "timed out: {what}: {snapshot:?}");
+        tokio::task::block_in_place(|| peers.iter_mut().for_each(|peer| peer.turn()));
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Has the publisher speak the numbers while the listeners listen, until each has heard the last one.
+pub fn converse(publisher: &mut Peer, listeners: &mut [&mut Peer], numbers: std::ops::Range<u32>) {
+    for number in numbers.clone() {
+        publisher.speak(number);
+        publisher.turn();
+        listeners.iter_mut().for_each(|listener| listener.turn());
+    }
+    let last = numbers.end - 1;
+    until(listeners, "the last number is heard", |listeners| {
+        publisher.turn();
+        listeners.iter().all(|listener| listener.numbers().last() == Some(&last))
+    });
+}
