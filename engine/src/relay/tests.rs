@@ -1,5 +1,6 @@
 //! Behaviour of the relay as its owner sees it.
 
+mod anything;
 mod drain;
 mod fan_out;
 mod harness;

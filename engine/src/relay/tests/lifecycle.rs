@@ -177,3 +177,13 @@ fn an_older_now_counts_as_the_last_one() {
         assert!(matches!(out, Out::Packet { media: 960, .. }), "I7: {out:?}");
     }
 }
+
+#[test]
+fn what_is_open_costs_what_the_config_says() {
+    use crate::listener::Listener;
+    use crate::track::{PublisherLeg, Track};
+
+    assert!(size_of::<Option<Listener>>() <= 320, "{}", size_of::<Option<Listener>>());
+    assert!(size_of::<PublisherLeg>() <= 512, "{}", size_of::<PublisherLeg>());
+    assert!(size_of::<Option<Track>>() <= 640, "{}", size_of::<Option<Track>>());
+}
