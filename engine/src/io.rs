@@ -138,7 +138,7 @@ pub enum Event {
         track: TrackId,
     },
     /// A listener was not handed these frames and never will be: its leg was down, or the relay was not drained
-    /// before the history went past them. Comes right before the next packet to that listener.
+    /// before the history went past them. Comes before the next packet to that listener.
     FramesSkipped {
         /// The listener.
         listener: ListenerId,

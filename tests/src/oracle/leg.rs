@@ -1,0 +1,257 @@
+//! The model of a listener's leg: which frames it is owed, and what its numbers must be.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use relay_engine::rtp::rtcp;
+use relay_engine::{LegId, LegState, ListenerId, TrackId};
+
+use super::track::{Taken, Track, ticks_in};
+use super::{Check, broken, ensure};
+use crate::seen::{Fields, SeenPacket};
+use crate::stream::identify;
+
+/// What was agreed when the leg was opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegTerms {
+    /// RTP payload type.
+    pub payload_type: u8,
+    /// The SSRC, if it was given.
+    pub ssrc: Option<u32>,
+    /// Sender reports are wanted.
+    pub reports: bool,
+    /// Id of the audio level.
+    pub level_id: Option<u8>,
+    /// Id of the capture time.
+    pub capture_id: Option<u8>,
+    /// Id and tag of the mid.
+    pub mid: Option<(u8, &'static str)>,
+}
+
+/// One listener's leg.
+#[derive(Debug)]
+pub(crate) struct ListenerLeg {
+    pub(crate) listener: ListenerId,
+    pub(crate) track: TrackId,
+    terms: LegTerms,
+    state: LegState,
+    /// The position that was next when it first came up.
+    joined: Option<u64>,
+    /// Arrival numbers.
+    owed: VecDeque<usize>,
+    /// Frames that arrived since it first came up and will never be handed out; not yet announced.
+    missed: u64,
+    origin: Option<Origin>,
+    next_position: u64,
+    handed: std::collections::BTreeSet<u64>,
+    packets: u32,
+    octets: u32,
+}
+
+/// The first packet: every later one is affine to it.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    ssrc: u32,
+    position: u64,
+    index: u64,
+    media_time: u64,
+    timestamp: u32,
+}
+
+impl ListenerLeg {
+    pub(crate) const fn new(listener: ListenerId, track: TrackId, terms: LegTerms) -> Self {
+        Self {
+            listener,
+            track,
+            terms,
+            state: LegState::Connecting,
+            joined: None,
+            owed: VecDeque::new(),
+            missed: 0,
+            origin: None,
+            next_position: 0,
+            handed: std::collections::BTreeSet::new(),
+            packets: 0,
+            octets: 0,
+        }
+    }
+
+    pub(crate) const fn state(&self) -> LegState {
+        self.state
+    }
+
+    pub(crate) fn changed(&mut self, state: LegState, next_position: u64) {
+        if state == LegState::Up && self.joined.is_none() {
+            self.joined = Some(next_position);
+        }
+        if state != LegState::Up {
+            self.missed += self.owed.len() as u64;
+            self.owed.clear();
+        }
+        self.state = state;
+    }
+
+    /// A frame arrived.
+    pub(crate) fn owe(&mut self, arrival: usize) {
+        match self.state {
+            LegState::Up => self.owed.push_back(arrival),
+            _ => self.missed += u64::from(self.joined.is_some()),
+        }
+    }
+
+    /// A packet came for this leg.
+    pub(crate) fn packet(&mut self, packet: &SeenPacket, track: &Track) -> Check {
+        let addressed = self.state == LegState::Up && packet.listener == self.listener;
+        ensure(addressed, "I6", || format!("not up, or another listener's: {packet:?}; {self:?}"))?;
+        let due = self.next_due(packet, track)?;
+        ensure(self.missed == 0, "L5", || format!("frames were skipped and nobody was told: {self:?}"))?;
+        let frame = track.frame(due);
+        let fresh = self.handed.insert(frame.position);
+        ensure(fresh && !packet.replay, "I1", || format!("position {} for the second time", frame.position))?;
+        self.check_frame(packet, frame)?;
+        self.check_numbers(packet, frame)?;
+        self.next_position = self.next_position.max(frame.position + 1);
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(frame.sent.payload.len() as u32);
+        Ok(())
+    }
+
+    /// The relay tells of frames that this leg missed.
+    pub(crate) fn skipped(&mut self, from: u64, count: u64, track: &Track) -> Check {
+        self.pass_over(track, true);
+        let expected = if self.origin.is_some() { Some(self.next_position) } else { self.joined };
+        let missed = self.missed;
+        ensure(count > 0 && (Some(from), count) == (expected, missed), "L5", || {
+            format!("told of {count} from {from}, missed were {missed} from {expected:?}; {self:?}")
+        })?;
+        self.missed = 0;
+        Ok(())
+    }
+
+    /// After a drain nothing may be owed.
+    pub(crate) fn settle(&mut self, id: LegId, track: &Track) -> Check {
+        self.pass_over(track, false);
+        match self.owed.front() {
+            None => Ok(()),
+            Some(due) => {
+                let frame = &track.frame(*due).sent.id;
+                Err(broken("I1", format!("{id} was up and was never handed {frame:?}: {self:?}")))
+            }
+        }
+    }
+
+    pub(crate) fn report(
+        &self,
+        id: LegId,
+        report: &rtcp::SenderReport,
+        track: &Track,
+        now: Duration,
+    ) -> Check {
+        ensure(self.state == LegState::Up && self.terms.reports, "I6", || {
+            format!("{report:?} on {id}: {self:?}")
+        })?;
+        let origin =
+            self.origin.ok_or_else(|| broken("reports", format!("{id} was sent nothing: {report:?}")))?;
+        let counts = (report.ssrc, report.packet_count, report.octet_count);
+        ensure(counts == (origin.ssrc, self.packets, self.octets), "reports", || {
+            format!("{report:?}: {self:?}")
+        })?;
+        let newest = track.newest().expect("it was sent a frame");
+        let media_now = newest.media_time + ticks_in(now.saturating_sub(newest.arrived));
+        let timestamp = origin.at(media_now);
+        let difference = report.rtp_timestamp.wrapping_sub(timestamp).cast_signed();
+        ensure(difference.abs() <= 1, "reports", || {
+            format!("{report:?}: its timestamp should be {timestamp}")
+        })
+    }
+
+    /// Takes the next owed frame, passing over what the leg could not be handed.
+    fn next_due(&mut self, packet: &SeenPacket, track: &Track) -> Check<usize> {
+        let is_it = |due: &usize| track.frame(*due).position == packet.position;
+        while let Some(due) = self.owed.front().copied() {
+            if is_it(&due) {
+                self.owed.pop_front();
+                return Ok(due);
+            }
+            if !self.pass_one(due, track) {
+                break;
+            }
+        }
+        let rule = if self.owed.iter().any(is_it) { "I1 order" } else { "I1" };
+        Err(broken(rule, format!("{packet:?} is not what is due: {self:?}")))
+    }
+
+    /// Drops owed frames from the front that the leg cannot be handed.
+    fn pass_over(&mut self, track: &Track, evicted_only: bool) {
+        while let Some(due) = self.owed.front().copied() {
+            if (evicted_only && track.is_held(due)) || !self.pass_one(due, track) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the frame may be passed over: it was evicted before a drain, or is from before the leg's first.
+    fn pass_one(&mut self, due: usize, track: &Track) -> bool {
+        let before_first = self.origin.is_some_and(|origin| track.frame(due).position < origin.position);
+        let evicted = !track.is_held(due);
+        self.missed += u64::from(evicted);
+        if evicted || before_first {
+            self.owed.pop_front();
+        }
+        evicted || before_first
+    }
+
+    fn check_frame(&self, packet: &SeenPacket, frame: &Taken) -> Check {
+        let fields = Fields::read(&packet.wire);
+        let fields = fields.ok_or_else(|| broken("wire", format!("not an RTP packet: {:?}", packet.wire)))?;
+        ensure(fields.payload == frame.sent.payload, "payload", || {
+            format!("{:?} came out as {:?}", frame.sent.id, identify(fields.payload))
+        })?;
+        let said = (packet.media_time, packet.arrived, fields.marker, fields.payload_type);
+        let model = (frame.media_time, frame.arrived, frame.sent.marker, self.terms.payload_type);
+        ensure(said == model, "frame", || {
+            format!("{:?}: media time, arrival, marker, payload type {said:?}, not {model:?}", frame.sent.id)
+        })?;
+        let level = self.terms.level_id.zip(frame.sent.level).map(|(id, level)| (id, [to_byte(level)]));
+        let capture =
+            self.terms.capture_id.zip(frame.sent.capture).map(|(id, time)| (id, time.to_be_bytes()));
+        let expected = [
+            level.as_ref().map(|(id, byte)| (*id, &byte[..])),
+            capture.as_ref().map(|(id, bytes)| (*id, &bytes[..])),
+            self.terms.mid.map(|(id, mid)| (id, mid.as_bytes())),
+        ];
+        for (id, value) in expected.into_iter().flatten() {
+            ensure(fields.extension(id) == Some(value), "extensions", || format!("{id}: {fields:?}"))?;
+        }
+        let any = expected.iter().any(Option::is_some);
+        ensure(any != fields.extensions.is_empty(), "extensions", || format!("{fields:?}"))
+    }
+
+    fn check_numbers(&mut self, packet: &SeenPacket, frame: &Taken) -> Check {
+        let fields = Fields::read(&packet.wire).expect("it was just read");
+        let origin = *self.origin.get_or_insert_with(|| Origin {
+            ssrc: self.terms.ssrc.unwrap_or(fields.ssrc),
+            position: frame.position,
+            index: packet.index,
+            media_time: frame.media_time,
+            timestamp: fields.timestamp,
+        });
+        ensure(origin.index < 1 << 15, "first seq < 2^15", || format!("{packet:?}"))?;
+        ensure(fields.ssrc == origin.ssrc, "one SSRC", || format!("{:?}: {origin:?}", fields.ssrc))?;
+        let index = (origin.index + frame.position).checked_sub(origin.position);
+        ensure(Some(packet.index) == index, "affine seq", || format!("{packet:?}: {origin:?}"))?;
+        ensure(fields.sequence == packet.index as u16, "affine seq", || format!("{packet:?}: {fields:?}"))?;
+        let timestamp = origin.at(frame.media_time);
+        ensure(fields.timestamp == timestamp, "affine timestamp", || format!("{fields:?}, not {timestamp}"))
+    }
+}
+
+impl Origin {
+    const fn at(&self, media_time: u64) -> u32 {
+        self.timestamp.wrapping_add(media_time.wrapping_sub(self.media_time) as u32)
+    }
+}
+
+fn to_byte((voice, level): (bool, u8)) -> u8 {
+    u8::from(voice) << 7 | level
+}
