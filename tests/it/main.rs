@@ -2,6 +2,7 @@
 
 mod cli;
 mod corpus;
+mod http;
 mod offers;
 mod sim;
 mod tidy;
