@@ -204,14 +204,15 @@ impl PeerAddresses {
         }
     }
 
-    /// A new nominated address takes over unless the old one is still nominated, alive and preferred:
-    /// an aggressive controller nominates all its pairs (RFC 5245 §8.1.1.2), which must not make the path flap.
+    /// A new nominated address takes over unless the old one is still nominated, alive and preferred: an
+    /// aggressive controller nominates all its pairs (RFC 5245 §8.1.1.2), which must not make the path flap.
+    /// The same priority from another address is the same candidate behind a NAT that has forgotten it.
     fn is_better(&self, now: Instant, entry: &Address) -> bool {
         let current = self.known.iter().find(|known| Some(known.address) == self.path);
         current.is_none_or(|current| {
             !current.nominating
                 || now.saturating_duration_since(current.heard) >= PATH_PATIENCE
-                || entry.priority > current.priority
+                || entry.priority >= current.priority
         })
     }
 
@@ -251,9 +252,10 @@ mod tests {
         let now = Instant::now();
         let mut peer = PeerAddresses::new(8);
         peer.learn(now, binding(1, 5, true));
-        assert!(!peer.learn(now, binding(2, 5, true)).path_changed, "both nominated: no flapping");
+        assert!(!peer.learn(now, binding(2, 4, true)).path_changed, "both nominated: no flapping");
         assert!(peer.learn(now, binding(3, 6, true)).path_changed, "preferred");
-        peer.learn(now, binding(3, 6, false));
+        assert!(peer.learn(now, binding(4, 6, true)).path_changed, "rebound");
+        peer.learn(now, binding(4, 6, false));
         assert!(peer.learn(now, binding(1, 5, true)).path_changed, "the old one is no longer nominated");
         assert!(peer.learn(now + Duration::from_secs(3), binding(2, 1, true)).path_changed, "silent");
     }

@@ -154,7 +154,7 @@ fn read(text: &str) -> Result<(Block, Vec<Section>), String> {
         let (kind, value) = split_line(line).map_err(at)?;
         match kind {
             b'm' if sections.len() == MAX_SECTIONS => return Err(at("too many media sections")),
-            b'm' => sections.push(Section::start(value).map_err(at)?),
+            b'm' => sections.push(Section::start(value, session.direction).map_err(at)?),
             b'a' => match sections.last_mut() {
                 Some(section) => section.attribute(value).map_err(at)?,
                 None => session.attribute(value).map_err(at)?,
@@ -242,7 +242,7 @@ fn check_section(section: &Section, role: Role) -> Result<(), JoinError> {
     if !section.rtcp_mux {
         return Err(unsupported("rtcp-mux is required"));
     }
-    match (role, section.direction) {
+    match (role, section.block.direction) {
         (_, section::Direction::Inactive) => Err(unsupported("the audio is inactive")),
         (Role::Publisher, section::Direction::RecvOnly) => {
             Err(unsupported("the audio is recvonly: a publisher offers sendonly"))

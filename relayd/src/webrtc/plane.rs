@@ -128,6 +128,10 @@ impl Plane {
                 let _asker_gone = reply.send(()).is_err();
                 return;
             }
+            for _ in 0..COMMANDS_PER_TURN {
+                let Ok(opened) = self.opened.try_recv() else { break };
+                self.handle_opened(Instant::now(), opened);
+            }
             self.receive(&mut buffer);
             self.handle_timers(Instant::now());
         }

@@ -3,7 +3,7 @@
 use std::net::UdpSocket;
 
 use super::peer::{Peer, Relay, converse, until, until_snapshot};
-use relayd::webrtc::Role;
+use relayd::webrtc::{CloseReason, Role};
 use str0m::ice::{StunMessage, TransId};
 
 fn stranger(relay: &Relay) -> UdpSocket {
@@ -168,5 +168,21 @@ async fn media_of_every_length_breaks_nothing() {
     let snapshot = relay.connections.snapshot().await;
     assert_eq!(snapshot.counters.panics, 0);
     assert_eq!((snapshot.publishers.connected, snapshot.listeners.connected), (1, 1));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_not_the_offers_is_refused() {
+    let relay = Relay::start(|_| {}).await;
+    let mut peer = Peer::new(Role::Publisher);
+    let other = Peer::new(Role::Publisher).offer();
+    let fingerprint =
+        |offer: &str| offer.lines().find(|line| line.starts_with("a=fingerprint")).unwrap().to_owned();
+    peer.offer = peer.offer.replace(&fingerprint(&peer.offer), &fingerprint(&other));
+    let joined = relay.join(Role::Publisher, peer.offer()).await.unwrap();
+    peer.take_answer(joined);
+    until_snapshot(&relay, &mut [&mut peer], "the peer is refused", |s| s.publishers.total() == 0).await;
+    let entry = relay.ledger.last();
+    assert_eq!((entry.connected, entry.reasons), (0, vec![CloseReason::Failed]));
     relay.stop().await;
 }

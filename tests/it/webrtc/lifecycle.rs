@@ -190,6 +190,8 @@ async fn a_join_killed_at_any_stage_leaves_nothing_behind() {
         (s.publishers.total(), s.listeners.total()) == (1, 1)
     })
     .await;
+    let stats = relay.shard.stats().await.unwrap().relay;
+    assert_eq!((stats.legs, stats.listeners), (2, 1));
     relay.stop().await;
 }
 

@@ -1,10 +1,12 @@
 //! The connection plane with real peers on real sockets.
 
+#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
+
 mod hostile;
 mod lifecycle;
 mod peer;
 
-use peer::{Peer, Relay, converse, until};
+use peer::{Peer, Relay, converse, until, until_snapshot};
 use relayd::webrtc::{JoinError, Role};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,5 +86,42 @@ async fn an_offer_that_can_not_be_served_leaves_nothing_behind() {
     let unsupported = relay.join(Role::Publisher, good).await;
     assert!(matches!(unsupported, Err(JoinError::Unsupported(_))), "{unsupported:?}");
     assert!(relay.ledger.entries().iter().all(|entry| entry.drops == 1 && entry.reasons.is_empty()));
+    assert_eq!(relay.shard.stats().await.unwrap().relay.listeners, 0);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_port_serves_both_ip_versions() {
+    let relay = Relay::start(|config| {
+        config.bind = "[::]:0".parse().unwrap();
+        config.advertise = vec!["127.0.0.1:0".parse().unwrap(), "[::1]:0".parse().unwrap()];
+    })
+    .await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = Peer::bound_to("[::1]:0", Role::Listener);
+    let joined = relay.join(Role::Listener, listener.offer()).await.unwrap();
+    listener.take_answer(joined);
+    relay.connect(&mut listener).await;
+    let mut other = relay.connected(Role::Listener).await;
+    converse(&mut publisher, &mut [&mut listener, &mut other], 0..20);
+    assert_eq!(listener.numbers(), (0..20).collect::<Vec<_>>());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn media_follows_a_listener_to_its_new_address() {
+    let relay = Relay::start(|_| {}).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    converse(&mut publisher, &mut [&mut listener], 0..10);
+    // What a NAT does that has lost its mapping: another port, same session.
+    let before = listener.rebind();
+    until_snapshot(&relay, &mut [&mut publisher, &mut listener], "the address is learnt", |s| {
+        s.addresses == 3
+    })
+    .await;
+    converse(&mut publisher, &mut [&mut listener], 10..30);
+    assert_eq!(listener.numbers(), (0..30).collect::<Vec<_>>());
+    drop(before);
     relay.stop().await;
 }

@@ -16,19 +16,19 @@ use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
 /// How long anything may take; nothing waits for it unless it fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The connection plane and its shard, with one track.
-pub struct Relay {
-    pub connections: Connections,
-    pub shard: Shard,
-    pub track: TrackId,
-    pub ledger: Ledger,
+pub(super) struct Relay {
+    pub(super) connections: Connections,
+    pub(super) shard: Shard,
+    pub(super) track: TrackId,
+    pub(super) ledger: Ledger,
     task: ConnectionsTask,
 }
 
 impl Relay {
-    pub async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
+    pub(super) async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
         let mut config = WebRtcConfig { bind: "127.0.0.1:0".parse().unwrap(), ..WebRtcConfig::default() };
         change(&mut config);
         let (connections, shard, task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
@@ -36,7 +36,7 @@ impl Relay {
         Self { connections, shard, track, ledger: Ledger::default(), task }
     }
 
-    pub async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
+    pub(super) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
         let join = Join { offer, track: self.track, record: self.ledger.open() };
         match role {
             Role::Publisher => self.connections.publish(join).await,
@@ -45,7 +45,7 @@ impl Relay {
     }
 
     /// A peer that has its answer and has not sent a packet yet.
-    pub async fn answered(&self, role: Role) -> Peer {
+    pub(super) async fn answered(&self, role: Role) -> Peer {
         let mut peer = Peer::new(role);
         let offer = peer.offer();
         let joined = self.join(role, offer).await.unwrap();
@@ -54,25 +54,25 @@ impl Relay {
     }
 
     /// A peer that is connected, on both sides.
-    pub async fn connected(&self, role: Role) -> Peer {
+    pub(super) async fn connected(&self, role: Role) -> Peer {
         let mut peer = self.answered(role).await;
         self.connect(&mut peer).await;
         peer
     }
 
-    pub async fn connect(&self, peer: &mut Peer) {
+    pub(super) async fn connect(&self, peer: &mut Peer) {
         until(&mut [peer], "peer connects", |peers| peers[0].connected);
         let connected = peer.joined().resource;
         // The relay is connected before the peer or at the same time: its flight comes last.
         assert!(self.connections.snapshot().await.counters.connected > 0, "{connected}");
     }
 
-    pub fn address(&self) -> SocketAddr {
+    pub(super) fn address(&self) -> SocketAddr {
         self.connections.local_addr()
     }
 
     /// Stops it, and holds that nothing is left over.
-    pub async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.connections.shutdown().await;
         self.task.join().await;
         let snapshot = self.connections.snapshot().await;
@@ -84,27 +84,27 @@ impl Relay {
 
 /// What became of every record.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Mutex<Vec<Entry>>>);
+pub(super) struct Ledger(Arc<Mutex<Vec<Entry>>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Entry {
-    pub connected: u32,
-    pub reasons: Vec<CloseReason>,
-    pub drops: u32,
+pub(super) struct Entry {
+    pub(super) connected: u32,
+    pub(super) reasons: Vec<CloseReason>,
+    pub(super) drops: u32,
 }
 
 impl Ledger {
-    pub fn open(&self) -> Box<dyn Record> {
+    pub(super) fn open(&self) -> Box<dyn Record> {
         let mut entries = self.0.lock().unwrap();
         entries.push(Entry::default());
         Box::new(Line { ledger: self.clone(), index: entries.len() - 1 })
     }
 
-    pub fn entries(&self) -> Vec<Entry> {
+    pub(super) fn entries(&self) -> Vec<Entry> {
         self.0.lock().unwrap().clone()
     }
 
-    pub fn last(&self) -> Entry {
+    pub(super) fn last(&self) -> Entry {
         self.entries().pop().unwrap()
     }
 }
@@ -138,43 +138,50 @@ impl Drop for Line {
 
 /// A packet that a listener heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Heard {
-    pub ssrc: u32,
-    pub sequence: u64,
-    pub timestamp: u32,
-    pub payload: Vec<u8>,
+pub(super) struct Heard {
+    pub(super) ssrc: u32,
+    pub(super) sequence: u64,
+    pub(super) timestamp: u32,
+    pub(super) payload: Vec<u8>,
 }
 
 /// A WebRTC client.
-pub struct Peer {
-    pub rtc: Rtc,
-    pub socket: UdpSocket,
-    pub connected: bool,
-    pub closed: bool,
-    pub heard: Vec<Heard>,
+pub(super) struct Peer {
+    pub(super) rtc: Rtc,
+    pub(super) socket: UdpSocket,
+    /// Where the peer thinks that it is.
+    local: SocketAddr,
+    pub(super) connected: bool,
+    pub(super) closed: bool,
+    pub(super) heard: Vec<Heard>,
     /// Every DTLS datagram that it has sent.
-    pub handshake: Vec<Vec<u8>>,
+    pub(super) handshake: Vec<Vec<u8>>,
     /// Sent from the peer's own socket right before its first DTLS datagram.
-    pub before_hello: Option<Vec<u8>>,
+    pub(super) before_hello: Option<Vec<u8>>,
     /// Does not hear DTLS, as a client that has not started its own yet.
-    pub deaf_to_dtls: bool,
+    pub(super) deaf_to_dtls: bool,
     /// Sends nothing but STUN.
-    pub withholds_dtls: bool,
-    pub mid: Mid,
-    pub sequence: u64,
-    pub offer: String,
+    pub(super) withholds_dtls: bool,
+    pub(super) mid: Mid,
+    pub(super) sequence: u64,
+    pub(super) offer: String,
     joined: Option<Joined>,
     pending: Option<SdpPendingOffer>,
     deadline: Instant,
 }
 
 impl Peer {
-    pub fn new(role: Role) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    pub(super) fn new(role: Role) -> Self {
+        Self::bound_to("127.0.0.1:0", role)
+    }
+
+    pub(super) fn bound_to(address: &str, role: Role) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
+        let local = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         let mut rtc =
             RtcConfig::new().clear_codecs().enable_opus(true, false).set_rtp_mode(true).build(Instant::now());
-        rtc.add_local_candidate(Candidate::host(socket.local_addr().unwrap(), "udp").unwrap());
+        rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
         let direction = match role {
             Role::Publisher => Direction::SendOnly,
             Role::Listener => Direction::RecvOnly,
@@ -185,6 +192,7 @@ impl Peer {
         Self {
             rtc,
             socket,
+            local,
             connected: false,
             closed: false,
             heard: Vec::new(),
@@ -201,28 +209,35 @@ impl Peer {
         }
     }
 
-    pub fn offer(&self) -> String {
+    /// Moves to another port without a word; returns the old socket.
+    pub(super) fn rebind(&mut self) -> UdpSocket {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        std::mem::replace(&mut self.socket, socket)
+    }
+
+    pub(super) fn offer(&self) -> String {
         self.offer.clone()
     }
 
-    pub fn take_answer(&mut self, joined: Joined) {
+    pub(super) fn take_answer(&mut self, joined: Joined) {
         let answer = SdpAnswer::from_sdp_string(&joined.answer).unwrap();
         self.rtc.sdp_api().accept_answer(self.pending.take().unwrap(), answer).unwrap();
         self.joined = Some(joined);
     }
 
-    pub fn joined(&self) -> &Joined {
+    pub(super) fn joined(&self) -> &Joined {
         self.joined.as_ref().unwrap()
     }
 
     /// The SSRC that the answer announces.
-    pub fn announced_ssrc(&self) -> u32 {
+    pub(super) fn announced_ssrc(&self) -> u32 {
         let line = self.joined().answer.lines().find_map(|line| line.strip_prefix("a=ssrc:")).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
     }
 
     /// Sends one 20 ms frame whose payload holds `number`.
-    pub fn speak(&mut self, number: u32) {
+    pub(super) fn speak(&mut self, number: u32) {
         let mut payload = vec![0xFC];
         payload.extend(number.to_be_bytes());
         let pt = self.rtc.codec_config().iter().next().unwrap().pt();
@@ -235,13 +250,13 @@ impl Peer {
     }
 
     /// The numbers heard so far.
-    pub fn numbers(&self) -> Vec<u32> {
+    pub(super) fn numbers(&self) -> Vec<u32> {
         let number = |heard: &Heard| u32::from_be_bytes(heard.payload[1..5].try_into().unwrap());
         self.heard.iter().map(number).collect()
     }
 
     /// One turn: what is due, what has come (waiting a millisecond at most).
-    pub fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.flush();
         if Instant::now() >= self.deadline {
             self.tick();
@@ -252,8 +267,7 @@ impl Peer {
                 continue;
             }
             let Ok(contents) = buffer[..length].try_into() else { continue };
-            let destination = self.socket.local_addr().unwrap();
-            let receive = Receive { proto: Protocol::Udp, source, destination, contents };
+            let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
             // A client in the field survives what it can not read; so does this one.
             let _ignored = self.rtc.handle_input(Input::Receive(Instant::now(), receive)).is_err();
             self.flush();
@@ -265,7 +279,7 @@ impl Peer {
         self.flush();
     }
 
-    pub fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         loop {
             match self.rtc.poll_output() {
                 Err(_) => return,
@@ -301,7 +315,7 @@ impl Peer {
 }
 
 /// Turns the peers until `done`, or fails.
-pub fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mut Peer]) -> bool) {
+pub(super) fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mut Peer]) -> bool) {
     tokio::task::block_in_place(|| {
         let start = Instant::now();
         while !done(peers) {
@@ -312,7 +326,7 @@ pub fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mu
 }
 
 /// Turns the peers until the relay's snapshot is as wanted, or fails.
-pub async fn until_snapshot(
+pub(super) async fn until_snapshot(
     relay: &Relay,
     peers: &mut [&mut Peer],
     what: &str,
@@ -331,7 +345,7 @@ pub async fn until_snapshot(
 }
 
 /// Has the publisher speak the numbers while the listeners listen, until each has heard the last one.
-pub fn converse(publisher: &mut Peer, listeners: &mut [&mut Peer], numbers: std::ops::Range<u32>) {
+pub(super) fn converse(publisher: &mut Peer, listeners: &mut [&mut Peer], numbers: std::ops::Range<u32>) {
     for number in numbers.clone() {
         publisher.speak(number);
         publisher.turn();

@@ -39,6 +39,8 @@ pub(super) struct Block {
     pub(super) setup: Option<Setup>,
     pub(super) bundle: Option<Vec<String>>,
     pub(super) ice_lite: bool,
+    /// Which way the media goes; of the session, what its sections start with.
+    pub(super) direction: Direction,
 }
 
 impl Block {
@@ -52,6 +54,10 @@ impl Block {
                 self.fingerprints.push(Fingerprint::parse(value)?);
             }
             "ice-lite" => self.ice_lite = true,
+            "sendrecv" => self.direction = Direction::SendRecv,
+            "sendonly" => self.direction = Direction::SendOnly,
+            "recvonly" => self.direction = Direction::RecvOnly,
+            "inactive" => self.direction = Direction::Inactive,
             "group" => {
                 let mut fields = value.split_ascii_whitespace();
                 if fields.next() == Some("BUNDLE") {
@@ -88,7 +94,6 @@ pub(super) struct Section {
     pub(super) kind: MediaKind,
     pub(super) protocol: String,
     pub(super) mid: Option<String>,
-    pub(super) direction: Direction,
     pub(super) rtcp_mux: bool,
     pub(super) reduced_rtcp: bool,
     pub(super) extensions: Extensions,
@@ -103,8 +108,8 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// Starts a section from what follows `m=`.
-    pub(super) fn start(value: &str) -> Result<Self, &'static str> {
+    /// Starts a section from what follows `m=`; the session's direction holds until it has its own.
+    pub(super) fn start(value: &str, direction: Direction) -> Result<Self, &'static str> {
         const FORM: &str = "m= has a medium, a port, a protocol and formats";
         let mut fields = value.split_ascii_whitespace();
         let name = fields.next().ok_or(FORM)?;
@@ -124,12 +129,11 @@ impl Section {
             kind,
             protocol,
             mid: None,
-            direction: Direction::default(),
             rtcp_mux: false,
             reduced_rtcp: false,
             extensions: Extensions::default(),
             ssrcs: Vec::new(),
-            block: Block::default(),
+            block: Block { direction, ..Block::default() },
             name: name.to_owned(),
             formats,
             port,
@@ -143,10 +147,6 @@ impl Section {
         let (name, value) = split(text)?;
         match name {
             "mid" => self.mid = Some(mid(value)?),
-            "sendrecv" => self.direction = Direction::SendRecv,
-            "sendonly" => self.direction = Direction::SendOnly,
-            "recvonly" => self.direction = Direction::RecvOnly,
-            "inactive" => self.direction = Direction::Inactive,
             "rtcp-mux" | "rtcp-mux-only" => self.rtcp_mux = true,
             "rtcp-rsize" => self.reduced_rtcp = true,
             "bundle-only" => self.bundle_only = true,

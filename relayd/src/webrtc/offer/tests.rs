@@ -65,6 +65,14 @@ fn bare_line_feeds_session_level_transport_and_sendrecv_will_do() {
 }
 
 #[test]
+fn the_sessions_direction_holds_where_a_section_has_none() {
+    let text = one("mid-level").replace("a=group", "a=recvonly\r\na=group");
+    assert!(refused(&text, Role::Publisher).contains("recvonly"));
+    assert!(inspect(&text, Role::Listener).is_ok());
+    assert!(inspect(&text.replace("a=mid-level", "a=sendonly"), Role::Publisher).is_ok());
+}
+
+#[test]
 fn a_listener_may_offer_video_and_data_beside_the_audio() {
     let data = format!("m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:2\r\n{TRANSPORT}");
     let text = format!(
