@@ -75,9 +75,13 @@ impl MediaLoop {
     /// Takes all that waits, serves a deadline that has passed, sends. False when the shard is to end.
     fn turn(&mut self) -> bool {
         // Counted before the commands are taken: media handed in after a command is handled after it.
-        let waiting = self.media.len();
+        let mut waiting = self.media.len();
         self.queue.depth_max = self.queue.depth_max.max(waiting);
         let going_on = self.take_commands();
+        if !going_on {
+            // What was handed in before the shutdown, but after the count.
+            waiting = self.media.len();
+        }
         self.take_media(waiting);
         self.serve_deadline();
         self.plane.drain();

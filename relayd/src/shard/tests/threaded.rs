@@ -105,6 +105,23 @@ fn what_the_engine_refuses_is_an_error_of_the_caller() {
 }
 
 #[test]
+fn what_was_handed_in_before_the_shutdown_is_sent() {
+    let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
+    for _ in 0..20 {
+        let (shard, thread) = spawn();
+        runtime().block_on(async {
+            let (track, publisher) = stage(&shard).await;
+            let (_, leg) = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await.unwrap();
+            shard.leg_up(leg, ear.egress());
+            assert!(shard.packet(publisher, spoken(100, &opus(50, 1))));
+            shard.shutdown();
+        });
+        thread.join().unwrap();
+        assert_eq!(ear.hear().payload, opus(50, 1));
+    }
+}
+
+#[test]
 fn after_shutdown_nothing_is_taken_and_nothing_panics() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
     let (shard, thread) = spawn();
