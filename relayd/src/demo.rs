@@ -215,6 +215,6 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(10), free).await.expect("the track is free again");
         shard.shutdown();
-        thread.join();
+        thread.join().expect("the media thread ends well");
     }
 }

@@ -93,7 +93,8 @@ impl Relay {
 struct Listener {
     stop: Stop,
     out: Option<PathBuf>,
-    connected: mpsc::Receiver<()>,
+    /// Packets so far: once when connected, then each second.
+    progress: mpsc::Receiver<u64>,
     thread: JoinHandle<Result<ListenReport, ClientError>>,
 }
 
@@ -105,20 +106,32 @@ impl Listener {
         let stop = Stop::new();
         let options =
             ListenOptions { url, token: None, out: out.clone(), time: Some(PATIENCE), stop: stop.clone() };
-        let (tell, connected) = mpsc::channel();
+        let (tell, progress) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             listen(&options, |report| {
-                drop(tell.send(()));
+                drop(tell.send(report.reception.packets));
                 if report.reception.packets >= wanted {
                     options.stop.stop();
                 }
             })
         });
-        Self { stop, out, connected, thread }
+        Self { stop, out, progress, thread }
     }
 
     fn wait_connected(&self) {
-        self.connected.recv_timeout(PATIENCE).expect("the listener connects");
+        self.progress.recv_timeout(PATIENCE).expect("the listener connects");
+    }
+
+    /// Waits until a second goes by without a packet, after the first.
+    fn wait_silent(&self) {
+        let mut before = 0;
+        loop {
+            let packets = self.progress.recv_timeout(PATIENCE).expect("the listener is there");
+            if packets > 0 && packets == before {
+                return;
+            }
+            before = packets;
+        }
     }
 
     fn finish(self) -> ListenReport {
@@ -181,6 +194,7 @@ fn a_listener_in_the_middle_hears_everything_from_then_on() {
     let listener = Listener::start(from, Some("middle"), u64::MAX);
     listener.wait_connected();
     speaker.join().unwrap().unwrap();
+    listener.wait_silent();
     listener.stop.stop();
     let (heard, recorded) = listener.recorded();
     assert_eq!(heard.reception.lost, 0);

@@ -71,19 +71,18 @@ pub(super) fn run(args: &Args) -> Exit {
         stop,
     };
     let mut line = ProgressLine::new(args.json);
-    match listen(&options, |report| line.show(&progress(report))) {
-        Ok(report) if args.json => {
-            line.finish(Some(&json(&args.url, &report)));
-            Exit::Ok
-        }
-        Ok(report) => {
-            line.finish(Some(&format!("heard {}", progress(&report))));
-            Exit::Ok
-        }
-        Err(error) => {
-            line.finish(None);
-            fail(&error)
-        }
+    let mut last = ListenReport::default();
+    let result = listen(&options, |report| {
+        last = *report;
+        line.show(&progress(report));
+    });
+    // What was heard before the connection was lost is worth telling, too.
+    let told = result.is_ok() || last.reception.packets > 0;
+    let summary = if args.json { json(&args.url, &last) } else { format!("heard {}", progress(&last)) };
+    line.finish(told.then_some(&*summary));
+    match result {
+        Ok(_) => Exit::Ok,
+        Err(error) => fail(&error),
     }
 }
 

@@ -83,6 +83,9 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn progress(report: &PublishReport, looped: bool) -> String {
+    if report.packets == 0 {
+        return "0:00  connected".to_owned();
+    }
     let mut line = format!("{}  {} packets", clock(report.audio), report.packets);
     if looped {
         line.push_str(&format!("  round {}", report.rounds));
@@ -110,6 +113,7 @@ mod tests {
 
     #[test]
     fn the_progress_line_says_time_packets_loss_and_jitter() {
+        assert_eq!(progress(&PublishReport::default(), true), "0:00  connected");
         let mut report = PublishReport {
             connected: true,
             packets: 600,

@@ -281,7 +281,9 @@ fn a_server_that_closes_is_told_from_one_that_is_lost() {
     let server = Server::start("/whep/demo/en", Script { packets: scripted(0..3), close: true });
     let options =
         ListenOptions { url: server.url.clone(), token: None, out: None, time: None, stop: Stop::new() };
-    assert_eq!(listen(&options, |_| {}), Err(ClientError::Peer(PeerError::Closed)));
+    let mut last = ListenReport::default();
+    assert_eq!(listen(&options, |report| last = *report), Err(ClientError::Peer(PeerError::Closed)));
+    assert_eq!(last.reception.packets, 3, "what was heard is told");
     assert_eq!(server.received().len(), 0);
 }
 

@@ -181,3 +181,20 @@ fn a_resource_that_is_gone_already_is_deleted_well() {
     assert!(matches!(error, HttpError::Failed { status: 500, .. }));
     thread.join().unwrap();
 }
+
+#[test]
+fn https_speaks_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let thread = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut record = [0; 6];
+        stream.read_exact(&mut record).unwrap();
+        record
+    });
+    let endpoint = Endpoint::new(format!("https://{address}/whip/demo").parse().unwrap(), None);
+    let error = endpoint.offer("offer").unwrap_err();
+    assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
+    let [kind, .., message] = thread.join().unwrap();
+    assert_eq!((kind, message), (22, 1), "a handshake record with a ClientHello");
+}

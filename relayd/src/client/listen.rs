@@ -46,7 +46,8 @@ pub struct ListenReport {
     pub reception: ReceptionStats,
 }
 
-/// Listens until the time is over or it is stopped. Blocks; `progress` is called when connected and each second after.
+/// Listens until the time is over or it is stopped. Blocks; `progress` is called when connected, each second after, and at
+/// the end, however it ends.
 ///
 /// # Errors
 ///
@@ -77,6 +78,7 @@ pub fn listen(
     let closed = resource.delete();
     let finished = ear.recording.take().map_or(Ok(()), Recording::finish);
     ear.update();
+    progress(&ear.report);
     result?;
     finished?;
     closed?;
