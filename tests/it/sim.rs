@@ -11,6 +11,7 @@ use relay_tests::scenario::Scenario;
 use relay_tests::world::{Failure, Honest, Report, run};
 
 mod mutation;
+mod scripted;
 
 /// What each run of the suite goes through.
 const SEEDS: Range<u64> = 0..2_000;

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use relay_engine::LegState;
+use relay_engine::{Config, LegState};
 
 use crate::link::{GilbertElliott, LinkSpec};
 use crate::oracle::{LegTerms, Limits};
@@ -86,8 +86,8 @@ pub enum Action {
     Wake,
     /// The next calls are told an older time.
     Lag(u8, Duration),
-    /// The relay is not drained after the next steps.
-    Lazy(u8),
+    /// After each of so many steps no more than so many outputs are taken.
+    Lazy(u8, u8),
 }
 
 /// What is wrong with a packet.
@@ -130,6 +130,52 @@ impl Scenario {
         script.actions.sort_by_key(|(at, _)| *at);
         let actions = script.actions;
         Self { seed, limits, report_interval, oversleep, actions, end }
+    }
+
+    /// A world with default limits in which just this happens; it ends a second after the last action.
+    #[must_use]
+    pub fn scripted(actions: Vec<(Duration, Action)>) -> Self {
+        let limits = Limits {
+            tracks: 64,
+            listeners: 64,
+            listeners_per_track: 64,
+            legs: 128,
+            history_frames: 3_000,
+            history_duration: Duration::from_secs(30),
+            history_bytes: 1 << 21,
+            payload_bytes: 1_400,
+            silence_after: Duration::from_secs(2),
+            rate_limited: false,
+        };
+        let end = actions.last().map_or(Duration::ZERO, |(at, _)| *at) + Duration::from_secs(1);
+        Self {
+            seed: 0,
+            limits,
+            report_interval: Duration::from_secs(1),
+            oversleep: Duration::ZERO,
+            actions,
+            end,
+        }
+    }
+
+    /// The relay's configuration.
+    pub(crate) fn config(&self) -> Config {
+        let limits = self.limits;
+        let config = Config::new()
+            .max_tracks(limits.tracks)
+            .max_listeners(limits.listeners)
+            .max_listeners_per_track(limits.listeners_per_track)
+            .max_legs(limits.legs)
+            .history_frames(limits.history_frames)
+            .history_duration(limits.history_duration)
+            .history_payload_bytes(limits.history_bytes)
+            .max_payload_bytes(limits.payload_bytes)
+            .silence_after(limits.silence_after)
+            .report_interval(self.report_interval);
+        match limits.rate_limited {
+            true => config.max_packet_rate(30).max_bit_rate(24_000).burst(Duration::from_millis(500)),
+            false => config.max_packet_rate(10_000).max_bit_rate(100_000_000),
+        }
     }
 }
 
@@ -336,7 +382,7 @@ impl Script {
             let action = match self.random.u8(0..6) {
                 0 => Action::Wake,
                 1 => Action::Lag(self.random.u8(1..30), self.millis(0, 400)),
-                2 | 3 => Action::Lazy(self.random.u8(1..40)),
+                2 | 3 => Action::Lazy(self.random.u8(1..60), *one_of(&[0, 0, 1, 2, 5], &mut self.random)),
                 4 if self.publishers > 0 => Action::Spoil(publisher, self.spoiled()),
                 5 if self.publishers > 0 && self.listeners > 0 => Action::Misdirect(publisher, listener),
                 _ => continue,

@@ -1,10 +1,11 @@
 //! What came out of the relay, taken down: owned, on the world's clock, ready to be checked and digested.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relay_engine::rtp::rtcp;
-use relay_engine::{Event, LegId, ListenerId};
+use relay_engine::{Event, LegId, ListenerId, Output};
 
+use crate::oracle::{Check, broken};
 use crate::stream::fnv;
 
 /// One output.
@@ -18,6 +19,34 @@ pub enum Seen {
     ReceiverReport(LegId, rtcp::ReportBlock),
     /// An event.
     Event(Event),
+}
+
+impl Seen {
+    /// Takes down an output; instants are counted from `base`.
+    pub(crate) fn take_down(output: &Output<'_>, base: Instant) -> Check<Self> {
+        Ok(match output {
+            Output::Packet(packet) => {
+                let mut wire = vec![0; 12 + 64 + packet.frame.payload.len()];
+                let written = packet.write(&mut wire);
+                let length =
+                    written.map_err(|error| broken("wire", format!("cannot be written: {error}")))?;
+                wire.truncate(length);
+                Self::Packet(SeenPacket {
+                    listener: packet.listener,
+                    leg: packet.leg,
+                    index: packet.index,
+                    position: packet.frame.position,
+                    media_time: packet.frame.media_time.ticks(),
+                    arrived: packet.frame.arrived.saturating_duration_since(base),
+                    replay: packet.replay,
+                    wire,
+                })
+            }
+            Output::SenderReport { leg, report } => Self::SenderReport(*leg, *report),
+            Output::ReceiverReport { leg, report } => Self::ReceiverReport(*leg, *report),
+            Output::Event(event) => Self::Event(*event),
+        })
+    }
 }
 
 /// A packet for a listener: what the relay says of it, and the bytes that it wrote.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use relay_engine::rtp::{self, rtcp};
 use relay_engine::{
-    Config, Epoch, ExtensionIds, Feedback, LegId, LegSpec, LegState, ListenerId, Mid, Output, Peer, Relay,
-    TrackId, TrackSpec, Verdict,
+    Epoch, ExtensionIds, Feedback, LegId, LegSpec, LegState, ListenerId, Mid, Peer, Relay, TrackId,
+    TrackSpec, Verdict,
 };
 
 use crate::far::FarEnd;
@@ -109,8 +109,8 @@ struct World<'a> {
     random: fastrand::Rng,
     /// Calls that are still told an older time, and by how much.
     lag: (u8, Duration),
-    /// Steps that are still not drained.
-    lazy: u8,
+    /// Steps that are still not drained to the end, and how many outputs are taken after each.
+    lazy: (u8, u8),
     doing: String,
     report: Report,
 }
@@ -155,14 +155,14 @@ impl<'a> World<'a> {
             clock: Duration::ZERO,
             queue,
             serial: scenario.actions.len() as u64,
-            relay: Relay::new(config(scenario), epoch, scenario.seed),
+            relay: Relay::new(scenario.config(), epoch, scenario.seed),
             oracle: Oracle::new(scenario.limits, (WALL_SECONDS + NTP_OFFSET_SECONDS) << 32),
             tracks: Vec::new(),
             publishers: BTreeMap::new(),
             listeners: BTreeMap::new(),
             random: fastrand::Rng::with_seed(scenario.seed ^ 0x5eed),
             lag: (0, Duration::ZERO),
-            lazy: 0,
+            lazy: (0, 0),
             doing: String::new(),
             report: Report::default(),
         }
@@ -271,7 +271,7 @@ impl<'a> World<'a> {
             Action::Misdirect(publisher, listener) => return self.misdirect(*publisher, *listener),
             Action::Wake => return self.wake(),
             Action::Lag(calls, by) => self.lag = (*calls, *by),
-            Action::Lazy(steps) => self.lazy = *steps,
+            Action::Lazy(steps, outputs) => self.lazy = (*steps, *outputs),
         }
         self.step()
     }
@@ -472,13 +472,20 @@ impl<'a> World<'a> {
     /// After each input: drain, check, and send what came out.
     fn step(&mut self) -> Result<(), Violation> {
         self.report.steps += 1;
-        if self.lazy > 0 {
-            self.lazy -= 1;
-            return Ok(());
+        if let (steps @ 1.., outputs) = self.lazy {
+            self.lazy.0 = steps - 1;
+            return self.drain(usize::from(outputs));
         }
+        self.drain(usize::MAX)?;
+        self.check_drained()
+    }
+
+    /// Takes up to `most` outputs, checks them and sends the packets.
+    fn drain(&mut self, most: usize) -> Result<(), Violation> {
         let mut outputs = Vec::new();
-        while let Some(output) = self.relay.poll_output() {
-            outputs.push(take_down(&output, self.base)?);
+        while outputs.len() < most {
+            let Some(output) = self.relay.poll_output() else { break };
+            outputs.push(Seen::take_down(&output, self.base)?);
         }
         self.tamper.tamper(&mut outputs, &self.oracle);
         for seen in outputs {
@@ -491,7 +498,7 @@ impl<'a> World<'a> {
                 _ => {}
             }
         }
-        self.check_drained()
+        Ok(())
     }
 
     fn check_drained(&mut self) -> Result<(), Violation> {
@@ -527,48 +534,4 @@ impl<'a> World<'a> {
         self.serial += 1;
         self.queue.insert((at, self.serial), happening);
     }
-}
-
-fn config(scenario: &Scenario) -> Config {
-    let limits = scenario.limits;
-    let config = Config::new()
-        .max_tracks(limits.tracks)
-        .max_listeners(limits.listeners)
-        .max_listeners_per_track(limits.listeners_per_track)
-        .max_legs(limits.legs)
-        .history_frames(limits.history_frames)
-        .history_duration(limits.history_duration)
-        .history_payload_bytes(limits.history_bytes)
-        .max_payload_bytes(limits.payload_bytes)
-        .silence_after(limits.silence_after)
-        .report_interval(scenario.report_interval);
-    match limits.rate_limited {
-        true => config.max_packet_rate(30).max_bit_rate(24_000).burst(Duration::from_millis(500)),
-        false => config.max_packet_rate(10_000).max_bit_rate(100_000_000),
-    }
-}
-
-fn take_down(output: &Output<'_>, base: Instant) -> Result<Seen, Violation> {
-    Ok(match output {
-        Output::Packet(packet) => {
-            let mut wire = vec![0; 12 + 64 + packet.frame.payload.len()];
-            let written = packet.write(&mut wire);
-            let length = written
-                .map_err(|error| Violation { rule: "wire", detail: format!("cannot be written: {error}") })?;
-            wire.truncate(length);
-            Seen::Packet(SeenPacket {
-                listener: packet.listener,
-                leg: packet.leg,
-                index: packet.index,
-                position: packet.frame.position,
-                media_time: packet.frame.media_time.ticks(),
-                arrived: packet.frame.arrived.saturating_duration_since(base),
-                replay: packet.replay,
-                wire,
-            })
-        }
-        Output::SenderReport { leg, report } => Seen::SenderReport(*leg, *report),
-        Output::ReceiverReport { leg, report } => Seen::ReceiverReport(*leg, *report),
-        Output::Event(event) => Seen::Event(*event),
-    })
 }
