@@ -117,7 +117,8 @@ impl Config {
     /// Positions that one track's history spans, holes included. Default 3000 (60 s of 20 ms frames);
     /// clamped to 1 ..= 1 048 576.
     ///
-    /// Memory: 128 bytes for each position, payload not counted: 375 KiB per track by default.
+    /// Memory: 128 bytes for each position, rounded up to a power of two, payload not counted: 512 KiB per full
+    /// history by default.
     #[must_use]
     pub const fn history_frames(mut self, frames: usize) -> Self {
         self.history.frames = at_least_one(frames);

@@ -119,7 +119,7 @@
 //! |---|---|---|
 //! | [tracks](Config::max_tracks) | 1024 | < 1 KiB each, plus the history |
 //! | [listeners](Config::max_listeners) | 65 536 | < 512 bytes each, leg included, whatever the history |
-//! | [legs](Config::max_legs) | 131 072 | 64 bytes each, plus < 1 KiB per publisher's |
+//! | [legs](Config::max_legs) | 131 072 | 64 bytes each, plus < 512 bytes per publisher's |
 //! | [history, positions](Config::history_frames) | 3000 | 128 bytes each per track, rounded up to a power of two |
 //! | [history, time](Config::history_duration) | 30 s | |
 //! | [history, payload](Config::history_payload_bytes) | 2 MiB | as much per track |
