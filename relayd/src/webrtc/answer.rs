@@ -145,3 +145,84 @@ fn write_transport(sdp: &mut String, ice: &IceCredentials, candidates: &[SocketA
 fn family(address: SocketAddr) -> &'static str {
     if address.is_ipv4() { "IP4" } else { "IP6" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::offer;
+    use super::*;
+
+    const TRANSPORT: &str = "a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n\
+        a=fingerprint:sha-256 D2:FA:0E:C3:22:59:5E:14:95:69:92:3D:13:B4:84:24:2C:C2:A2:C0:3E:FD:34:8E:5E:EA:6F:AF:52:CE:E6:0F\r\n";
+
+    fn answer(media: &str, role: Role) -> String {
+        let text = format!("v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n{TRANSPORT}{media}");
+        let offer = offer::inspect(&text, role).unwrap();
+        let ice = IceCredentials::new("ours", "0123456789abcdef01234567").unwrap();
+        let candidates = ["192.0.2.1:7".parse().unwrap(), "[2001:db8::1]:7".parse().unwrap()];
+        Answer {
+            offer: &offer,
+            role,
+            ice: &ice,
+            fingerprint: [0xAB; 32],
+            candidates: &candidates,
+            ssrc: 99,
+            cname: "name",
+            session_id: 8,
+        }
+        .to_sdp()
+    }
+
+    #[test]
+    fn what_is_not_audio_is_rejected_at_its_place() {
+        let sdp = answer(
+            "a=group:BUNDLE v a d\r\n\
+             m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:v\r\na=recvonly\r\na=rtcp-mux\r\n\
+             m=audio 9 UDP/TLS/RTP/SAVPF 63 111\r\na=mid:a\r\na=recvonly\r\na=rtcp-mux\r\n\
+             a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=rtpmap:63 red/48000/2\r\n\
+             a=rtpmap:111 opus/48000/2\r\na=fmtp:111 minptime=10;useinbandfec=1;stereo=1\r\n\
+             m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:d\r\n",
+            Role::Listener,
+        );
+        let media: Vec<&str> = sdp.lines().filter(|line| line.starts_with("m=")).collect();
+        assert_eq!(
+            media,
+            [
+                "m=video 0 UDP/TLS/RTP/SAVPF 96",
+                "m=audio 7 UDP/TLS/RTP/SAVPF 111",
+                "m=application 0 UDP/DTLS/SCTP webrtc-datachannel",
+            ]
+        );
+        for line in [
+            "a=ice-lite",
+            "a=group:BUNDLE a",
+            "a=mid:v",
+            "a=inactive",
+            "a=mid:a",
+            "c=IN IP4 192.0.2.1",
+            "a=candidate:1 1 udp 2130706431 192.0.2.1 7 typ host",
+            "a=candidate:2 1 udp 2130706175 2001:db8::1 7 typ host",
+            "a=setup:passive",
+            "a=extmap:3 urn:ietf:params:rtp-hdrext:sdes:mid",
+            "a=sendonly",
+            "a=rtcp-mux",
+            "a=fmtp:111 minptime=10;useinbandfec=1;stereo=1",
+            "a=ssrc:99 cname:name",
+            "a=mid:d",
+        ] {
+            assert_eq!(sdp.matches(&format!("{line}\r\n")).count(), 1, "{line} in {sdp}");
+        }
+        assert!(sdp.lines().all(|line| !line.is_empty()) && sdp.ends_with("\r\n"));
+    }
+
+    #[test]
+    fn a_publisher_is_asked_for_in_band_fec_and_told_no_ssrc() {
+        let sdp = answer(
+            "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=sendonly\r\na=rtcp-mux\r\na=rtpmap:96 opus/48000/2\r\n",
+            Role::Publisher,
+        );
+        assert!(sdp.contains("a=recvonly\r\n") && sdp.contains("a=fmtp:96 minptime=10;useinbandfec=1\r\n"));
+        for absent in ["a=ssrc", "a=mid", "a=group", "a=extmap", "a=msid"] {
+            assert!(!sdp.contains(absent), "{absent} in {sdp}");
+        }
+    }
+}

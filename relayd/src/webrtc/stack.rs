@@ -294,3 +294,15 @@ fn credentials(ice: &IceCredentials) -> IceCreds {
 pub(super) fn wall<T>(call: impl FnOnce() -> T) -> Result<T, StackError> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| StackError::Panicked)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_stays_behind_the_wall() {
+        let result: Result<(), StackError> = wall(|| panic!("a bug in the stack"));
+        assert_eq!(result, Err(StackError::Panicked));
+        assert_eq!(wall(|| 1), Ok(1));
+    }
+}
