@@ -2,7 +2,7 @@
 //!
 //! Start: WebRTC port with its shard → directory → HTTP → ops → demo. Whatever fails undoes what came before by
 //! being dropped. Stop: readiness and new work first, then connections with the media plane, then HTTP and last
-//! the operator's listener, so that a stop can be watched.
+//! the operator's listener, so that a stop can be watched. Requests in flight have half of the time there is.
 
 use std::io;
 use std::net::SocketAddr;
@@ -121,11 +121,11 @@ impl Daemon {
         self.api.drain();
         drop(self.expiry);
         drop(self.demo);
-        let http = self.http.stop();
+        let http = self.http.stop(self.shutdown_timeout / 2);
         self.service.connections().shutdown().await;
         self.connections_task.join().await;
         http.await;
-        self.ops.stop().await;
+        self.ops.stop(self.shutdown_timeout / 4).await;
     }
 }
 
@@ -177,13 +177,15 @@ impl Listening {
         Self { stop, task: AbortOnDrop(tokio::spawn(server.serve(stopped))) }
     }
 
-    /// Stops accepting at once; what comes back waits for the requests in flight.
-    fn stop(self) -> impl Future<Output = ()> {
+    /// Stops accepting at once; what comes back waits for the requests in flight, for so long.
+    fn stop(self, grace: Duration) -> impl Future<Output = ()> {
         self.stop.send_replace(true);
         let mut task = self.task;
         async move {
-            if let Err(error) = (&mut task.0).await {
-                tracing::error!(%error, "http server failed");
+            match tokio::time::timeout(grace, &mut task.0).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "http server failed"),
+                Err(_) => tracing::warn!(?grace, "requests in flight were cut off"),
             }
         }
     }

@@ -74,7 +74,7 @@ Examples:
   relayd serve --set http.listen=127.0.0.1:8081      one setting, by its key in the file
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg --loop
   relayd listen http://127.0.0.1:8080/whep/demo/en --seconds 10 --out heard.ogg
-  relayd print-config > relay.toml                   a file with every key, default and unit to start from
+  relayd print-config > relay.toml                   every key with its meaning, to start from
 
 Environment:
   RELAYD_CONFIG              the configuration file, as --config

@@ -18,8 +18,8 @@ Examples:
                                                   any free ports; the addresses are printed
 
 Without tokens (this version has none) every address must be a loopback one.
-SIGTERM or SIGINT stops in order: /readyz answers 503, connections are closed, then the process ends; a second
-signal ends it at once.
+SIGTERM or SIGINT stops in order: /readyz answers 503, connections are closed, the process ends.
+A second signal ends it at once.
 
 Exit codes:
   0  stopped as asked

@@ -86,11 +86,22 @@ pub enum ConfigError {
         /// The smallest value that works.
         least: String,
     },
+    /// A value of the right type that means nothing.
+    #[error("`{key}` is {value:?}, but {reason}")]
+    Meaningless {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// What it must be.
+        reason: String,
+    },
     /// An address that others can reach, while everybody who can reach it may do everything.
     #[error(
         "`{key}` is {address}, which is not a loopback address, and no tokens are configured: anyone who can \
-         reach it could create and end sessions and speak in them. This version has no tokens yet: keep a \
-         loopback address (127.0.0.1:{}) and let a reverse proxy or an SSH tunnel that authenticates forward to it",
+         reach it could create and end sessions and speak in them. This version has no tokens yet and serves \
+         this machine only: use a loopback address (127.0.0.1:{}); to reach HTTP from elsewhere, let a reverse \
+         proxy or an SSH tunnel that authenticates forward to it",
         address.port()
     )]
     NotLoopback {

@@ -11,6 +11,8 @@ mod value;
 
 use std::path::{Path, PathBuf};
 
+use tracing_subscriber::EnvFilter;
+
 pub use error::{ConfigError, Origin};
 pub use settings::{Config, Daemon, Demo, Http, Log, Media, Ops, Sessions, WebRtc};
 use settings::{KEYS, Layer};
@@ -62,12 +64,44 @@ impl Config {
                 return Err(ConfigError::NotLoopback { key, address });
             }
         }
+        self.check_texts()?;
         self.check_limits()
     }
 
     /// The effective configuration as a TOML file with the meaning of each key; it reads back to the same value.
     pub fn to_toml(&self) -> String {
         self.render()
+    }
+
+    fn check_texts(&self) -> Result<(), ConfigError> {
+        let refuse = |key, value: &str, reason: String| {
+            Err(ConfigError::Meaningless { key, value: value.to_owned(), reason })
+        };
+        let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
+        let (url, origins) = (&self.http.public_url, &self.http.allowed_origins);
+        if !url.is_empty() && !is_url(url) {
+            return refuse("http.public_url", url, "must begin with http:// or https://".into());
+        }
+        if let Some(origin) = origins.iter().find(|origin| !is_url(origin) || origin.ends_with('/')) {
+            return refuse(
+                "http.allowed_origins",
+                origin,
+                "must be like https://stage.example, without a path".into(),
+            );
+        }
+        if let Some(host) =
+            self.http.allowed_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ':']))
+        {
+            return refuse(
+                "http.allowed_hosts",
+                host,
+                "must be a bare host name, without scheme and port".into(),
+            );
+        }
+        if let Err(error) = EnvFilter::builder().parse(&self.log.filter) {
+            return refuse("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
+        }
+        Ok(())
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {

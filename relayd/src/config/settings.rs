@@ -136,7 +136,7 @@ settings! {
         max_json: ByteSize = ByteSize::kib(64);
         /// TCP connections in all, and at most 60 % of the process's file limit; beyond, 503.
         max_connections: usize = 4096;
-        /// TCP connections from one address; beyond, 503.
+        /// TCP connections from one address; beyond, 503. Behind a reverse proxy all come from one: raise it.
         max_connections_per_address: usize = 64;
     }
 

@@ -168,6 +168,19 @@ fn zero_limits_are_refused() {
 }
 
 #[test]
+fn values_that_mean_nothing_are_refused() {
+    for (text, key) in [
+        ("[log]\nfilter = \"relayd=loud\"\n", "log.filter"),
+        ("[http]\npublic_url = \"relay.example\"\n", "http.public_url"),
+        ("[http]\nallowed_origins = [\"*\"]\n", "http.allowed_origins"),
+        ("[http]\nallowed_origins = [\"https://a.example/\"]\n", "http.allowed_origins"),
+        ("[http]\nallowed_hosts = [\"https://a.example\"]\n", "http.allowed_hosts"),
+    ] {
+        assert!(message(text).starts_with(&format!("`{key}` is ")), "{}", message(text));
+    }
+}
+
+#[test]
 fn a_missing_file_is_named() {
     let sources = Sources { file: Some("/nonexistent/relay.toml".into()), ..Sources::default() };
     let text = Config::load(&sources).unwrap_err().to_string();

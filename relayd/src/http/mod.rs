@@ -117,8 +117,7 @@ fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
 /// Every request passes here: checked before, measured after.
 async fn pass(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
     let response = match api.guard.check(&request) {
         Err(problem) => problem.into_response(),

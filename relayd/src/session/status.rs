@@ -97,25 +97,20 @@ mod tests {
     #[test]
     fn every_transition_is_as_drawn() {
         use Event::{End, Pause, Resume, SpeakerConnected};
-        let paths: [(&[Event], Status, [Option<Status>; 4]); 4] = [
-            (&[], Status::Created, [Some(Status::Active), None, None, Some(Status::Ended)]),
-            (&[SpeakerConnected], Status::Active, [None, Some(Status::Paused), None, Some(Status::Ended)]),
-            (
-                &[SpeakerConnected, Pause],
-                Status::Paused,
-                [None, None, Some(Status::Active), Some(Status::Ended)],
-            ),
-            (&[SpeakerConnected, End], Status::Ended, [None; 4]),
-        ];
-        assert_eq!(reach(&[SpeakerConnected, Pause, Resume]).status(), Status::Active);
-        for (path, status, nexts) in paths {
+        let check = |path: &[Event], status: Status, nexts: [Option<Status>; 4]| {
             for (event, next) in EVENTS.into_iter().zip(nexts) {
                 let mut life = reach(path);
                 assert_eq!(life.status(), status);
                 assert_eq!(life.handle(Instant::now(), event), next.is_some(), "{event:?} in {status}");
                 assert_eq!(life.status(), next.unwrap_or(status));
             }
-        }
+        };
+        let (active, paused, ended) = (Some(Status::Active), Some(Status::Paused), Some(Status::Ended));
+        check(&[], Status::Created, [active, None, None, ended]);
+        check(&[SpeakerConnected], Status::Active, [None, paused, None, ended]);
+        check(&[SpeakerConnected, Pause], Status::Paused, [None, None, active, ended]);
+        check(&[SpeakerConnected, Pause, Resume], Status::Active, [None, paused, None, ended]);
+        check(&[SpeakerConnected, End], Status::Ended, [None; 4]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Relay {
             .send("POST", "/v1/sessions", &[JSON], br#"{"sourceLanguage":"en","languages":["es"]}"#)
             .await;
         assert_eq!(reply.status, 201, "{reply:?}");
-        reply.json()["sessionId"].as_str().unwrap().to_owned()
+        reply.json()["sessionId"].as_str().expect("a session has an id").to_owned()
     }
 
     /// Joins as a speaker or listener.
@@ -100,11 +100,12 @@ impl Reply {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         let document = self.json();
+        let text = |name: &str| document[name].as_str().unwrap_or_else(|| panic!("no {name}: {self:?}"));
         assert_eq!(document["status"], status, "{self:?}");
         assert_eq!(document["code"], code, "{self:?}");
-        assert!(document["type"].as_str().unwrap().starts_with("urn:relay:problem:"), "{self:?}");
-        assert!(!document["title"].as_str().unwrap().is_empty(), "{self:?}");
-        document["detail"].as_str().unwrap().to_owned()
+        assert!(text("type").starts_with("urn:relay:problem:"), "{self:?}");
+        assert!(!text("title").is_empty(), "{self:?}");
+        text("detail").to_owned()
     }
 
     fn parse(bytes: &[u8]) -> Self {
