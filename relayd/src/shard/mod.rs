@@ -232,6 +232,8 @@ pub struct ShardConfig {
     pub media_queue: usize,
     /// RTCP datagrams per second that are taken from one listener; as many may come at once. Default 50.
     pub rtcp_rate: u32,
+    /// Send buffer asked of the system, in bytes. Default 4 MiB.
+    pub send_buffer_bytes: usize,
 }
 
 impl Default for ShardConfig {
@@ -243,6 +245,7 @@ impl Default for ShardConfig {
             command_queue: 1024,
             media_queue: 8192,
             rtcp_rate: 50,
+            send_buffer_bytes: 4 << 20,
         }
     }
 }

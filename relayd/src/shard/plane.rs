@@ -8,6 +8,7 @@ use relay_engine::{
     Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError, OutboundPacket,
     Output, Peer, Relay, TrackId, TrackSpec, rtp,
 };
+use socket2::SockRef;
 
 use super::legs::Legs;
 use super::stats::{PlaneCounters, ShardStats};
@@ -31,6 +32,10 @@ impl Plane {
     /// # Errors
     /// When the socket has no local address.
     pub fn new(socket: UdpSocket, config: &ShardConfig) -> io::Result<Self> {
+        // A whole tick of many listeners waits in it while the device drains. The kernel may grant less: not an error.
+        if let Err(error) = SockRef::from(&socket).set_send_buffer_size(config.send_buffer_bytes) {
+            tracing::warn!(%error, "the send buffer keeps its size");
+        }
         let epoch = Epoch { instant: Instant::now(), wall: SystemTime::now() };
         Ok(Plane {
             relay: Relay::new(config.relay.clone(), epoch, config.seed),
