@@ -1,6 +1,6 @@
 //! The configuration: defaults < file < environment < flags.
 //!
-//! Each source is read into a [`Layer`] of `Option`s; the layers are folded once, then checked. A key that nobody
+//! Each source is read into a layer of `Option`s; the layers are folded once, then checked. A key that nobody
 //! knows is refused with the nearest one that exists; a value of the wrong type names file, line and key. The
 //! table of all keys, with default and unit, is in `settings.rs`.
 

@@ -116,7 +116,7 @@ settings! {
     http: Http {
         /// Address and port of the API and the pages. Loopback only: there are no tokens yet. Port 0 = any free one.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        /// Base of the addresses in answers, e.g. "https://relay.example". Default: the Host of the request.
+        /// Base of the addresses in answers, e.g. `https://relay.example`. Default: the Host of the request.
         public_url: String = String::new();
         /// Host names besides loopback ones that requests may be addressed to; others are refused with 421 (DNS rebinding).
         allowed_hosts: Vec<String> = Vec::new();
