@@ -24,6 +24,10 @@ use super::pace::Stamp;
 
 /// From the answer to media: ICE and DTLS take a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// A server that no longer answers is given up after about ten seconds: an outage that a person sits out is survived, and
+/// a script does not wait the half minute that RFC 7675 allows.
+const STUN_RTO: Duration = Duration::from_millis(1500);
+const STUN_RETRANSMITS: usize = 6;
 /// Larger than any datagram that fits an Ethernet frame.
 const DATAGRAM_BYTES: usize = 2048;
 
@@ -70,7 +74,7 @@ impl Peer {
         let local = socket.local_addr().map_err(|error| PeerError::Socket(error.kind()))?;
         socket.set_nonblocking(true).map_err(|error| PeerError::Socket(error.kind()))?;
         let socket = UdpSocket::from_std(socket).map_err(|error| PeerError::Socket(error.kind()))?;
-        let mut rtc = Rtc::builder()
+        let mut config = Rtc::builder()
             .set_rtp_mode(true)
             .set_dtls_version(DtlsVersion::Dtls12)
             .clear_codecs()
@@ -79,8 +83,10 @@ impl Peer {
             .set_extension(1, Extension::AudioLevel)
             .set_extension(2, Extension::AbsoluteCaptureTime)
             .set_extension(3, Extension::RtpMid)
-            .set_stats_interval((role == Role::Publisher).then_some(Duration::from_secs(1)))
-            .build(now);
+            .set_stats_interval((role == Role::Publisher).then_some(Duration::from_secs(1)));
+        config.set_max_stun_rto(STUN_RTO);
+        config.set_max_stun_retransmits(STUN_RETRANSMITS);
+        let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|error| rtc_error(&error))?);
         let direction = match role {
             Role::Publisher => Direction::SendOnly,
@@ -235,7 +241,8 @@ impl Peer {
             Event::RtpPacket(packet) => self.events.push_back(PeerEvent::Packet(Box::new(packet))),
             Event::MediaEgressStats(stats) => self.events.push_back(PeerEvent::Report(Box::new(stats))),
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
-                self.ended = Some(PeerError::Lost)
+                let never = self.connect_by.is_some();
+                self.ended = Some(if never { PeerError::ConnectTimeout } else { PeerError::Lost });
             }
             Event::Closed => self.ended = Some(PeerError::Closed),
             _ => {}
@@ -264,7 +271,7 @@ pub enum PeerError {
     #[error("the server's answer cannot be used: {0}")]
     Answer(String),
     /// ICE or DTLS did not get through.
-    #[error("no media connection within {} s: is UDP to the server blocked?", CONNECT_TIMEOUT.as_secs())]
+    #[error("the server answered, but no media connection came up: is UDP to it blocked?")]
     ConnectTimeout,
     /// The far end stopped answering.
     #[error("the connection was lost: the server no longer answers")]
