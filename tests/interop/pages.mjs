@@ -65,8 +65,9 @@ async function expectListeners(id, count) {
   throw new Error(`${id} has ${await listenerCount(id)} listeners, not ${count}`);
 }
 
-await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
-  await check('the front page leads to a session', async () => {
+/** What goes on in one browser with a microphone: a name, and what is done. */
+const SCENES = {
+  'the front page leads to a session': async (context) => {
     const id = await createSession();
     const page = await visit(context, '/');
     await expectText(page, '#join h1', /Listen to a session/);
@@ -74,9 +75,9 @@ await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
     await page.getByRole('button', { name: 'Open' }).click();
     await expectText(page, '#title', new RegExp(id));
     await page.close();
-  });
+  },
 
-  await check('a session is created, spoken in, heard, paused and stopped', async () => {
+  'a session is created, spoken in, heard, paused and stopped': async (context) => {
     const speaker = await visit(context, '/speak');
     await speaker.getByLabel('You speak').selectOption('en');
     await speaker.getByLabel('Interpreters will add').selectOption('es');
@@ -129,9 +130,9 @@ await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
     await expectText(speaker, 'h1', /Start a session/);
     await listener.close();
     await speaker.close();
-  });
+  },
 
-  await check('a second speaker is told that somebody speaks already', async () => {
+  'a second speaker is told that somebody speaks already': async (context) => {
     const id = await createSession();
     const first = await visit(context, `/speak/${id}`);
     await first.getByRole('button', { name: 'Start speaking' }).click();
@@ -145,42 +146,42 @@ await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
     await expectText(second, '#state', /On air/);
     await first.close();
     await second.close();
-  });
+  },
 
-  await check('an unknown session says so and offers to open another', async () => {
+  'an unknown session says so and offers to open another': async (context) => {
     const page = await visit(context, '/listen/no-such-session-1');
     await expectText(page, '#failure', /There is no such session[\s\S]*Check the link/);
     await expectText(page, '#join h1', /Listen to a session/);
     await page.goto(`${base}/speak/no-such-session-1`);
     await expectText(page, '#failure', /There is no such session/);
     await page.close();
-  });
+  },
 
-  await check('an unknown language says which there are', async () => {
+  'an unknown language says which there are': async (context) => {
     const page = await visit(context, `/listen/${await createSession()}/ja`);
     await expectText(page, '#failure', /does not have this language[\s\S]*Choose/);
     await expectText(page, '#languages', /English[\s\S]*Spanish/);
     await page.close();
-  });
+  },
 
-  await check('a session that ends is said to listeners who only look', async () => {
+  'a session that ends is said to listeners who only look': async (context) => {
     const id = await createSession();
     const page = await visit(context, `/listen/${id}`);
     await expectText(page, '#state', /Nobody speaks yet/);
     await endSession(id);
     await expectText(page, '#failure', /There is no such session|The session has ended/);
     await page.close();
-  });
+  },
 
-  await check('a browser without WebRTC is told', async () => {
+  'a browser without WebRTC is told': async (context) => {
     const page = await context.newPage();
     await page.addInitScript(() => delete window.RTCPeerConnection);
     await page.goto(`${base}/listen/${await createSession()}`);
     await expectText(page, '#failure', /This browser has no live audio[\s\S]*Chrome/);
     await page.close();
-  });
+  },
 
-  await check('a relay out of reach is said at once and found again', async () => {
+  'a relay out of reach is said at once and found again': async (context) => {
     const id = await createSession();
     const page = await visit(context, `/listen/${id}`);
     await page.getByRole('button', { name: 'Play' }).click();
@@ -193,9 +194,9 @@ await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
     await page.unroute('**/v1/**');
     await expectText(page, '#state', /Connected/, 15000);
     await page.close();
-  });
+  },
 
-  await check('the pages work by keyboard alone', async () => {
+  'the pages work by keyboard alone': async (context) => {
     const page = await visit(context, `/listen/${await createSession()}`);
     await expectText(page, '#state', /Nobody speaks yet/);
     await page.getByRole('radio', { name: /English/ }).focus();
@@ -205,7 +206,11 @@ await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
     await page.keyboard.press('Enter');
     await expectText(page, '#state', /Waiting for the Spanish speaker/);
     await page.close();
-  });
+  },
+};
+
+await withBrowser({ flags: fakeMicrophone(want.wav) }, async (context) => {
+  for (const [name, scene] of Object.entries(SCENES)) await check(name, () => scene(context));
 });
 
 await check('a refused microphone says how to allow it', () =>
