@@ -109,7 +109,8 @@ impl Listener {
         let (tell, progress) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             listen(&options, |report| {
-                drop(tell.send(report.reception.packets));
+                // Whoever waited may be satisfied and gone.
+                let _gone = tell.send(report.reception.packets);
                 if report.reception.packets >= wanted {
                     options.stop.stop();
                 }
