@@ -44,7 +44,7 @@ trap finish EXIT
 system_packages() {
   local missing=()
   command -v chromium >/dev/null || missing+=(chromium)
-  command -v ffmpeg >/dev/null || missing+=(ffmpeg)
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   [ -e /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
   if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing ${missing[*]}"
