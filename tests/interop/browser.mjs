@@ -33,9 +33,16 @@ export function options(defaults, given = process.argv.slice(2)) {
   return found;
 }
 
+/** A new folder that is gone when this program ends, by a signal too: the browser's driver turns those into an exit. */
+function temporary(prefix) {
+  const folder = mkdtempSync(join(tmpdir(), prefix));
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
+  return folder;
+}
+
 /** Runs `use(context)` in a new browser with an empty profile, and takes everything away again. */
 export async function withBrowser({ flags = [], ...more }, use) {
-  const profile = mkdtempSync(join(tmpdir(), 'relay-chromium-'));
+  const profile = temporary('relay-chromium-');
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     headless: true,
@@ -46,13 +53,12 @@ export async function withBrowser({ flags = [], ...more }, use) {
     return await use(context);
   } finally {
     await context.close();
-    rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
   }
 }
 
 /** A fake microphone that plays `wav`, over and over or once after `leadSeconds` of silence, and permission to use it. */
 export function fakeMicrophone(wav, { loop = true, leadSeconds = 0 } = {}) {
-  const path = join(mkdtempSync(join(tmpdir(), 'relay-microphone-')), 'microphone.wav');
+  const path = join(temporary('relay-microphone-'), 'microphone.wav');
   writeFileSync(path, withLead(readFileSync(wav), leadSeconds));
   return [
     '--use-fake-ui-for-media-stream',
