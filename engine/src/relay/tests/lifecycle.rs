@@ -16,6 +16,9 @@ fn a_closed_track_takes_all_that_is_on_it_and_tells_of_each_id_once() {
     let track = bench.track();
     let publisher = bench.publisher(track);
     let listeners: Vec<_> = (0..3).map(|_| bench.listener(track)).collect();
+    bench.next(publisher, 0);
+    bench.drain();
+    assert!(bench.relay.poll_timeout().is_some(), "silence and reports");
     bench.close(Peer::Track(track));
     let mut told = closed(&bench.drain());
     told.sort();
