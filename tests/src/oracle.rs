@@ -205,8 +205,7 @@ impl Oracle {
             leg.state = state;
         }
         if let Some(leg) = self.legs.get_mut(&id) {
-            let next_position = self.tracks.get(&leg.track).map_or(0, Track::next_position);
-            leg.changed(state, next_position);
+            leg.changed(state, &self.tracks[&leg.track]);
         }
     }
 
