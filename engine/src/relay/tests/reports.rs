@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::harness::{Bench, Out, events};
 use crate::rtp::rtcp::{Nack, ReportBlock, SenderReport};
-use crate::{Config, Event, Feedback, LegId, LegSpec, LegState, LegStats, NtpTime, Reason, Verdict};
+use crate::{Config, Event, Feedback, LegId, LegSpec, LegState, LegStats, NtpTime, Peer, Reason, Verdict};
 
 /// Runs to `seconds` after now, frame by frame and deadline by deadline; reports with their time in ms.
 fn run(bench: &mut Bench, publisher: Option<LegId>, seconds: u64) -> Vec<(u64, Out)> {
@@ -231,4 +231,24 @@ fn a_track_falls_silent_two_seconds_after_its_last_frame_and_wakes_with_the_next
     assert_eq!(told, [(silent_at, Event::TrackSilent { track })]);
     bench.next(publisher, 200);
     assert_eq!(events(&bench.drain()), [Event::TrackActive { track }]);
+}
+
+#[test]
+fn a_closed_track_does_not_hide_the_deadline_of_another() {
+    let mut bench = Bench::new(Config::new());
+    let (gone, stays) = (bench.track(), bench.track());
+    for track in [gone, stays] {
+        let publisher = bench.publisher(track);
+        bench.next(publisher, 0);
+    }
+    bench.drain();
+    assert_eq!(bench.relay.poll_timeout().unwrap().why, Reason::Silence(gone));
+    bench.close(Peer::Track(gone));
+    bench.drain();
+    let deadline = bench.relay.poll_timeout().unwrap();
+    assert_eq!(
+        (deadline.at, deadline.why),
+        (bench.now + Duration::from_secs(2), Reason::Silence(stays)),
+        "I4"
+    );
 }
