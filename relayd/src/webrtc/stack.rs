@@ -51,13 +51,10 @@ pub(super) struct Stack {
     role: Role,
     mid: Mid,
     payload_type: u8,
-    /// SSRCs that the `Rtc` expects packets of, oldest first.
-    expected: Vec<u32>,
+    expected: Expected,
     deadline: Instant,
 }
 
-/// The most SSRCs of a publisher at one time.
-const MAX_EXPECTED: usize = 8;
 /// The most outputs of one drain; more is a loop that would never end.
 const MAX_OUTPUTS: usize = 4096;
 /// The connection plane sends no media: nothing in a listener's `Rtc` is due before the end of days.
@@ -99,7 +96,7 @@ impl Stack {
                 role,
                 mid,
                 payload_type: offer.payload_type,
-                expected: Vec::new(),
+                expected: Expected::default(),
                 deadline: now,
             };
             stack.configure(offer, candidates).map(|()| stack)
@@ -163,7 +160,12 @@ impl Stack {
             return Err(StackError::Error("foreign stream".to_owned()));
         }
         wall(|| self.expect(ssrc))?;
-        self.receive(now, source, destination, datagram, effects)
+        let before = effects.len();
+        let received = self.receive(now, source, destination, datagram, effects);
+        if effects[before..].iter().any(|effect| matches!(effect, Effect::Packet(_))) {
+            self.expected.deliver(ssrc);
+        }
+        received
     }
 
     /// Lets time pass.
@@ -220,18 +222,14 @@ impl Stack {
         self.deadline
     }
 
-    /// Has the `Rtc` take packets of this SSRC. Unauthenticated: so bounded, and the newest ones win.
+    /// Has the `Rtc` take packets of this SSRC, of which nothing is authenticated yet.
     fn expect(&mut self, ssrc: u32) {
-        if self.expected.contains(&ssrc) {
-            return;
-        }
+        let Admitted::Added { evicted } = self.expected.admit(ssrc) else { return };
         let mut api = self.rtc.direct_api();
-        if self.expected.len() == MAX_EXPECTED {
-            let oldest = self.expected.remove(0);
-            api.remove_stream_rx(oldest.into());
+        if let Some(evicted) = evicted {
+            api.remove_stream_rx(evicted.into());
         }
         api.expect_stream_rx(ssrc.into(), None, self.mid, None);
-        self.expected.push(ssrc);
     }
 
     fn verdict(&self, result: Result<(), String>) -> Result<(), StackError> {
@@ -275,6 +273,60 @@ impl Stack {
     }
 }
 
+/// SSRCs that a publisher's `Rtc` expects packets of, oldest first.
+///
+/// Whoever can write the publisher's address into a packet can name any SSRC. So the table is short, a name that
+/// never brought an authentic packet goes before one that did, and the number that may do so in a connection's
+/// life has an end, because str0m remembers each of them.
+#[derive(Debug, Default)]
+struct Expected {
+    streams: Vec<(u32, bool)>,
+    delivered: usize,
+}
+
+/// What became of an SSRC that a packet names.
+#[derive(Debug, PartialEq, Eq)]
+enum Admitted {
+    /// The `Rtc` knows it.
+    Known,
+    /// To be made known to the `Rtc`, and this one to be forgotten.
+    Added { evicted: Option<u32> },
+    /// The publisher has had all the SSRCs that it may have.
+    Refused,
+}
+
+impl Expected {
+    /// The most at one time.
+    const MAX: usize = 8;
+    /// The most that may bring packets in a connection's life; ≈ 48 bytes each inside str0m.
+    const MAX_DELIVERED: usize = 256;
+
+    fn admit(&mut self, ssrc: u32) -> Admitted {
+        if self.streams.iter().any(|(known, _)| *known == ssrc) {
+            return Admitted::Known;
+        }
+        if self.delivered >= Self::MAX_DELIVERED {
+            return Admitted::Refused;
+        }
+        let evicted = (self.streams.len() == Self::MAX).then(|| {
+            let unproven = self.streams.iter().position(|(_, delivered)| !delivered);
+            self.streams.remove(unproven.unwrap_or(0)).0
+        });
+        self.streams.push((ssrc, false));
+        Admitted::Added { evicted }
+    }
+
+    /// An authentic packet of this SSRC has come.
+    fn deliver(&mut self, ssrc: u32) {
+        if let Some((_, delivered)) = self.streams.iter_mut().find(|(known, _)| *known == ssrc)
+            && !*delivered
+        {
+            *delivered = true;
+            self.delivered += 1;
+        }
+    }
+}
+
 /// Puts the header of the datagram, which SRTP leaves in the clear, before the decrypted payload.
 fn plaintext(datagram: &[u8], header: &str0m::rtp::RtpHeader, payload: &[u8]) -> Option<rtp::Packet> {
     let clear = datagram.get(..header.header_len)?;
@@ -304,5 +356,29 @@ mod tests {
         let result: Result<(), StackError> = wall(|| panic!("a bug in the stack"));
         assert_eq!(result, Err(StackError::Panicked));
         assert_eq!(wall(|| 1), Ok(1));
+    }
+
+    #[test]
+    fn a_stream_that_was_heard_outlives_any_number_of_forged_ones() {
+        let mut expected = Expected::default();
+        expected.admit(7);
+        expected.deliver(7);
+        for forged in 100..10_000 {
+            assert!(matches!(expected.admit(forged), Admitted::Added { evicted } if evicted != Some(7)));
+        }
+        assert_eq!((expected.admit(7), expected.streams.len()), (Admitted::Known, Expected::MAX));
+        assert_eq!(expected.delivered, 1, "what is forged uses nothing up");
+    }
+
+    #[test]
+    fn the_streams_of_a_connections_life_have_an_end() {
+        let mut expected = Expected::default();
+        for ssrc in 0..Expected::MAX_DELIVERED as u32 {
+            assert!(matches!(expected.admit(ssrc), Admitted::Added { .. }));
+            expected.deliver(ssrc);
+        }
+        let last = Expected::MAX_DELIVERED as u32 - 1;
+        assert_eq!((expected.admit(last), expected.admit(last + 1)), (Admitted::Known, Admitted::Refused));
+        assert_eq!(expected.streams.len(), Expected::MAX);
     }
 }
