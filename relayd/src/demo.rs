@@ -63,11 +63,12 @@ async fn speak(shard: Shard, track: TrackId, packets: Vec<ogg::Packet>) {
                 let leg = Leg { shard: shard.clone(), id: leg };
                 leg.speak(&packets).await;
             }
-            Err(ShardError::Open(OpenError::PublisherExists(_)) | ShardError::Overloaded) => {}
-            Err(error) => {
+            Err(error @ (ShardError::Closed | ShardError::Open(OpenError::UnknownTrack(_)))) => {
                 tracing::debug!(%error, "the demo ends on this track");
                 return;
             }
+            // Somebody else speaks, or a limit is reached: neither for ever.
+            Err(_) => {}
         }
         tokio::time::sleep(RETRY).await;
     }
