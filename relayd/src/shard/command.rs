@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Egress, ShardStats};
 
-/// What the control and connection planes want. Never dropped.
+/// What the control and connection planes want. Waited for, not dropped.
 #[derive(Debug)]
 pub(super) enum Command {
     OpenTrack { name: String, reply: oneshot::Sender<Result<TrackId, OpenError>> },
@@ -30,6 +30,30 @@ pub(super) enum Command {
 }
 
 type OpenedListener = oneshot::Sender<Result<(ListenerId, LegId), OpenError>>;
+
+/// What an open command answers with.
+pub(super) trait Opened {
+    /// What to close when nobody wants it.
+    fn peer(&self) -> Peer;
+}
+
+impl Opened for TrackId {
+    fn peer(&self) -> Peer {
+        Peer::Track(*self)
+    }
+}
+
+impl Opened for LegId {
+    fn peer(&self) -> Peer {
+        Peer::Leg(*self)
+    }
+}
+
+impl Opened for (ListenerId, LegId) {
+    fn peer(&self) -> Peer {
+        Peer::Listener(self.0)
+    }
+}
 
 /// What came from a peer. Dropped if the queue is full.
 #[derive(Debug)]

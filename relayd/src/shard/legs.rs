@@ -133,14 +133,14 @@ impl Reports {
 
 /// A token bucket that holds one second's worth.
 #[derive(Debug, Default)]
-pub(super) struct Allowance {
+pub(crate) struct Allowance {
     /// When the bucket will be full again; `None` until the first use.
     full_at: Option<Instant>,
 }
 
 impl Allowance {
     /// Takes one token of `rate` per second, if there is one.
-    pub(super) fn take(&mut self, now: Instant, rate: u32) -> bool {
+    pub(crate) fn take(&mut self, now: Instant, rate: u32) -> bool {
         let full_at = self.full_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / rate.max(1);
         let granted = full_at - now <= Duration::from_secs(1);
         if granted {

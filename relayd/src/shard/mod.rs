@@ -5,8 +5,8 @@
 //! seals it and hands it to the kernel 64 packets at a time. It shares no lock with the other planes, knows no
 //! `Rtc`, and does not allocate per packet.
 //!
-//! Invariants: media that does not fit its queue is dropped and counted, a command is not; a packet is handled
-//! after every command that was given before it.
+//! Invariants: media that does not fit its queue is dropped and counted, a command is waited for; a packet is
+//! handled after every command that was given before it; what is opened for nobody is closed again.
 
 mod command;
 mod header;
@@ -33,9 +33,10 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::webrtc::srtp::KeyingMaterial;
-use command::{Command, Media, Payload};
+use command::{Command, Media, Opened, Payload};
 
 pub use crate::webrtc::egress::EgressCounters;
+pub(crate) use legs::Allowance;
 pub use plane::Plane;
 pub use stats::{PlaneCounters, QueueStats, ShardStats};
 pub use thread::ShardThread;
@@ -66,11 +67,13 @@ impl Shard {
 
     /// Opens a track named by its BCP-47 language tag.
     ///
+    /// Like the other opening calls it leaves nothing open when it is dropped before it has answered.
+    ///
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
     pub async fn open_track(&self, name: &str) -> Result<TrackId, ShardError> {
         let name = name.to_owned();
-        Ok(self.ask(|reply| Command::OpenTrack { name, reply }).await??)
+        self.open(|reply| Command::OpenTrack { name, reply }).await
     }
 
     /// Opens the leg of a track's publisher.
@@ -78,7 +81,7 @@ impl Shard {
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
     pub async fn open_publisher(&self, track: TrackId, spec: LegSpec) -> Result<LegId, ShardError> {
-        Ok(self.ask(|reply| Command::OpenPublisher { track, spec, reply }).await??)
+        self.open(|reply| Command::OpenPublisher { track, spec, reply }).await
     }
 
     /// Opens a listener with its leg. Nothing is sent to it before [`Shard::leg_up`].
@@ -90,7 +93,7 @@ impl Shard {
         track: TrackId,
         spec: LegSpec,
     ) -> Result<(ListenerId, LegId), ShardError> {
-        Ok(self.ask(|reply| Command::OpenListener { track, spec, reply }).await??)
+        self.open(|reply| Command::OpenListener { track, spec, reply }).await
     }
 
     /// The leg of a listener is connected: from now on it is sent to.
@@ -180,6 +183,17 @@ impl Shard {
         sent
     }
 
+    async fn open<T: Opened>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, OpenError>>) -> Command,
+    ) -> Result<T, ShardError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(command(reply))?;
+        let mut unclaimed = Unclaimed { shard: self, answer };
+        let opened = (&mut unclaimed.answer).await.map_err(|_| ShardError::Closed)?;
+        Ok(opened?)
+    }
+
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShardError> {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply))?;
@@ -204,6 +218,22 @@ impl Shard {
                     SendTimeoutError::Disconnected(_) => ShardError::Closed,
                 })
             }
+        }
+    }
+}
+
+/// An answer on its way; what it brings is closed if whoever asked goes away before it comes.
+struct Unclaimed<'a, T: Opened> {
+    shard: &'a Shard,
+    answer: oneshot::Receiver<Result<T, OpenError>>,
+}
+
+impl<T: Opened> Drop for Unclaimed<'_, T> {
+    fn drop(&mut self) {
+        // From here on the thread sees that nobody waits; what it had answered before is taken here.
+        self.answer.close();
+        if let Ok(Ok(opened)) = self.answer.try_recv() {
+            self.shard.close(opened.peer());
         }
     }
 }

@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use tokio::sync::oneshot;
 
 use super::Plane;
-use super::command::{Command, Media, Payload};
+use super::command::{Command, Media, Opened, Payload};
 use super::stats::{QueueStats, ShardStats};
 
 /// The media thread of a [`Shard`](super::Shard); detached when dropped.
@@ -74,10 +74,11 @@ impl MediaLoop {
 
     /// Takes all that waits, serves a deadline that has passed, sends. False when the shard is to end.
     fn turn(&mut self) -> bool {
-        // Counted before the commands are taken: media handed in after a command is handled after it.
+        // Counted before the commands: what is given before the media counted here is among those counted after.
         let mut waiting = self.media.len();
+        let commands = self.commands.len();
         self.queue.depth_max = self.queue.depth_max.max(waiting);
-        let going_on = self.take_commands();
+        let going_on = self.take_commands(commands);
         if !going_on {
             // What was handed in before the shutdown, but after the count.
             waiting = self.media.len();
@@ -88,14 +89,16 @@ impl MediaLoop {
         going_on
     }
 
-    fn take_commands(&mut self) -> bool {
-        loop {
+    /// Takes what waits and one more, which tells an idle shard that nobody is left. No flood holds up the media.
+    fn take_commands(&mut self, waiting: usize) -> bool {
+        for _ in 0..=waiting {
             match self.commands.try_recv() {
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
                 Ok(command) => self.obey(command),
                 Err(TryRecvError::Empty) => return true,
             }
         }
+        true
     }
 
     fn take_media(&mut self, waiting: usize) {
@@ -125,12 +128,17 @@ impl MediaLoop {
         let now = Instant::now();
         let plane = &mut self.plane;
         match command {
-            Command::OpenTrack { name, reply } => answer(reply, plane.open_track(now, name)),
+            Command::OpenTrack { name, reply } => {
+                let opened = plane.open_track(now, name);
+                self.hand_over(now, reply, opened);
+            }
             Command::OpenPublisher { track, spec, reply } => {
-                answer(reply, plane.open_publisher(now, track, spec));
+                let opened = plane.open_publisher(now, track, spec);
+                self.hand_over(now, reply, opened);
             }
             Command::OpenListener { track, spec, reply } => {
-                answer(reply, plane.open_listener(now, track, spec));
+                let opened = plane.open_listener(now, track, spec);
+                self.hand_over(now, reply, opened);
             }
             Command::LegUp { leg, egress } => plane.leg_up(now, leg, &egress),
             Command::PublisherUp { leg } => plane.publisher_up(now, leg),
@@ -144,6 +152,18 @@ impl MediaLoop {
             }
             Command::LegStats { leg, reply } => answer(reply, plane.relay().leg_stats(leg)),
             Command::Shutdown => {}
+        }
+    }
+
+    /// What is opened belongs to whoever asked; when nobody waits for it any more it is closed again.
+    fn hand_over<T: Opened, E>(
+        &mut self,
+        now: Instant,
+        reply: oneshot::Sender<Result<T, E>>,
+        opened: Result<T, E>,
+    ) {
+        if let Err(Ok(unclaimed)) = reply.send(opened) {
+            self.plane.close(now, unclaimed.peer());
         }
     }
 

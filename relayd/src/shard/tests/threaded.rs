@@ -1,5 +1,7 @@
 //! The thread and its queues.
 
+use std::task::Poll;
+
 use relay_engine::Verdict;
 use tokio::runtime::{Builder, Runtime};
 
@@ -159,6 +161,28 @@ fn feedback_of_a_publisher_reaches_the_engine() {
             std::thread::yield_now();
         };
         assert_eq!(stats.relay.feedback_in[Verdict::Accepted], 1);
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn what_is_opened_for_nobody_is_closed_again() {
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        let (track, _) = stage(&shard).await;
+        for round in 0..200 {
+            let mut asking = Box::pin(shard.open_listener(track, LegSpec::new(LISTENER_TYPE)));
+            let asked = std::future::poll_fn(|context| Poll::Ready(asking.as_mut().poll(context))).await;
+            if let Poll::Ready(opened) = asked {
+                shard.close(Peer::Listener(opened.unwrap().0));
+            } else if round % 2 == 0 {
+                // The thread has answered before the question is dropped, every other time.
+                shard.stats().await.unwrap();
+            }
+            drop(asking);
+        }
+        assert_eq!(shard.stats().await.unwrap().relay.listeners, 0);
     });
     shard.shutdown();
     thread.join().unwrap();
