@@ -34,6 +34,8 @@ pub struct WebRtcConfig {
     pub stun_burst: u32,
     /// How many unknown sources are remembered for that. Default 65 536; 16 bytes each.
     pub stun_sources: usize,
+    /// RTCP datagrams per second taken from one peer; as many may come at once. Default 50.
+    pub feedback_rate: u32,
     /// Commands that may wait for the actor. Default 256.
     pub command_queue: usize,
     /// Receive buffer asked of the system, in bytes. Default 4 MiB.
@@ -56,6 +58,7 @@ impl Default for WebRtcConfig {
             stun_rate: 20,
             stun_burst: 50,
             stun_sources: 65_536,
+            feedback_rate: 50,
             command_queue: 256,
             receive_buffer_bytes: 4 << 20,
         }

@@ -3,7 +3,7 @@
 //! Pure but for the [`Stack`] it owns: the plane tells it what happened and does what it says.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use relay_engine::{LegId, Peer, TrackId};
 use tokio::sync::oneshot;
@@ -12,6 +12,7 @@ use super::offer::{IceCredentials, Offer};
 use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
 use super::{CloseReason, JoinError, Joined, Record, ResourceId, Role, WebRtcConfig};
+use crate::shard::Allowance;
 
 pub(super) struct Connection {
     pub(super) resource: ResourceId,
@@ -30,6 +31,8 @@ pub(super) struct Connection {
     pub(super) leg: Option<Leg>,
     /// Opens a publisher's reports.
     pub(super) reports: Option<SrtcpReceiver>,
+    /// What the peer may still send of RTCP.
+    pub(super) feedback: Allowance,
     pub(super) peer: PeerAddresses,
     pub(super) stage: Stage,
     pub(super) accepted: Instant,
@@ -124,7 +127,8 @@ pub(super) struct PeerAddresses {
     known: Vec<Address>,
     path: Option<SocketAddr>,
     limit: usize,
-    learnt: u32,
+    /// Every address ever learnt: str0m forgets none of them.
+    seen: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -154,14 +158,19 @@ pub(super) struct Binding {
     pub(super) use_candidate: bool,
 }
 
-/// The most addresses that one peer may come from in its life: str0m remembers every one of them.
-const MAX_LEARNT: u32 = 256;
+/// The most different addresses that one peer may come from in its life. A phone that moves all day stays below
+/// it; a peer that does not is closed for want of consent, and may join again.
+const MAX_LEARNT: usize = 256;
+/// For how long after a check an address stays its connection's, whoever else claims it. Less than a join waits
+/// for ICE, so that the next one behind a NAT's reused port is let in; more than the 6 s between two checks of a
+/// connected peer (RFC 7675 §5.1).
+const ADDRESS_HOLD: Duration = Duration::from_secs(8);
 /// A path that has been silent for this long gives way to any nominated one.
-const PATH_PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
+const PATH_PATIENCE: Duration = Duration::from_secs(3);
 
 impl PeerAddresses {
     pub(super) fn new(limit: usize) -> Self {
-        Self { known: Vec::new(), path: None, limit: limit.max(1), learnt: 0 }
+        Self { known: Vec::new(), path: None, limit: limit.max(1), seen: Vec::new() }
     }
 
     /// The address that media goes to: the newest nominated one.
@@ -180,9 +189,13 @@ impl PeerAddresses {
         let entry = Address { address: source, heard: now, priority, nominating: use_candidate };
         match self.known.iter_mut().find(|known| known.address == source) {
             Some(known) => *known = entry,
-            None if self.learnt == MAX_LEARNT => return Learnt { refused: true, ..learnt },
             None => {
-                self.learnt += 1;
+                if !self.seen.contains(&source) {
+                    if self.seen.len() == MAX_LEARNT {
+                        return Learnt { refused: true, ..learnt };
+                    }
+                    self.seen.push(source);
+                }
                 if self.known.len() == self.limit {
                     learnt.evicted = self.evict();
                 }
@@ -194,6 +207,17 @@ impl PeerAddresses {
             learnt.path_changed = true;
         }
         learnt
+    }
+
+    /// Whether the peer was heard from this address so lately that nobody else may claim it.
+    pub(super) fn holds(&self, now: Instant, address: SocketAddr) -> bool {
+        let known = self.known.iter().find(|known| known.address == address);
+        known.is_some_and(|known| now.saturating_duration_since(known.heard) < ADDRESS_HOLD)
+    }
+
+    /// ICE starts over: what was nominated before holds until the first new nomination, whatever its priority.
+    pub(super) fn renew(&mut self) {
+        self.known.iter_mut().for_each(|known| known.nominating = false);
     }
 
     /// The address belongs to another connection now.
@@ -228,8 +252,6 @@ impl PeerAddresses {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn binding(port: u16, priority: u32, use_candidate: bool) -> Binding {
@@ -272,7 +294,43 @@ mod tests {
             assert_eq!(peer.path().unwrap().port(), 1);
         }
         let refused = (50..1000).filter(|port| peer.learn(now, binding(*port, 5, false)).refused).count();
-        assert_eq!(refused, 950 - (MAX_LEARNT as usize - 49));
+        assert_eq!(refused, 950 - (MAX_LEARNT - 49));
+    }
+
+    #[test]
+    fn more_interfaces_than_the_table_has_room_for_use_nothing_up() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(2);
+        for round in 0..1000 {
+            let now = now + Duration::from_secs(round);
+            assert!((1..=5).all(|port| !peer.learn(now, binding(port, 5, false)).refused), "{round}");
+        }
+        assert!(!peer.learn(now, binding(6, 5, false)).refused, "there is still room for a new one");
+    }
+
+    #[test]
+    fn the_first_nomination_after_an_ice_restart_takes_the_path_at_once() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        peer.learn(now, binding(1, 9, true));
+        peer.renew();
+        assert_eq!(peer.path().map(|path| path.port()), Some(1), "media goes on where it went");
+        assert!(!peer.learn(now, binding(2, 1, false)).path_changed);
+        assert!(
+            peer.learn(now, binding(2, 1, true)).path_changed,
+            "of a lower priority, from another network"
+        );
+    }
+
+    #[test]
+    fn an_address_is_held_while_its_peer_checks_it() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        let address = binding(1, 9, true).source;
+        assert!(!peer.holds(now, address));
+        peer.learn(now, binding(1, 9, true));
+        assert!(peer.holds(now + Duration::from_secs(7), address));
+        assert!(!peer.holds(now + Duration::from_secs(8), address));
     }
 
     #[test]

@@ -172,12 +172,26 @@ pub struct Joined {
 }
 
 /// Names one connection: 128 random bits, written as 32 lower-case hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+///
+/// Whoever knows it may end the connection, so it is written whole to its owner alone: logs and `Debug` show the
+/// first eight digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceId(u128);
+
+impl fmt::Debug for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ResourceId({}…)", self.prefix())
+    }
+}
 
 impl ResourceId {
     fn random() -> Self {
         Self(rand::random())
+    }
+
+    /// Enough of it to follow one connection through a log, and too little to PATCH or DELETE it.
+    fn prefix(self) -> impl fmt::Display {
+        fmt::from_fn(move |f| write!(f, "{:08x}", self.0 >> 96))
     }
 }
 

@@ -23,7 +23,7 @@ use super::connection::{Connection, Due, Stage};
 use super::demux::Limiter;
 use super::keys::Identity;
 use super::stack::{Effect, StackError};
-use super::{CloseReason, Command, Counters, ResourceId, Role, Snapshot, WebRtcConfig};
+use super::{CloseReason, Command, Counters, JoinError, ResourceId, Role, Snapshot, WebRtcConfig};
 use crate::shard::{Shard, ShardError};
 
 /// Commands taken in one turn.
@@ -34,6 +34,9 @@ const DATAGRAMS_PER_TURN: usize = 128;
 const TIMERS_PER_TURN: usize = 128;
 /// The stack's deadlines are kept this coarse; it asks for some that are already past.
 const TIMER_GRAIN: Duration = Duration::from_millis(10);
+/// Timer entries per connection, and besides, before those that no longer count are swept out; 32 bytes each.
+const TIMERS_PER_CONNECTION: usize = 4;
+const TIMERS_SPARE: usize = 1024;
 /// How long the actor sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
 /// Longer datagrams are no use to anybody here.
@@ -170,7 +173,7 @@ impl Plane {
             Due::RestartDtls => {
                 connection.stage = Stage::Handshaking { since: now, restarted: true };
                 self.counters.rebuilt += 1;
-                debug!(resource = %connection.resource, "handshake starts over");
+                debug!(resource = %connection.resource.prefix(), "handshake starts over");
                 let result = connection.stack.restart_dtls(now, &mut self.effects);
                 return self.settle(now, slot, result);
             }
@@ -190,7 +193,20 @@ impl Plane {
         if connection.queued.is_none_or(|queued| deadline < queued) {
             connection.queued = Some(deadline);
             self.timers.push(Reverse((deadline, slot, connection.generation)));
+            self.sweep_timers();
         }
+    }
+
+    /// Drops the entries that will be skipped, once they are most of the heap.
+    fn sweep_timers(&mut self) {
+        if self.timers.len() <= TIMERS_PER_CONNECTION * self.connections.len() + TIMERS_SPARE {
+            return;
+        }
+        let connections = &self.connections;
+        self.timers.retain(|Reverse((at, slot, generation))| {
+            let current = connections.get(*slot).filter(|connection| connection.generation == *generation);
+            current.is_some_and(|connection| connection.queued == Some(*at))
+        });
     }
 
     /// Does what the stack asked for, then deals with its error, if any.
@@ -210,7 +226,7 @@ impl Plane {
             Err(StackError::Panicked) => {
                 self.counters.panics += 1;
                 if let Some(connection) = self.connections.get(slot) {
-                    error!(resource = %connection.resource, "caught a panic: this connection is closed");
+                    error!(resource = %connection.resource.prefix(), "caught a panic: this connection is closed");
                 }
                 self.remove(slot, Some(CloseReason::Panicked));
             }
@@ -258,9 +274,13 @@ impl Plane {
         if let Some(leg) = connection.leg {
             self.parts.shard.close(leg.peer);
         }
-        if let Some(reason) = reason {
-            self.counters.closed += u64::from(connection.reply.is_none());
-            info!(resource = %connection.resource, role = ?connection.role, ?reason, "connection closed");
+        if let Some((reply, _)) = connection.reply.take() {
+            // Over before it was answered: a join refused, of which the record hears no more.
+            self.counters.refused += 1;
+            let _asker_gone = reply.send(Err(unanswered(reason))).is_err();
+        } else if let Some(reason) = reason {
+            self.counters.closed += 1;
+            info!(resource = %connection.resource.prefix(), role = ?connection.role, ?reason, "connection closed");
             connection.record.disconnected(reason);
         }
     }
@@ -306,6 +326,18 @@ impl Plane {
     }
 }
 
+/// What a join is told whose connection ended first.
+fn unanswered(reason: Option<CloseReason>) -> JoinError {
+    match reason {
+        Some(CloseReason::Deleted) => JoinError::TrackNotFound,
+        Some(CloseReason::Shutdown) => JoinError::Closed,
+        _ => JoinError::Capacity,
+    }
+}
+
 fn peer_of(leg: LegId, listener: Option<ListenerId>) -> Peer {
     listener.map_or(Peer::Leg(leg), Peer::Listener)
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,8 +67,10 @@ pub struct Counters {
     pub dropped_ufrag: u64,
     /// Dropped: STUN with a wrong MESSAGE-INTEGRITY.
     pub dropped_integrity: u64,
-    /// Dropped: a connection's table of addresses is full.
+    /// Dropped: STUN from an address that another connection holds, or of a peer that has had too many.
     pub dropped_addresses: u64,
+    /// Dropped: RTCP of a peer above its rate.
+    pub dropped_feedback: u64,
     /// Dropped: RTP from a listener, RTP or RTCP before the connection is up, or unreadable.
     pub dropped_media: u64,
     /// Dropped: the shard's queue was full.

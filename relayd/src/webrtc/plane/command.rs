@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of};
-use crate::shard::ShardError;
+use crate::shard::{Allowance, ShardError};
 use crate::webrtc::answer::{self, Answer};
 use crate::webrtc::connection::{Connection, Leg, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
@@ -33,7 +33,7 @@ impl Plane {
                 Command::Join { accept, reply } => self.handle_join(now, accept, reply),
                 Command::Patch { resource, if_match, fragment, reply } => {
                     let patched = self.patch(now, resource, &if_match, &fragment);
-                    debug!(%resource, ok = patched.is_ok(), "patch");
+                    debug!(resource = %resource.prefix(), ok = patched.is_ok(), "patch");
                     let _asker_gone = reply.send(patched).is_err();
                 }
                 Command::Close { resource, reply } => {
@@ -56,7 +56,7 @@ impl Plane {
         None
     }
 
-    fn handle_join(
+    pub(super) fn handle_join(
         &mut self,
         now: Instant,
         accept: Box<Accept>,
@@ -119,6 +119,7 @@ impl Plane {
             reply: Some((reply, joined)),
             leg: None,
             reports: None,
+            feedback: Allowance::default(),
             peer: PeerAddresses::new(self.parts.config.max_addresses),
             stage: Stage::Checking,
             accepted: now,
@@ -222,6 +223,7 @@ impl Plane {
         }
         connection.ice = local;
         connection.offer.ice = remote;
+        connection.peer.renew();
         // A peer that restarts because its network has changed needs time to be heard again.
         connection.consent = now;
         let fragment = answer::fragment(&connection.offer, &connection.ice, &self.parts.candidates);

@@ -17,7 +17,7 @@ use crate::webrtc::connection::{Binding, Connection, Stage};
 use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
 use crate::webrtc::keys::ExportedKeys;
 use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
-use crate::webrtc::stack::wall;
+use crate::webrtc::stack::{Effect, wall};
 use crate::webrtc::{CloseReason, Role};
 
 impl Plane {
@@ -27,8 +27,7 @@ impl Plane {
             match self.parts.socket.try_recv_from(buffer) {
                 Ok((length, source)) => {
                     self.counters.received += 1;
-                    let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-                    self.handle_datagram(Instant::now(), source, &buffer[..length]);
+                    self.handle_datagram(Instant::now(), canonical(source), &buffer[..length]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // ICMP errors of earlier sends come up here: not this socket's end.
@@ -113,6 +112,11 @@ impl Plane {
             && other != slot
             && let Some(other) = self.connections.get_mut(other)
         {
+            // A source address is easily forged by who has a session of its own: who is connected keeps it.
+            if !other.is_pending() && other.peer.holds(now, source) {
+                self.counters.dropped_addresses += 1;
+                return;
+            }
             other.peer.forget(source);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -158,8 +162,8 @@ impl Plane {
             return;
         }
         let result = connection.stack.receive_rtp(now, source, destination, datagram, &mut self.effects);
-        // A packet that decrypts has left exactly one effect.
-        self.counters.dropped_media += u64::from(self.effects.is_empty());
+        let heard = self.effects.iter().any(|effect| matches!(effect, Effect::Packet(_)));
+        self.counters.dropped_media += u64::from(!heard);
         self.settle(now, slot, result);
     }
 
@@ -170,6 +174,11 @@ impl Plane {
             self.counters.dropped_media += 1;
             return;
         };
+        // Before the queue to the shard, which all peers share.
+        if !connection.feedback.take(now, self.parts.config.feedback_rate) {
+            self.counters.dropped_feedback += 1;
+            return;
+        }
         if connection.role == Role::Listener {
             // The media plane opens these; str0m, which shares the key, never sees them.
             if !self.parts.shard.srtcp(leg.leg, Bytes::copy_from_slice(datagram)) {
@@ -199,6 +208,7 @@ impl Plane {
     pub(super) fn handle_connected(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let keys = connection.stack.take_keys().and_then(|exported| keying_material(&exported));
+        // A peer that finishes DTLS before it nominates is where its authenticated checks came from.
         let path = connection.peer.path().or_else(|| connection.peer.iter().next());
         let (Some(keys), Some(path), Some(leg)) = (keys, path, connection.leg) else {
             return self.remove(slot, Some(CloseReason::Failed));
@@ -208,7 +218,7 @@ impl Plane {
         (connection.heard, connection.consent) = (now, now);
         connection.record.connected();
         self.counters.connected += 1;
-        info!(resource = %connection.resource, role = ?connection.role, profile = ?keys.profile(), "connected");
+        info!(resource = %connection.resource.prefix(), role = ?connection.role, profile = ?keys.profile(), "connected");
         match connection.role {
             Role::Listener => {
                 let destination = self.on_the_wire(path);
@@ -226,6 +236,18 @@ impl Plane {
         let candidates = &self.parts.candidates;
         let same = candidates.iter().find(|candidate| candidate.is_ipv4() == source.is_ipv4());
         *same.unwrap_or(&candidates[0])
+    }
+}
+
+/// One form for each address, whatever the socket's IP version: IPv4 ones are never mapped.
+fn canonical(source: SocketAddr) -> SocketAddr {
+    match source {
+        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
+            Some(ip) => SocketAddr::from((ip, v6.port())),
+            // With its scope: a link-local address is nothing without it.
+            None => source,
+        },
+        SocketAddr::V4(_) => source,
     }
 }
 
