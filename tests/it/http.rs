@@ -220,6 +220,35 @@ async fn the_end_of_a_session_is_the_end_of_its_legs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_during_joins_says_so_and_leaves_nothing() {
+    let relay = Relay::start().await;
+    for _ in 0..10 {
+        let id = relay.session().await;
+        let (whip, whep, path) = (format!("/whip/{id}"), format!("/whep/{id}"), format!("/v1/sessions/{id}"));
+        let (speaker, first, second, ended) = tokio::join!(
+            relay.join(&whip, SPEAKER),
+            relay.join(&whep, LISTENER),
+            relay.join(&whep, LISTENER),
+            relay.send("DELETE", &path, &[], b""),
+        );
+        assert_eq!(ended.status, 204);
+        for joined in [speaker, first, second] {
+            if joined.status != 201 {
+                joined.problem(410, "SESSION_ENDED");
+            }
+        }
+    }
+    client::until("every connection is closed", async || {
+        let snapshot = relay.daemon.connections().snapshot().await;
+        snapshot.publishers.pending + snapshot.listeners.pending == 0
+    })
+    .await;
+    let metrics = relay.ops("/metrics").await.body;
+    assert!(metrics.contains("relayd_slots{role=\"publisher\"} 0\n"), "{metrics}");
+    assert!(metrics.contains("relayd_tracks 0\n"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_demo_has_its_speakers_and_no_room_for_others() {
     let relay = Relay::with(|config| config.demo.enabled = true).await;
     let demo = relay.send("GET", "/v1/sessions/demo", &[], b"").await.json();

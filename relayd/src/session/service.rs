@@ -24,15 +24,19 @@ impl Service {
         Self { directory, shard, connections }
     }
 
-    /// Creates a session and its tracks.
+    /// Creates a session and its tracks, whether or not the caller waits for it.
     pub async fn create(&self, spec: SessionSpec) -> Result<SessionView, ServiceError> {
         self.directory.has_room()?;
-        let tracks = self.open_tracks(&spec).await?;
-        let created = self.directory.create(Instant::now(), spec, &tracks);
-        if created.is_err() {
-            self.close_tracks(&tracks).await;
-        }
-        Ok(created?)
+        let service = self.clone();
+        to_the_end(async move {
+            let tracks = service.open_tracks(&spec).await?;
+            let created = service.directory.create(Instant::now(), spec, &tracks);
+            if created.is_err() {
+                service.close_tracks(&tracks).await;
+            }
+            Ok(created?)
+        })
+        .await
     }
 
     /// Creates a session that never expires; answers with its tracks in the order of its languages.
@@ -46,10 +50,11 @@ impl Service {
         Ok(tracks)
     }
 
-    /// Ends a session, its connections and its tracks.
+    /// Ends a session, its connections and its tracks, whether or not the caller waits for it.
     pub async fn end(&self, id: &str) -> Result<(), SessionError> {
         let tracks = self.directory.end(Instant::now(), id)?;
-        self.close_tracks(&tracks).await;
+        let service = self.clone();
+        to_the_end(async move { service.close_tracks(&tracks).await }).await;
         Ok(())
     }
 
@@ -74,15 +79,18 @@ impl Service {
         };
         let join = Join { offer, track, record: record(slot) };
         let joined = match role {
-            Role::Publisher => self.connections.publish(join).await?,
-            Role::Listener => self.connections.listen(join).await?,
+            Role::Publisher => self.connections.publish(join).await,
+            Role::Listener => self.connections.listen(join).await,
         };
-        // The session may have ended while the offer was being answered, after its connections were closed.
+        // The session may have ended while the offer was being answered, before or after its connections were
+        // closed: then that is the answer, whatever became of the connection.
         if let Err(gone) = self.directory.track(session, language) {
-            let _closed_already = self.connections.close(&joined.resource).await;
+            if let Ok(joined) = joined {
+                let _closed_already = self.connections.close(&joined.resource).await;
+            }
             return Err(gone.into());
         }
-        Ok(joined)
+        Ok(joined?)
     }
 
     /// Ends sessions that nobody is connected to, for ever. Runs until its task is dropped.
@@ -133,6 +141,19 @@ impl Service {
     }
 }
 
+/// Runs `work` to its end even if the caller is dropped, as a request is whose client hangs up: a session half
+/// made or half ended would keep its tracks for ever.
+async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Cancelled with its runtime, as the caller is about to be.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// Why a request on sessions failed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -146,4 +167,53 @@ pub enum ServiceError {
     /// The media plane refused.
     #[error(transparent)]
     Shard(#[from] ShardError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use super::*;
+    use crate::session::Limits;
+    use crate::shard::ShardConfig;
+    use crate::webrtc::WebRtcConfig;
+
+    async fn service() -> Service {
+        let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
+        let (connections, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        let (idle_timeout, ended_memory) = (Duration::from_secs(60), Duration::from_secs(60));
+        let limits = Limits { max_sessions: 9, max_listeners: 9, idle_timeout, ended_memory };
+        Service::new(Directory::new(limits), shard, connections)
+    }
+
+    /// Begins something and drops it.
+    async fn poll_once<T>(begun: impl Future<Output = T>) {
+        let mut begun = std::pin::pin!(begun);
+        std::future::poll_fn(|context| Poll::Ready(begun.as_mut().poll(context).is_ready())).await;
+    }
+
+    async fn until_tracks(service: &Service, tracks: usize) {
+        let counted = async {
+            while service.shard.stats().await.unwrap().relay.tracks != tracks
+                || service.directory.counts().tracks != tracks
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(20), counted).await.is_ok(), "never {tracks} tracks");
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_leaves_no_session_half_made_or_half_ended() {
+        let service = service().await;
+        let languages = ["en", "es", "de"].map(|tag| tag.parse().unwrap()).to_vec();
+        let spec = SessionSpec { source: "en".parse().unwrap(), languages };
+        poll_once(service.create(spec.clone())).await;
+        until_tracks(&service, 3).await;
+
+        let id = service.create(spec).await.unwrap().id;
+        until_tracks(&service, 6).await;
+        poll_once(service.end(id.as_str())).await;
+        until_tracks(&service, 3).await;
+    }
 }
