@@ -39,7 +39,8 @@ pub(super) struct Args {
     /// Listen for this many seconds, counted from the connection; without it until stopped.
     #[arg(long, short, value_name = "N", value_parser = seconds, allow_negative_numbers = true)]
     seconds: Option<Duration>,
-    /// Bearer token; better given by the environment, where no other user sees it.
+    /// Bearer token for the server of this address, and for no other that it points to; better given by the
+    /// environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
     /// No progress; the summary as one line of JSON.

@@ -38,7 +38,8 @@ pub(super) struct Args {
     /// Begin again at the end of the file, until stopped.
     #[arg(long = "loop")]
     looped: bool,
-    /// Bearer token; better given by the environment, where no other user sees it.
+    /// Bearer token for the server of this address, and for no other that it points to; better given by the
+    /// environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
     /// No progress and no summary.

@@ -51,6 +51,19 @@ fn endpoint_of(page: &Uri, segments: &[&str], role: Role) -> String {
     }
 }
 
+/// Scheme, host and port (RFC 6454): whom a secret is for.
+pub(super) type Origin = (String, String, u16);
+
+/// The origin of an address, the port written out; `None` if it is not an address of a server.
+pub(super) fn origin(uri: &Uri) -> Option<Origin> {
+    let scheme = uri.scheme_str()?.to_ascii_lowercase();
+    Some((scheme, uri.host()?.to_ascii_lowercase(), port(uri)))
+}
+
+fn port(uri: &Uri) -> u16 {
+    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+}
+
 /// Resolves a reference (a `Location` header) against the address it was given for (RFC 3986 §5.2).
 pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
@@ -125,10 +138,8 @@ pub(super) fn bind_towards(server: &Uri) -> Result<UdpSocket, AddressError> {
 }
 
 fn socket_addr(server: &Uri) -> Option<SocketAddr> {
-    let default = if server.scheme_str() == Some("https") { 443 } else { 80 };
-    let port = server.port_u16().unwrap_or(default);
     let host = server.host()?.trim_start_matches('[').trim_end_matches(']');
-    let mut addresses = (host, port).to_socket_addrs().ok()?;
+    let mut addresses = (host, port(server)).to_socket_addrs().ok()?;
     let first = addresses.next()?;
     // The relay listens on IPv4 by default, and `localhost` may name both.
     Some(if first.is_ipv4() { first } else { addresses.find(SocketAddr::is_ipv4).unwrap_or(first) })
@@ -201,6 +212,20 @@ mod tests {
         );
         assert_eq!(resolved(base, "mailto:somebody"), None);
         assert_eq!(resolved(base, "/a b"), None);
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let same = |a: &str, b: &str| origin(&a.parse().unwrap()) == origin(&b.parse().unwrap());
+        assert!(same("https://relay.example/whip/a", "https://RELAY.example:443/v1/legs/b?x"));
+        assert!(same("http://[::1]:8080/a", "http://[::1]:8080/b"));
+        for other in [
+            "http://relay.example/whip/a",
+            "https://relay.example:8443/whip/a",
+            "https://relay.example.evil/whip/a",
+        ] {
+            assert!(!same("https://relay.example/whip/a", other), "{other}");
+        }
     }
 
     #[test]

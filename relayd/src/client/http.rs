@@ -1,7 +1,7 @@
 //! The signalling of WHIP and WHEP (RFC 9725 §4): POST an offer, DELETE what it made.
 //!
 //! 307 is followed at most five times with method and body kept; 301 and 302 are not, because RFC 9725 §4.5 forbids servers to
-//! use them. The token goes where the server points, since that server holds it already, but never from TLS to plain text.
+//! use them. The token is for the server that the user named: another origin, by redirect or by `Location`, does not get it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +28,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Endpoint {
     agent: Agent,
     uri: Uri,
-    token: Option<String>,
+    token: Option<Token>,
+}
+
+/// A bearer token and the origin that it is for.
+#[derive(Debug, Clone)]
+struct Token {
+    secret: String,
+    origin: Option<address::Origin>,
 }
 
 /// What an accepted offer made on the server.
@@ -52,6 +59,7 @@ impl Endpoint {
             .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
+        let token = token.map(|secret| Token { secret, origin: address::origin(&uri) });
         Self { agent, uri, token }
     }
 
@@ -60,8 +68,8 @@ impl Endpoint {
         let (uri, response) = self.follow(|endpoint, uri| {
             let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/sdp");
             request = request.header(header::ACCEPT, "application/sdp, application/problem+json");
-            if let Some(token) = &endpoint.token {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            if let Some(bearer) = endpoint.authorization(uri) {
+                request = request.header(header::AUTHORIZATION, bearer);
             }
             request.send(sdp)
         })?;
@@ -74,6 +82,12 @@ impl Endpoint {
         let resource = address::resolve(&uri, location).ok_or(HttpError::NoLocation)?;
         let endpoint = Endpoint { uri: resource, ..self.clone() };
         Ok(Resource { endpoint, answer: body })
+    }
+
+    /// The `Authorization` header for a request to `uri`, if the token is for there.
+    fn authorization(&self, uri: &Uri) -> Option<String> {
+        let token = self.token.as_ref().filter(|token| token.origin == address::origin(uri))?;
+        Some(format!("Bearer {}", token.secret))
     }
 
     /// Makes a request until it is answered by something else than a redirect; returns who answered.
@@ -103,8 +117,8 @@ impl Resource {
     pub(super) fn delete(self) -> Result<(), HttpError> {
         let (_, response) = self.endpoint.follow(|endpoint, uri| {
             let mut request = endpoint.agent.delete(uri);
-            if let Some(token) = &endpoint.token {
-                request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+            if let Some(bearer) = endpoint.authorization(uri) {
+                request = request.header(header::AUTHORIZATION, bearer);
             }
             request.config().timeout_global(Some(CLOSE_TIMEOUT)).build().call()
         })?;

@@ -97,7 +97,7 @@ fn an_offer_is_posted_and_its_resource_deleted() {
 }
 
 #[test]
-fn a_307_keeps_method_body_and_token_and_the_location_belongs_to_the_last_server() {
+fn a_307_keeps_method_and_body_and_the_location_belongs_to_the_last_server() {
     let (second, second_thread) = server(vec![created(), answer("204 No Content", &[], "")]);
     let (first, first_thread) =
         server(vec![redirect("307 Temporary Redirect", &format!("http://{second}/a/b/c"))]);
@@ -106,8 +106,21 @@ fn a_307_keeps_method_body_and_token_and_the_location_belongs_to_the_last_server
     let seen = second_thread.join().unwrap();
     assert_eq!(seen[0].line, "POST /a/b/c HTTP/1.1");
     assert_eq!(seen[0].body, "offer");
-    assert_eq!(seen[0].authorization.as_deref(), Some("Bearer secret"));
     assert_eq!(seen[1].line, "DELETE /v1/legs/a1 HTTP/1.1");
+    assert_eq!([&seen[0].authorization, &seen[1].authorization], [&None, &None], "another origin");
+}
+
+#[test]
+fn the_token_stays_with_the_server_it_was_given_for() {
+    let (address, thread) = server(vec![redirect("307 Temporary Redirect", "/moved"), created()]);
+    let (elsewhere, other_thread) = server(vec![answer("200 OK", &[], "")]);
+    let mut resource = endpoint(address).offer("offer").unwrap();
+    resource.endpoint.uri = format!("http://{elsewhere}/v1/legs/a1").parse().unwrap();
+    resource.delete().unwrap();
+    for seen in thread.join().unwrap() {
+        assert_eq!(seen.authorization.as_deref(), Some("Bearer secret"), "{}", seen.line);
+    }
+    assert_eq!(other_thread.join().unwrap()[0].authorization, None, "a Location on another origin");
 }
 
 #[test]
