@@ -36,6 +36,7 @@ pub struct Daemon {
     http: Listening,
     ops: Listening,
     expiry: AbortOnDrop,
+    _upkeep: AbortOnDrop,
     demo: Option<DemoSpeakers>,
     shutdown_timeout: Duration,
 }
@@ -63,6 +64,7 @@ impl Daemon {
         let expiry = AbortOnDrop(tokio::spawn(service.clone().expire(sweep)));
 
         let metrics = Arc::new(Metrics::new());
+        let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
         let api = Api::new(service.clone(), &config, http_addr, metrics);
         let http = Listening::start(Server::new(http_listener, http::router(api.clone()), &config.http));
         let ops = Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http));
@@ -79,6 +81,7 @@ impl Daemon {
             http,
             ops,
             expiry,
+            _upkeep: upkeep,
             demo,
             shutdown_timeout,
         })
@@ -147,7 +150,7 @@ pub enum StartError {
         error: io::Error,
     },
     /// The UDP port could not be opened.
-    #[error("{0} (`webrtc.listen`)")]
+    #[error("{} (`webrtc.listen`){}", .0, udp_hint(.0))]
     WebRtc(#[from] BindError),
     /// The demo session could not be created.
     #[error("cannot create the demo session: {0}")]
@@ -214,6 +217,13 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::AddrInUse => "; another process has it: stop that one or set another port",
         io::ErrorKind::PermissionDenied => "; ports below 1024 need the capability CAP_NET_BIND_SERVICE",
         io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+        _ => "",
+    }
+}
+
+fn udp_hint(error: &BindError) -> &'static str {
+    match error {
+        BindError::Socket { error, .. } => hint(error),
         _ => "",
     }
 }

@@ -4,6 +4,7 @@
 //! planes keep are copied from their snapshots when somebody scrapes; nothing here is on the packet path.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -67,6 +68,15 @@ impl Metrics {
         self.record(|| counter!(LEGS_CLOSED, "role" => role_name(role), "reason" => reason).increment(1));
     }
 
+    /// Folds what the histograms have collected, for ever. They keep every single value until somebody does, and a
+    /// relay that nobody scrapes has nobody else. Runs until its task is dropped.
+    pub(crate) async fn upkeep(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            self.handle.run_upkeep();
+        }
+    }
+
     /// The Prometheus text, with what the planes say now.
     pub(crate) async fn render(&self, service: &Service) -> String {
         let counts = service.directory().counts();
@@ -79,7 +89,6 @@ impl Metrics {
                 refresh_shard(shard);
             }
         });
-        self.handle.run_upkeep();
         self.handle.render()
     }
 
@@ -202,6 +211,8 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
+/// How long histograms collect single values.
+const UPKEEP: Duration = Duration::from_secs(10);
 /// Bounds of the histograms, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 

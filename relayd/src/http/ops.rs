@@ -1,12 +1,14 @@
 //! The operator's surface, on its own listener: metrics, liveness, readiness.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use tokio::time::timeout;
 
 use super::{Api, finish};
 
@@ -32,9 +34,17 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
     if api.is_draining() {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
-    // The media plane must answer, or joins would be taken for nothing.
-    match api.service.shard().stats().await {
-        Ok(_) => "ready\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")).into_response(),
+    // Both planes must be there, or joins would be taken for nothing.
+    let ready = match timeout(PATIENCE, api.service.shard().ping()).await {
+        _ if api.service.connections().is_closed() => Err("the connection plane has ended".to_owned()),
+        Ok(answered) => answered.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("the media plane has not answered for {PATIENCE:?}")),
+    };
+    match ready {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
 }
+
+/// A media thread that takes longer is not ready for anybody.
+const PATIENCE: Duration = Duration::from_secs(1);

@@ -22,6 +22,7 @@ pub(super) enum Command {
     LegDown { leg: LegId },
     LegPath { leg: LegId, destination: SocketAddr },
     Close { peer: Peer },
+    Ping { reply: oneshot::Sender<()> },
     Stats { reply: oneshot::Sender<ShardStats> },
     TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },
     ListenerStats { listener: ListenerId, reply: oneshot::Sender<Option<ListenerStats>> },

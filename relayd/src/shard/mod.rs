@@ -138,7 +138,15 @@ impl Shard {
         self.tell(Command::Close { peer });
     }
 
-    /// Counters and gauges of the engine, the sender and the queues.
+    /// Waits until the thread has got to this command: whether it is alive, and nothing else.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn ping(&self) -> Result<(), ShardError> {
+        self.ask(|reply| Command::Ping { reply }).await
+    }
+
+    /// Counters and gauges of the engine, the sender and the queues. Reading starts its maxima anew.
     ///
     /// # Errors
     /// See [`ShardError`].

@@ -145,6 +145,7 @@ impl MediaLoop {
             Command::LegDown { leg } => plane.leg_down(now, leg),
             Command::LegPath { leg, destination } => plane.leg_path(leg, destination),
             Command::Close { peer } => plane.close(now, peer),
+            Command::Ping { reply } => answer(reply, ()),
             Command::Stats { reply } => answer(reply, self.stats()),
             Command::TrackStats { track, reply } => answer(reply, plane.relay().track_stats(track)),
             Command::ListenerStats { listener, reply } => {

@@ -112,6 +112,11 @@ impl Connections {
         }
     }
 
+    /// Whether the actor is gone: no join will ever be answered again.
+    pub fn is_closed(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Counts by role and state, and every counter; all zero once the actor is gone.
     pub async fn snapshot(&self) -> Snapshot {
         let (reply, answer) = oneshot::channel();
