@@ -86,6 +86,16 @@ pub enum ConfigError {
         /// The smallest value that works.
         least: String,
     },
+    /// A limit too large to keep.
+    #[error("`{key}` is {value}, but must be at most {most}")]
+    TooLarge {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        value: String,
+        /// The largest value that works.
+        most: String,
+    },
     /// A value of the right type that means nothing.
     #[error("`{key}` is {value:?}, but {reason}")]
     Meaningless {

@@ -10,9 +10,12 @@ mod settings;
 mod value;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::http::uri::Authority;
 use tracing_subscriber::EnvFilter;
 
+use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub use error::{ConfigError, Origin};
 pub use settings::{Config, Daemon, Demo, Http, Log, Media, Ops, Sessions, WebRtc};
 use settings::{KEYS, Layer};
@@ -77,12 +80,16 @@ impl Config {
         let refuse = |key, value: &str, reason: String| {
             Err(ConfigError::Meaningless { key, value: value.to_owned(), reason })
         };
-        let is_url = |text: &str| text.starts_with("http://") || text.starts_with("https://");
         let (url, origins) = (&self.http.public_url, &self.http.allowed_origins);
-        if !url.is_empty() && !is_url(url) {
-            return refuse("http.public_url", url, "must begin with http:// or https://".into());
+        if !url.is_empty() && !is_origin(url.trim_end_matches('/')) {
+            // The pages and the connections' addresses begin at the root: a path in front would lead nowhere.
+            return refuse(
+                "http.public_url",
+                url,
+                "must be like https://relay.example or http://relay.example:8080, without a path".into(),
+            );
         }
-        if let Some(origin) = origins.iter().find(|origin| !is_url(origin) || origin.ends_with('/')) {
+        if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
             return refuse(
                 "http.allowed_origins",
                 origin,
@@ -129,13 +136,31 @@ impl Config {
                 });
             }
         }
+        let at_most = [
+            ("http.max_header", http.max_header, ByteSize::kib(1024)),
+            // More than these is refused wherever it comes from.
+            ("http.max_sdp", http.max_sdp, ByteSize::new(MAX_OFFER_BYTES)),
+            ("http.max_fragment", http.max_fragment, ByteSize::new(MAX_FRAGMENT_BYTES)),
+            ("http.max_json", http.max_json, ByteSize::kib(1024)),
+        ];
+        if let Some((key, value, most)) = at_most.into_iter().find(|(_, value, most)| value > most) {
+            let (value, most) = (value.bytes().to_string(), most.bytes().to_string());
+            return Err(ConfigError::TooLarge { key, value, most });
+        }
+        self.check_durations()
+    }
+
+    fn check_durations(&self) -> Result<(), ConfigError> {
+        let http = &self.http;
         let durations = [
             ("http.header_timeout", http.header_timeout),
             ("http.body_timeout", http.body_timeout),
+            ("http.write_timeout", http.write_timeout),
             ("daemon.shutdown_timeout", self.daemon.shutdown_timeout),
             ("webrtc.ice_timeout", self.webrtc.ice_timeout),
             ("webrtc.dtls_timeout", self.webrtc.dtls_timeout),
             ("webrtc.join_timeout", self.webrtc.join_timeout),
+            ("webrtc.consent_timeout", self.webrtc.consent_timeout),
             ("sessions.idle_timeout", self.sessions.idle_timeout),
             ("media.history", self.media.history),
         ];
@@ -144,8 +169,20 @@ impl Config {
                 return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
             }
         }
+        // Added to the time of day they must still be a time.
+        let mut all = durations.into_iter().chain([("sessions.ended_memory", self.sessions.ended_memory)]);
+        if let Some((key, value)) = all.find(|(_, value)| *value > MAX_DURATION) {
+            let value = format!("{}s", value.as_secs());
+            return Err(ConfigError::TooLarge { key, value, most: "8760h".into() });
+        }
         Ok(())
     }
+}
+
+/// Whether this is a scheme, a host and perhaps a port, as browsers send it in `Origin`.
+fn is_origin(text: &str) -> bool {
+    let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    authority.is_some_and(|authority| !authority.contains('@') && authority.parse::<Authority>().is_ok())
 }
 
 fn read_file(path: &Path) -> Result<Layer, ConfigError> {
@@ -218,6 +255,8 @@ fn nearest(key: &str) -> Option<String> {
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
+/// A year.
+const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
 /// What every variable that is ours starts with.
 const PREFIX: &str = "RELAYD_";
 /// Short name of `log.filter`.

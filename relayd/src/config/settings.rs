@@ -116,7 +116,8 @@ settings! {
     http: Http {
         /// Address and port of the API and the pages. Loopback only: there are no tokens yet. Port 0 = any free one.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
-        /// Base of the addresses in answers, e.g. `https://relay.example`. Default: the Host of the request.
+        /// Base of the addresses in answers, e.g. `https://relay.example`. Default: the Host of the request, by http; so set
+        /// it behind a reverse proxy. Its host and origin need not be listed below.
         public_url: String = String::new();
         /// Host names besides loopback ones that requests may be addressed to; others are refused with 421 (DNS rebinding).
         allowed_hosts: Vec<String> = Vec::new();
@@ -126,6 +127,8 @@ settings! {
         header_timeout: Duration = Duration::from_secs(5);
         /// Time for a request's body to arrive; then 408.
         body_timeout: Duration = Duration::from_secs(10);
+        /// Time that a client may take nothing of an answer; then the connection is closed.
+        write_timeout: Duration = Duration::from_secs(10);
         /// Bytes of request line and header (at least 8KiB); beyond, 431. Memory: this much per connection.
         max_header: ByteSize = ByteSize::kib(16);
         /// Bytes of an SDP offer; beyond, 413.

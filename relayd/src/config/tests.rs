@@ -42,7 +42,7 @@ fn the_printed_configuration_reads_back() {
     let mut config = Config::default();
     config.http.allowed_hosts = vec!["relay.example".into(), "quote\"d".into()];
     config.http.header_timeout = Duration::from_millis(1500);
-    config.http.max_sdp = ByteSize::new(70_001);
+    config.http.max_sdp = ByteSize::new(60_001);
     config.log.format = LogFormat::Json;
     config.demo.enabled = true;
     assert_eq!(from_file(&config.to_toml()).unwrap(), config);
@@ -168,16 +168,38 @@ fn zero_limits_are_refused() {
 }
 
 #[test]
+fn limits_that_cannot_be_kept_are_refused() {
+    assert_eq!(
+        message("[http]\nmax_sdp = \"65KiB\"\n"),
+        "`http.max_sdp` is 66560, but must be at most 65536"
+    );
+    let huge = usize::MAX >> 1;
+    assert!(message(&format!("[http]\nmax_json = {huge}\n")).ends_with("must be at most 1048576"));
+    for key in ["http.header_timeout", "http.write_timeout", "sessions.ended_memory", "media.history"] {
+        let (section, name) = key.split_once('.').unwrap();
+        let text = message(&format!("[{section}]\n{name} = \"9999999999999h\"\n"));
+        assert!(text.starts_with(&format!("`{key}` is ")) && text.ends_with("at most 8760h"), "{text}");
+    }
+}
+
+#[test]
 fn values_that_mean_nothing_are_refused() {
     for (text, key) in [
         ("[log]\nfilter = \"relayd=loud\"\n", "log.filter"),
         ("[http]\npublic_url = \"relay.example\"\n", "http.public_url"),
+        ("[http]\npublic_url = \"https://\"\n", "http.public_url"),
+        ("[http]\npublic_url = \"https://a b\"\n", "http.public_url"),
+        ("[http]\npublic_url = \"https://me@relay.example\"\n", "http.public_url"),
+        ("[http]\npublic_url = \"https://relay.example/base\"\n", "http.public_url"),
+        ("[http]\nallowed_origins = [\"https://a.example/x\"]\n", "http.allowed_origins"),
         ("[http]\nallowed_origins = [\"*\"]\n", "http.allowed_origins"),
         ("[http]\nallowed_origins = [\"https://a.example/\"]\n", "http.allowed_origins"),
         ("[http]\nallowed_hosts = [\"https://a.example\"]\n", "http.allowed_hosts"),
     ] {
         assert!(message(text).starts_with(&format!("`{key}` is ")), "{}", message(text));
     }
+    from_file("[http]\npublic_url = \"https://relay.example:8443/\"\n").unwrap();
+    from_file("[http]\npublic_url = \"http://[::1]:8080\"\n").unwrap();
 }
 
 #[test]

@@ -29,17 +29,20 @@ impl Guard {
         let mut hosts: Vec<String> =
             settings.allowed_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         let mut origins: Vec<String> = settings.allowed_origins.clone();
-        if let Some((_, rest)) = settings.public_url.split_once("://") {
-            let authority = rest.split('/').next().unwrap_or_default();
+        let public = settings.public_url.trim_end_matches('/');
+        if let Some((_, authority)) = public.split_once("://") {
             hosts.extend(authority.parse::<Authority>().ok().map(|authority| host_of(&authority)));
-            origins.push(settings.public_url.trim_end_matches('/').to_owned());
+            origins.push(public.to_owned());
         }
         Self { own: own.ip(), hosts, origins }
     }
 
-    /// Checks Host and Origin; the `Origin` to answer to, if there is one that is allowed.
-    pub(super) fn check(&self, request: &Request) -> Result<Option<HeaderValue>, Problem> {
+    /// Checks Host and Origin; the `Origin` to answer to, if there is one that is allowed. What has been checked
+    /// is the request's `Host` from then on (RFC 9112 §3.2.2).
+    pub(super) fn check(&self, request: &mut Request) -> Result<Option<HeaderValue>, Problem> {
         let authority = self.check_host(request)?;
+        let host = HeaderValue::from_str(authority.as_str()).expect("an authority is visible ASCII");
+        request.headers_mut().insert(header::HOST, host);
         let Some(origin) = request.headers().get(header::ORIGIN) else { return Ok(None) };
         if self.allows_origin(origin, &authority) {
             return Ok(Some(origin.clone()));
@@ -53,11 +56,16 @@ impl Guard {
     }
 
     fn check_host(&self, request: &Request) -> Result<Authority, Problem> {
+        let mut hosts = request.headers().get_all(header::HOST).iter();
+        let (host, another) = (hosts.next(), hosts.next());
         let text = match request.uri().authority() {
             Some(authority) => Some(authority.as_str()),
-            None => request.headers().get(header::HOST).and_then(|host| host.to_str().ok()),
+            None => host.and_then(|host| host.to_str().ok()),
         };
-        let bad = || Problem::new(Code::InvalidMessage, "the request has no valid Host header");
+        // Two hosts, or a user in front of one, are read differently by whoever forwards this request.
+        let text = text.filter(|text| another.is_none() && !text.contains('@'));
+        let bad =
+            || Problem::new(Code::InvalidMessage, "the request must have one Host header: a name and a port");
         let authority: Authority = text.and_then(|text| text.parse().ok()).ok_or_else(bad)?;
         let host = host_of(&authority);
         let own = host.parse::<IpAddr>().is_ok_and(|ip| ip == self.own);
@@ -71,7 +79,7 @@ impl Guard {
 
     fn allows_origin(&self, origin: &HeaderValue, own: &Authority) -> bool {
         let Ok(origin) = origin.to_str() else { return false };
-        if self.origins.iter().any(|allowed| allowed == origin) {
+        if self.origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {
             return true;
         }
         let Some((_, rest)) = origin.split_once("://") else { return false };
@@ -140,7 +148,7 @@ mod tests {
     fn loopback_names_are_served_and_others_are_not() {
         let guard = guard(|http| {
             http.allowed_hosts = vec!["Relay.Example".into()];
-            http.public_url = "https://public.example:8443/base".into();
+            http.public_url = "https://public.example:8443/".into();
         });
         for host in [
             "localhost",
@@ -154,23 +162,47 @@ mod tests {
             "relay.example:443",
             "public.example",
         ] {
-            assert!(guard.check(&request(Method::GET, host, None)).is_ok(), "{host}");
+            assert!(guard.check(&mut request(Method::GET, host, None)).is_ok(), "{host}");
         }
         for host in
             ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "192.0.2.1", "10.0.0.1:8080"]
         {
-            let problem = guard.check(&request(Method::GET, host, None)).unwrap_err();
+            let problem = guard.check(&mut request(Method::GET, host, None)).unwrap_err();
             assert_eq!(problem.into_response().status(), 421, "{host}");
         }
-        for host in ["", "a b", "@"] {
-            assert!(guard.check(&request(Method::GET, host, None)).is_err(), "{host:?}");
+        for host in ["", "a b", "@", "evil@localhost", "localhost:8080@evil.example"] {
+            let problem = guard.check(&mut request(Method::GET, host, None)).unwrap_err();
+            assert_eq!(problem.into_response().status(), 400, "{host:?}");
         }
+    }
+
+    #[test]
+    fn there_is_one_host_and_the_target_wins_over_the_header() {
+        let guard = guard(|_| {});
+        let mut twice = request(Method::GET, "localhost", None);
+        twice.headers_mut().append(header::HOST, "evil.example".parse().unwrap());
+        assert!(guard.check(&mut twice).is_err());
+
+        let mut absolute = request(Method::GET, "evil.example", None);
+        *absolute.uri_mut() = "http://localhost:8080/v1/sessions/x".parse().unwrap();
+        guard.check(&mut absolute).unwrap();
+        assert_eq!(absolute.headers()[header::HOST], "localhost:8080", "no answer is made of the other one");
+        *absolute.uri_mut() = "http://evil.example/v1/sessions/x".parse().unwrap();
+        absolute.headers_mut().insert(header::HOST, "localhost".parse().unwrap());
+        assert!(guard.check(&mut absolute).is_err());
+    }
+
+    #[test]
+    fn a_proxy_that_rewrites_the_host_keeps_pages_of_the_public_address_working() {
+        let guard = guard(|http| http.public_url = "https://Relay.example/".into());
+        let mut proxied = request(Method::POST, "127.0.0.1:8080", Some("https://relay.example"));
+        assert_eq!(guard.check(&mut proxied).unwrap().unwrap(), "https://relay.example");
     }
 
     #[test]
     fn foreign_pages_change_nothing_and_read_nothing() {
         let guard = guard(|http| http.allowed_origins = vec!["https://stage.example".into()]);
-        let allowed = |method, origin| guard.check(&request(method, "127.0.0.1:8080", Some(origin)));
+        let allowed = |method, origin| guard.check(&mut request(method, "127.0.0.1:8080", Some(origin)));
         for origin in
             ["http://127.0.0.1:8080", "http://localhost:3000", "https://stage.example", "http://[::1]:1"]
         {

@@ -13,6 +13,7 @@ mod problem;
 mod qr;
 pub(crate) mod server;
 mod sessions;
+mod stall;
 mod whep;
 mod whip;
 
@@ -85,7 +86,7 @@ impl Api {
         if !self.settings.public_url.is_empty() {
             return self.settings.public_url.trim_end_matches('/').to_owned();
         }
-        // The guard has checked the host of every request that gets here.
+        // The guard has checked the host of every request that gets here, and left none but that.
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("localhost");
         format!("http://{host}")
     }
@@ -115,11 +116,11 @@ fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
 }
 
 /// Every request passes here: checked before, measured after.
-async fn pass(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
+async fn pass(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let response = match api.guard.check(&request) {
+    let response = match api.guard.check(&mut request) {
         Err(problem) => problem.into_response(),
         Ok(origin) => {
             let preflight = origin.is_some() && guard::is_preflight(&request);

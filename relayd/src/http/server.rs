@@ -1,4 +1,4 @@
-//! Our own accept loop: `axum::serve` has no header timeout, no cap and no patience with `EMFILE`.
+//! Our own accept loop: `axum::serve` has no timeouts, no cap and no patience with `EMFILE`.
 //!
 //! Invariant: a connection is counted from accept until its task ends, by one guard.
 
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::stall::Stall;
 use crate::config;
 
 /// One HTTP listener with its limits.
@@ -26,6 +27,7 @@ pub(crate) struct Server {
     listener: TcpListener,
     router: Router,
     header_timeout: Duration,
+    write_timeout: Duration,
     max_header: usize,
     admission: Arc<Admission>,
 }
@@ -41,6 +43,7 @@ impl Server {
             listener,
             router,
             header_timeout: settings.header_timeout,
+            write_timeout: settings.write_timeout,
             max_header: settings.max_header.bytes(),
             admission: Arc::new(admission),
         }
@@ -92,7 +95,8 @@ impl Server {
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.max_header);
-        let connection = graceful.watch(builder.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Stall::new(stream, self.write_timeout));
+        let connection = graceful.watch(builder.serve_connection(stream, service));
         connections.spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%peer, %error, "http connection ended");

@@ -91,6 +91,27 @@ async fn a_body_that_does_not_come_is_408() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_not_take_its_answers_is_hung_up_on() {
+    let relay = Relay::with(|config| {
+        config.http.write_timeout = Duration::from_millis(300);
+        config.http.max_connections_per_address = 1;
+    })
+    .await;
+    let address = relay.daemon.http_addr();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut greedy = socket.connect(address).await.unwrap();
+    // Requests one after another, and not one answer read: more than the system buffers.
+    let asking = tokio::spawn(async move {
+        let request = b"GET /web/style.css HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        while greedy.write_all(request).await.is_ok() {}
+    });
+    until("its place is taken", async || relay.send("GET", "/", &[], b"").await.status == 503).await;
+    tokio::time::timeout(Duration::from_secs(20), asking).await.expect("hung up on").unwrap();
+    until("its place is free again", async || relay.send("GET", "/", &[], b"").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_header_that_is_too_long_is_431() {
     let relay = Relay::start().await;
     let head = format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "a".repeat(17 * 1024));

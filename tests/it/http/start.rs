@@ -27,7 +27,7 @@ async fn a_taken_port_is_named_with_its_key() {
         assert!(error.is_bind(), "{error}");
         let text = error.to_string();
         assert!(text.contains(key) && text.contains(&taken.to_string()), "{text}");
-        assert!(text.contains("in use"), "{text}");
+        assert!(text.contains("in use") && text.contains("set another port"), "{text}");
     }
 }
 
