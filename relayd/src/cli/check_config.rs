@@ -1,5 +1,6 @@
 //! `relayd check-config`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use super::Exit;
@@ -16,16 +17,15 @@ pub(super) struct Args {
 }
 
 /// Runs the subcommand: says "ok", or what is wrong and where.
-#[expect(clippy::print_stdout, reason = "the answer is what the user asked for")]
 pub(super) fn run(args: &Args) -> Exit {
     let file = args.file.as_ref().or(args.config.config.as_ref());
     match args.config.load(file) {
         Ok(_) => {
-            match file {
-                Some(file) => println!("{}: ok", file.display()),
-                None => println!("ok (no file: defaults and environment)"),
-            }
-            Exit::Ok
+            let said = match file {
+                Some(file) => writeln!(std::io::stdout(), "{}: ok", file.display()),
+                None => writeln!(std::io::stdout(), "ok (no file: defaults and environment)"),
+            };
+            if said.is_ok() { Exit::Ok } else { Exit::Failed }
         }
         Err(error) => {
             eprintln!("relayd: {error}");

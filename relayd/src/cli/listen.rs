@@ -13,7 +13,7 @@ The recording is Ogg Opus, frame for frame as received; a file cut short by a cr
 
 Examples:
   relayd listen http://127.0.0.1:8080/whep/demo/en
-  relayd listen http://127.0.0.1:8080/whep/demo/es --seconds 10 --out heard.ogg && opusdec heard.ogg heard.wav
+  relayd listen http://127.0.0.1:8080/whep/demo/es --seconds 10 --out heard.ogg
   relayd listen http://127.0.0.1:8080/whep/demo --seconds 5 --json | jq .loss
 
 Ctrl-C or SIGTERM ends it properly: the file is finished, the relay is told, the summary is written.

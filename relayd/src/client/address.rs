@@ -61,7 +61,8 @@ pub(super) fn origin(uri: &Uri) -> Option<Origin> {
 }
 
 fn port(uri: &Uri) -> u16 {
-    uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 })
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    uri.port_u16().unwrap_or(default)
 }
 
 /// Resolves a reference (a `Location` header) against the address it was given for (RFC 3986 §5.2).
