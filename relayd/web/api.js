@@ -57,6 +57,17 @@ export async function endSession(id) {
   await request(`/v1/sessions/${encodeURIComponent(id)}`, { method: 'DELETE' });
 }
 
+/** The parts of this page's path, decoded; one that does not decode stays as it is, and names no session. */
+export function pathParts() {
+  return location.pathname.split('/').slice(1).map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+}
+
 /** Calls `tell(session)` or `fail(error)` about every `periodMs` until the returned function is called. */
 export function watchSession(id, periodMs, tell, fail) {
   let timer;

@@ -1,6 +1,6 @@
 // The listening page: which session, which language, play and stop, and how it goes.
 
-import { getSession, watchSession, whepEndpoint } from './api.js';
+import { getSession, pathParts, watchSession, whepEndpoint } from './api.js';
 import { stayAwake } from './awake.js';
 import { hideFailure, showFailure, unsupported } from './failure.js';
 import { languageChoice, languageName } from './languages.js';
@@ -12,7 +12,7 @@ const POLL_MS = 2500;
 const QUIET_SECONDS = 3;
 
 const $ = (id) => document.getElementById(id);
-const [, , sessionId, wantedLanguage] = location.pathname.split('/').map(decodeURIComponent);
+const [, sessionId, wantedLanguage] = pathParts();
 
 const audio = $('audio');
 const meter = new Meter($('meter'));

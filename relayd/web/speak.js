@@ -1,6 +1,6 @@
 // The speaking page: make or continue a session, choose a microphone, speak, pause, stop, and see who listens.
 
-import { endSession, getSession, watchSession, whipEndpoint } from './api.js';
+import { endSession, getSession, pathParts, watchSession, whipEndpoint } from './api.js';
 import { stayAwake } from './awake.js';
 import { hideCreateForm, showCreateForm } from './create.js';
 import { hideFailure, showFailure, unsupported } from './failure.js';
@@ -38,7 +38,7 @@ async function open() {
   hideFailure($('failure'));
   const problem = unsupported({ microphone: true });
   if (problem) return fail(problem);
-  const id = decodeURIComponent(location.pathname.split('/')[2] ?? '');
+  const [, id] = pathParts();
   if (id) {
     try {
       enter(await getSession(id));
