@@ -200,7 +200,10 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        assert!(tokio::time::timeout(Duration::from_secs(20), counted).await.is_ok(), "never {tracks} tracks");
+        assert!(
+            tokio::time::timeout(Duration::from_secs(20), counted).await.is_ok(),
+            "never {tracks} tracks"
+        );
     }
 
     #[tokio::test]

@@ -56,6 +56,7 @@ async fn endpoints_say_what_they_take() {
         for method in ["GET", "HEAD"] {
             let reply = relay.send(method, &path, &[], b"").await;
             assert_eq!((reply.status, reply.body.as_str()), (204, ""), "{method}");
+            assert_eq!(reply.header("content-length"), "", "RFC 9110 §8.6");
         }
     }
 }
