@@ -123,7 +123,7 @@ impl ListenerLeg {
 
     /// The relay tells of frames that this leg missed.
     pub(crate) fn skipped(&mut self, from: u64, count: u64, track: &Track) -> Check {
-        self.pass_over(track, true);
+        self.pass_over(track);
         let expected = if self.origin.is_some() { Some(self.next_position) } else { self.joined };
         let missed = self.missed..=self.missed + self.unsure;
         ensure(count > 0 && Some(from) == expected && missed.contains(&count), "L5", || {
@@ -135,7 +135,7 @@ impl ListenerLeg {
 
     /// After a drain nothing may be owed.
     pub(crate) fn settle(&mut self, id: LegId, track: &Track) -> Check {
-        self.pass_over(track, false);
+        self.pass_over(track);
         match self.owed.front() {
             None => Ok(()),
             Some(due) => {
@@ -187,9 +187,9 @@ impl ListenerLeg {
     }
 
     /// Drops owed frames from the front that the leg cannot be handed.
-    fn pass_over(&mut self, track: &Track, evicted_only: bool) {
+    fn pass_over(&mut self, track: &Track) {
         while let Some(due) = self.owed.front().copied() {
-            if (evicted_only && track.is_held(due)) || !self.pass_one(due, track) {
+            if !self.pass_one(due, track) {
                 return;
             }
         }
