@@ -1,10 +1,12 @@
 //! What was received of one SSRC: the numbers of a report block (RFC 3550 §6.4.1, §A.3, §A.8).
 //!
-//! Counts every packet of the SSRC that the wire brought, duplicates and late ones too, as the RFC wants it; what the
-//! history took is counted elsewhere.
+//! Counts every packet of one source that the wire brought, duplicates and late ones too, as the RFC wants it; what the
+//! history took is counted elsewhere. After a jump the same SSRC is another source, and what was still on its way from
+//! before the jump is not counted: its numbers would be read as loss or as jitter.
 
 use std::time::{Duration, Instant};
 
+use super::timeline::MAX_DROPOUT;
 use crate::rtp::rtcp::ReportBlock;
 use crate::rtp::seq::{Extend16, distance32};
 use crate::stats;
@@ -47,8 +49,11 @@ impl Reception {
         self.ssrc
     }
 
-    /// Counts a further packet.
+    /// Counts a further packet, unless its number says that it is of another source.
     pub(crate) fn packet(&mut self, now: Instant, sequence: u16, timestamp: u32) {
+        if !(self.first..=self.highest() + MAX_DROPOUT).contains(&self.sequence.peek(sequence)) {
+            return;
+        }
         self.sequence.extend(sequence);
         self.received += 1;
         let arrival = MediaTime::ticks_in(now.saturating_duration_since(self.start)) as u32;
@@ -180,11 +185,26 @@ mod tests {
         let start = origin();
         let mut reception = Reception::new(start, 7, 0, 0);
         reception.report(start, None);
-        for n in 1..=300_u32 {
-            reception.packet(start, (n * 30_000) as u16, 0);
+        for n in 1..=3_000_u32 {
+            reception.packet(start, (n * 3_000) as u16, 0);
         }
         let report = reception.report(start, None);
         assert_eq!((report.fraction_lost, report.cumulative_lost), (255, 0x7f_ffff));
+    }
+
+    #[test]
+    fn a_straggler_from_before_a_jump_is_neither_loss_nor_jitter() {
+        let start = origin();
+        let mut reception = received(start, 50_000, 50_001..50_010);
+        // 40 000 numbers back is nearer to 25 536 ahead.
+        for straggler in [10_000, 40_000, 49_999, 53_010] {
+            reception.packet(start + FRAME * 9, straggler, 0x1234_5678);
+        }
+        let report = reception.report(start, None);
+        assert_eq!((report.fraction_lost, report.cumulative_lost, report.jitter), (0, 0, 0));
+        assert_eq!(report.highest_sequence, 50_009);
+        reception.packet(start + FRAME * 3_009, 53_009, 53_009 * 960);
+        assert_eq!(reception.stats().lost, 2_999, "3000 ahead is loss");
     }
 
     #[test]

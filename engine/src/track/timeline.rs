@@ -256,7 +256,7 @@ impl Source {
 }
 
 /// RFC 3550 §A.1: a jump ahead up to this is loss.
-const MAX_DROPOUT: u64 = 3_000;
+pub(super) const MAX_DROPOUT: u64 = 3_000;
 /// RFC 3550 §A.1: a step back up to this is reordering.
 const MAX_MISORDER: u64 = 100;
 /// Opus' shortest frame, 2.5 ms: time advances at least this much even after a packet that cannot be read.

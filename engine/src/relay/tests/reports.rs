@@ -155,6 +155,21 @@ fn a_publishers_leg_gets_what_was_received_of_it() {
 }
 
 #[test]
+fn what_comes_late_from_before_a_jump_spoils_no_report() {
+    let mut bench = Bench::new(Config::new());
+    let track = bench.track();
+    let publisher = bench.publisher(track);
+    let verdicts = [9_998, 10_000, 50_000, 50_001, 9_999, 50_002].map(|n| bench.next(publisher, n));
+    assert_eq!(verdicts.iter().filter(|&&verdict| verdict == Verdict::Accepted).count(), 5, "{verdicts:?}");
+    let Some(LegStats::Publisher(stats)) = bench.relay.leg_stats(publisher) else {
+        panic!("it is a publisher's")
+    };
+    let reception = stats.reception.unwrap();
+    assert_eq!((reception.received, reception.lost), (2, 0), "50 001 and 50 002");
+    assert!(reception.jitter < Duration::from_millis(20));
+}
+
+#[test]
 fn a_listeners_report_gives_loss_jitter_and_round_trip() {
     let mut bench = Bench::new(Config::new());
     let track = bench.track();
