@@ -107,7 +107,7 @@ impl Config {
     ///
     /// Default 262 144; at least 1. Beyond it opens fail with [`OpenError::Undrained`](crate::OpenError::Undrained);
     /// closes never fail, so the queue holds at most this many plus one for each id then open.
-    /// Memory: 16 bytes per waiting event.
+    /// Memory: 12 bytes per waiting event, rounded up to a power of two.
     #[must_use]
     pub const fn max_closed_events(mut self, events: usize) -> Self {
         self.max_closed_events = at_least_one(events);

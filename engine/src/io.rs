@@ -34,7 +34,8 @@ impl LegSpec {
         Self { payload_type, ssrc: None, extensions: ExtensionIds::default(), reports: true }
     }
 
-    /// The SSRC that a listener's leg sends with. Without it, one is drawn from the seed.
+    /// The SSRC that a listener's leg sends with. Without it, one is drawn from the seed, and
+    /// [`ListenerStats::ssrc`](crate::ListenerStats::ssrc) tells which.
     ///
     /// A publisher leg takes whatever SSRC comes, so this means nothing on one.
     #[must_use]
@@ -92,7 +93,7 @@ pub struct Frame {
     pub arrived: Instant,
     /// First of a talk spurt (RFC 7587 §4.1).
     pub marker: bool,
-    /// When it was captured, if the publisher said so.
+    /// When it was captured, if the publisher said so; passed on as it came, the clock offset too.
     pub capture_time: Option<CaptureTime>,
     /// How loud it is, if the publisher said so.
     pub audio_level: Option<AudioLevel>,
@@ -101,6 +102,28 @@ pub struct Frame {
 }
 
 /// What must happen next, from [`Relay::poll_output`](crate::Relay::poll_output).
+///
+/// A report goes out in a compound, with the name of its source behind it (RFC 3550 §6.1):
+///
+/// ```
+/// use relay_engine::rtp::{WriteError, rtcp};
+///
+/// fn to_listener(report: &rtcp::SenderReport, cname: &str, out: &mut [u8]) -> Result<usize, WriteError> {
+///     let length = report.write(&[], out)?;
+///     Ok(length + rtcp::write_description(report.ssrc, cname, &mut out[length..])?)
+/// }
+///
+/// /// `ssrc` is the owner's choice: the relay sends no media to a publisher.
+/// fn to_publisher(ssrc: u32, report: rtcp::ReportBlock, cname: &str, out: &mut [u8]) -> Result<usize, WriteError> {
+///     let length = rtcp::ReceiverReport::write(ssrc, &[report], out)?;
+///     Ok(length + rtcp::write_description(ssrc, cname, &mut out[length..])?)
+/// }
+/// # let mut out = [0; 100];
+/// # let length = to_publisher(1, rtcp::ReportBlock::default(), "relay", &mut out).unwrap();
+/// # assert_eq!(rtcp::Compound::parse(&out[..length]).count(), 2);
+/// # let length = to_listener(&rtcp::SenderReport::default(), "relay", &mut out).unwrap();
+/// # assert_eq!(rtcp::Compound::parse(&out[..length]).count(), 2);
+/// ```
 #[derive(Debug)]
 pub enum Output<'a> {
     /// Send this packet to this listener.

@@ -82,10 +82,22 @@
 //!
 //! `examples/loopback.rs` does the same on two UDP sockets, in under a hundred lines.
 //!
-//! Where things belong: the owner decrypts before [`handle_packet`](Relay::handle_packet) and encrypts after
-//! [`OutboundPacket::write`]; [`OutboundPacket::index`] is the SRTP index to encrypt with. A relay is single-threaded;
-//! for more cores run more of them. Keep connection set-up, HTTP and logging off the thread that drives it: the path
-//! from `handle_packet` to `poll_output` takes no lock and, in the steady state, allocates nothing.
+//! # What the owner brings
+//!
+//! | when | the owner |
+//! |---|---|
+//! | somebody connects | opens a leg with what was negotiated, and keeps its [`LegId`] beside the connection; [`LegId::slot`] indexes arrays |
+//! | an answer must name the SSRC | gave it to [`LegSpec::ssrc`], or asks [`ListenerStats::ssrc`] for the one that was drawn |
+//! | the transport is ready, lost, back | says so: [`handle_leg`](Relay::handle_leg) |
+//! | a datagram comes from a publisher | tells RTP from RTCP ([`rtp::is_rtcp`]), decrypts, parses ([`rtp::Packet::parse`]) and hands it in. The history keeps the buffer that a payload is a slice of, so it is a buffer of the datagram's own size |
+//! | RTCP comes | decrypts, reads it ([`rtp::rtcp::Compound`]) and hands in what it says: see [`handle_feedback`](Relay::handle_feedback) |
+//! | a packet comes out | writes it ([`OutboundPacket::write`]), encrypts it with [`OutboundPacket::index`] as the SRTP index, sends it on [`OutboundPacket::leg`] |
+//! | a report comes out | writes the compound, see [`Output`], encrypts it and sends it |
+//! | the connection is gone | [closes](Relay::close) its leg, and frees what it kept when [`Event::Closed`] comes |
+//!
+//! A relay is single-threaded; for more cores run more of them. Keep connection set-up, HTTP and logging off the thread
+//! that drives it: the path from `handle_packet` to `poll_output` takes no lock and, in the steady state, allocates
+//! nothing.
 //!
 //! # What it promises
 //!
@@ -99,6 +111,9 @@
 //! | I6 addressing | Output goes only to legs that are up |
 //! | I7 time | Time never runs backwards: an older `now` counts as the last one |
 //! | I8 fencing | *Not here yet: a relay is the only owner of its tracks* |
+//!
+//! I1 orders arrivals and not positions, on purpose: positions could only increase if a packet that was overtaken on its
+//! way in were dropped, or those before it held back. The far end's jitter buffer, which is there anyway, does better.
 //!
 //! On the wire of a listener's leg, for the leg's life: one SSRC; the sequence number and the SRTP index are the position
 //! plus a constant, so a hole stays a hole; the timestamp is the media time plus a constant. That holds whatever the
@@ -125,9 +140,10 @@
 //! | [history, payload](Config::history_payload_bytes) | 2 MiB | as much per track |
 //! | [payload of a packet](Config::max_payload_bytes) | 1400 bytes | |
 //! | [packets](Config::max_packet_rate), [bits](Config::max_bit_rate) of a publisher | 200/s, 512 kb/s over [2 s](Config::burst) | |
-//! | [closed ids not yet drained](Config::max_closed_events) | 262 144 | 16 bytes each |
+//! | [closed ids not yet drained](Config::max_closed_events) | 262 144 | 12 bytes each, rounded up to a power of two |
 //!
-//! Total: O(histories) + O(listeners), never their product. A history starts empty and grows as frames come.
+//! Total: O(histories) + O(listeners), never their product. A history starts empty and grows as frames come. What is
+//! closed leaves its place for the next, so arrays are as long as the most that were open at once; they double to grow.
 //!
 //! # What is not here
 //!

@@ -201,7 +201,8 @@ impl Relay {
         self.listeners.get(listener).map(Listener::stats)
     }
 
-    /// Says whether [`poll_output`](Self::poll_output) has nothing to hand out.
+    /// Says whether everything is handed out: true from when [`poll_output`](Self::poll_output) returned `None` until
+    /// there is something again.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let due = self.poll_timeout().is_some_and(|deadline| deadline.at <= self.now);

@@ -150,9 +150,9 @@ pub struct ListenerStats {
     pub before_first: u64,
     /// What its last receiver report said.
     pub report: Option<ListenerReport>,
-    /// NACK messages received.
+    /// NACK entries received: each asks for a packet and any of the 16 behind it (RFC 4585 §6.2.1).
     pub nacks: u64,
-    /// Packets that they asked for.
+    /// Packets that they asked for, those asked for twice counted twice.
     pub nacked_packets: u64,
 }
 

@@ -21,6 +21,29 @@ impl Relay {
     }
 
     /// Takes feedback that came on a leg: a publisher's sender report, a listener's receiver report or NACK, a BYE.
+    ///
+    /// From a decrypted datagram to feedback:
+    ///
+    /// ```
+    /// use relay_engine::rtp::rtcp::{Compound, Packet};
+    /// use relay_engine::{Feedback, LegId, Relay};
+    /// use std::time::Instant;
+    ///
+    /// fn handle_rtcp(relay: &mut Relay, now: Instant, leg: LegId, datagram: &[u8]) {
+    ///     let mut tell = |feedback| {
+    ///         relay.handle_feedback(now, leg, feedback);
+    ///     };
+    ///     for packet in Compound::parse(datagram).map_while(Result::ok) {
+    ///         match packet {
+    ///             Packet::SenderReport(report, _) => tell(Feedback::SenderReport(report)),
+    ///             Packet::ReceiverReport(report) => report.blocks.for_each(|block| tell(Feedback::ReceiverReport(block))),
+    ///             Packet::Nack(nacks) => nacks.for_each(|nack| tell(Feedback::Nack(nack))),
+    ///             Packet::Bye(_) => tell(Feedback::Bye),
+    ///             _ => {} // descriptions and what the relay does not know
+    ///         }
+    ///     }
+    /// }
+    /// ```
     pub fn handle_feedback(&mut self, now: Instant, from: LegId, feedback: Feedback) -> Verdict {
         self.advance(now);
         let verdict = self.take_feedback(from, feedback);

@@ -187,6 +187,8 @@ fn what_is_open_costs_what_the_config_says() {
     use crate::track::{PublisherLeg, Track};
 
     assert!(size_of::<Option<Listener>>() <= 320, "{}", size_of::<Option<Listener>>());
+    assert!(size_of::<Option<crate::relay::Leg>>() <= 16);
+    assert!(size_of::<Peer>() <= 12);
     assert!(size_of::<PublisherLeg>() <= 512, "{}", size_of::<PublisherLeg>());
     assert!(size_of::<Option<Track>>() <= 640, "{}", size_of::<Option<Track>>());
 }
