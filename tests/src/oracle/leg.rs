@@ -123,7 +123,7 @@ impl ListenerLeg {
 
     /// The relay tells of frames that this leg missed.
     pub(crate) fn skipped(&mut self, from: u64, count: u64, track: &Track) -> Check {
-        self.pass_over(track);
+        self.pass_skipped(count, track);
         let expected = if self.origin.is_some() { Some(self.next_position) } else { self.joined };
         let missed = self.missed..=self.missed + self.unsure;
         ensure(count > 0 && Some(from) == expected && missed.contains(&count), "L5", || {
@@ -184,6 +184,16 @@ impl ListenerLeg {
         }
         let rule = if self.owed.iter().any(is_it) { "I1 order" } else { "I1" };
         Err(broken(rule, format!("{packet:?} is not what is due: {self:?}")))
+    }
+
+    /// Drops what an announcement of `count` can mean: up to as many, and all that was evicted with them.
+    fn pass_skipped(&mut self, count: u64, track: &Track) {
+        while let Some(due) = self.owed.front().copied() {
+            let enough = self.missed + self.unsure >= count;
+            if (enough && track.is_held(due)) || !self.pass_one(due, track) {
+                return;
+            }
+        }
     }
 
     /// Drops owed frames from the front that the leg cannot be handed.
