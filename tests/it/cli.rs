@@ -271,7 +271,16 @@ fn exit_codes_tell_scripts_what_happened() {
 
     assert_eq!(run(&["listen", &whep, "--seconds", "0.5"]), Exit::NoAudio);
     assert_eq!(run(&["listen", &relay.url("/whep/no-such-1"), "--seconds", "1"]), Exit::Refused);
-    assert_eq!(run(&["listen", &relay.url(&format!("/whep/{session}/de"))]), Exit::Refused);
+    let kept = std::env::temp_dir().join(format!("relayd-kept-{}.ogg", std::process::id()));
+    std::fs::copy(file, &kept).unwrap();
+    let mistyped = relay.url(&format!("/whep/{session}/de"));
+    assert_eq!(run(&["listen", &mistyped, "--out", kept.to_str().unwrap()]), Exit::Refused);
+    assert_eq!(
+        std::fs::read(&kept).unwrap(),
+        std::fs::read(file).unwrap(),
+        "nothing was heard: nothing is lost"
+    );
+    std::fs::remove_file(kept).unwrap();
     assert_eq!(run(&["listen", &relay.url("/listen/demo/en")]), Exit::Usage);
     assert_eq!(run(&["listen", &whip]), Exit::Usage);
     assert_eq!(run(&["listen"]), Exit::Usage);

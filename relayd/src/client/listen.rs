@@ -58,15 +58,17 @@ pub fn listen(
 ) -> Result<ListenReport, ClientError> {
     let uri = address::parse(&options.url, Role::Listener)?;
     let socket = address::bind_towards(&uri)?;
-    // Before the offer: a path that cannot be written should not reach the server.
-    let recording = options.out.as_ref().map(Recording::create).transpose()?;
+    // Before the offer: a path that cannot be written should not reach the server. What is there is kept until it
+    // has answered: a mistyped address must not cost an older recording.
+    let file = options.out.as_ref().map(open_file).transpose()?;
     let endpoint = Endpoint::new(uri, options.token.clone());
     let runtime = runtime()?;
     let _context = runtime.enter();
     let (mut peer, offer) = Peer::offer(socket, Role::Listener)?;
     let resource = endpoint.offer(&offer)?;
-    let mut ear = Ear::new(options.time, recording);
+    let mut ear = Ear::new(options.time);
     let result = peer.answer(resource.answer()).map_err(ClientError::from).and_then(|()| {
+        ear.recording = file.map(Recording::begin).transpose()?;
         runtime.block_on(async {
             tokio::select! {
                 result = ear.run(&mut peer, &mut progress) => result,
@@ -94,13 +96,13 @@ struct Ear {
 }
 
 impl Ear {
-    fn new(time: Option<Duration>, recording: Option<Recording>) -> Self {
+    fn new(time: Option<Duration>) -> Self {
         Self {
             time,
             connected_at: None,
             report: ListenReport::default(),
             reception: Reception::default(),
-            recording,
+            recording: None,
         }
     }
 
@@ -162,6 +164,12 @@ impl Ear {
     }
 }
 
+/// Opens the file to record to, and leaves it as it is.
+fn open_file(path: &PathBuf) -> Result<File, ClientError> {
+    let file = File::options().write(true).create(true).truncate(false).open(path);
+    Ok(file.map_err(ogg::WriteError::from)?)
+}
+
 /// The file that is being written.
 struct Recording {
     writer: ogg::Writer<BufWriter<File>>,
@@ -174,8 +182,10 @@ struct Recording {
 }
 
 impl Recording {
-    fn create(path: &PathBuf) -> Result<Self, ClientError> {
-        let file = File::create(path).map_err(ogg::WriteError::from)?;
+    fn begin(file: File) -> Result<Self, ClientError> {
+        if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            file.set_len(0).map_err(ogg::WriteError::from)?;
+        }
         // Stereo, because Opus decodes mono packets into it, and packets of both kinds may come (RFC 7587 §4.4).
         let writer = ogg::Writer::new(BufWriter::new(file), rand::random(), ogg::Head::new(2))?;
         Ok(Self { writer, reorder: Reorder::new(), shift: None, end: 0, dirty: false })
