@@ -71,7 +71,8 @@ fn if_match(headers: &HeaderMap) -> Result<IfMatch, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(IfMatch::Missing) };
     let text = value.to_str().map_err(|_| Problem::new(Code::InvalidMessage, "If-Match is not text"))?.trim();
     Ok(match text {
-        "*" => IfMatch::Any,
+        // The examples of RFC 9725 put it in quotes; no tag of ours is a star.
+        "*" | "\"*\"" => IfMatch::Any,
         _ => IfMatch::Tag(
             text.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(text).to_owned(),
         ),
@@ -97,6 +98,6 @@ mod tests {
         assert_eq!(read(Some(" \"abc\" ")), IfMatch::Tag("abc".into()));
         assert_eq!(read(Some("abc")), IfMatch::Tag("abc".into()));
         assert_eq!(read(Some("W/\"abc\"")), IfMatch::Tag("W/\"abc\"".into()));
-        assert_eq!(read(Some("\"*\"")), IfMatch::Tag("*".into()));
+        assert_eq!(read(Some("\"*\"")), IfMatch::Any);
     }
 }
