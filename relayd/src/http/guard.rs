@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::Request;
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 
 use super::problem::{Code, Problem};
@@ -18,7 +18,7 @@ use crate::config;
 /// Who may address us, and from which pages.
 #[derive(Debug, Clone)]
 pub(super) struct Guard {
-    own: IpAddr,
+    own: SocketAddr,
     hosts: Vec<String>,
     origins: Vec<String>,
 }
@@ -34,7 +34,7 @@ impl Guard {
             hosts.extend(authority.parse::<Authority>().ok().map(|authority| host_of(&authority)));
             origins.push(public.to_owned());
         }
-        Self { own: own.ip(), hosts, origins }
+        Self { own, hosts, origins }
     }
 
     /// Checks Host and Origin; the `Origin` to answer to, if there is one that is allowed. What has been checked
@@ -64,11 +64,15 @@ impl Guard {
         };
         // Two hosts, or a user in front of one, are read differently by whoever forwards this request.
         let text = text.filter(|text| another.is_none() && !text.contains('@'));
+        if text.is_none() && host.is_none() && request.version() == Version::HTTP_10 {
+            // Health checks of load balancers; a browser always says what it asks for.
+            return Ok(self.own.to_string().parse().expect("a socket address is an authority"));
+        }
         let bad =
             || Problem::new(Code::InvalidMessage, "the request must have one Host header: a name and a port");
         let authority: Authority = text.and_then(|text| text.parse().ok()).ok_or_else(bad)?;
         let host = host_of(&authority);
-        let own = host.parse::<IpAddr>().is_ok_and(|ip| ip == self.own);
+        let own = host.parse::<IpAddr>().is_ok_and(|ip| ip == self.own.ip());
         if is_local(&host) || own || self.hosts.contains(&host) {
             return Ok(authority);
         }
@@ -179,6 +183,12 @@ mod tests {
     #[test]
     fn there_is_one_host_and_the_target_wins_over_the_header() {
         let guard = guard(|_| {});
+        let mut none = Request::new(Body::empty());
+        assert!(guard.check(&mut none).is_err(), "HTTP/1.1 has a Host");
+        *none.version_mut() = Version::HTTP_10;
+        guard.check(&mut none).unwrap();
+        assert_eq!(none.headers()[header::HOST], "127.0.0.1:8080");
+
         let mut twice = request(Method::GET, "localhost", None);
         twice.headers_mut().append(header::HOST, "evil.example".parse().unwrap());
         assert!(guard.check(&mut twice).is_err());

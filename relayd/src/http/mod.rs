@@ -25,7 +25,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
@@ -125,10 +125,6 @@ async fn pass(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> 
         Ok(origin) => {
             let preflight = origin.is_some() && guard::is_preflight(&request);
             let mut response = if preflight { guard::preflight() } else { next.run(request).await };
-            if response.status() == StatusCode::NO_CONTENT {
-                // The router writes one for HEAD; RFC 9110 §8.6 forbids it.
-                response.headers_mut().remove(header::CONTENT_LENGTH);
-            }
             if let Some(origin) = origin {
                 guard::allow(response.headers_mut(), origin, preflight);
             }

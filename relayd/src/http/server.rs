@@ -11,6 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use axum::http::{StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -84,10 +85,15 @@ impl Server {
             let router = router.clone();
             async move {
                 let request: Request = request.map(Body::new);
-                Ok::<_, Infallible>(match router.oneshot(request).await {
+                let mut response = match router.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
-                })
+                };
+                if response.status() == StatusCode::NO_CONTENT {
+                    // The router writes one for HEAD; RFC 9110 §8.6 forbids it.
+                    response.headers_mut().remove(header::CONTENT_LENGTH);
+                }
+                Ok::<_, Infallible>(response)
             }
         });
         let mut builder = hyper::server::conn::http1::Builder::new();

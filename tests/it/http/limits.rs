@@ -131,6 +131,29 @@ async fn what_is_not_http_is_400_and_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn odd_requests_are_answered_and_harm_nobody() {
+    let relay = Relay::start().await;
+    for (request, status) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", "404"),
+        ("GET / HTTP/1.0\r\n\r\n", "200"),
+        ("GET / HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
+        ("OPTIONS * HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "404"),
+        ("CONNECT localhost:80 HTTP/1.1\r\nhost: localhost:80\r\nconnection: close\r\n\r\n", "404"),
+        ("GET http://evil.example/ HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", "421"),
+    ] {
+        let answer = raw(relay.daemon.http_addr(), request.as_bytes()).await;
+        assert_eq!(answer.split(' ').nth(1), Some(status), "{request:?}: {answer}");
+    }
+    // HTTP/2 is a reverse proxy's to speak.
+    assert_eq!(raw(relay.daemon.http_addr(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await, "");
+    let pipelined = "GET /none HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(100);
+    let last = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let answers = raw(relay.daemon.http_addr(), format!("{pipelined}{last}").as_bytes()).await;
+    assert_eq!(answers.matches("HTTP/1.1 404 Not Found").count(), 100);
+    assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_address_has_so_many_connections_and_gets_them_back() {
     let relay = Relay::with(|config| config.http.max_connections_per_address = 2).await;
     let address = relay.daemon.http_addr();
