@@ -12,11 +12,13 @@ fn stranger(relay: &Relay) -> UdpSocket {
     socket
 }
 
+/// The value of the first line of this name.
+fn line(text: &str, name: &str) -> String {
+    text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
+}
+
 /// A STUN binding request for a peer's session, under a password of the caller's.
 fn binding(peer: &Peer, password: &str) -> Vec<u8> {
-    let line = |text: &str, name: &str| -> String {
-        text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned()
-    };
     let local = line(&peer.joined().answer, "a=ice-ufrag:");
     let username = format!("{local}:{}", line(&peer.offer, "a=ice-ufrag:"));
     let message = StunMessage::binding_request(&username, TransId::new(), true, 7, 1, true);
@@ -135,6 +137,105 @@ async fn a_client_hello_forged_from_the_peers_own_address_is_healed() {
     let mut publisher = relay.connected(Role::Publisher).await;
     converse(&mut publisher, &mut [&mut victim], 0..20);
     assert_eq!(victim.numbers(), (0..20).collect::<Vec<_>>());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_heard_the_answer_to_a_forged_hello_is_given_up_in_time() {
+    let relay = Relay::start(|config| {
+        config.dtls_timeout = std::time::Duration::from_millis(300);
+        config.join_timeout = std::time::Duration::from_millis(1500);
+    })
+    .await;
+    let hello = foreign_hello(&relay).await;
+    let mut victim = relay.answered(Role::Listener).await;
+    // The relay's answer is to the forged hello: to the client it is a forgery itself, and ends its handshake.
+    victim.before_hello = Some(hello);
+    until_snapshot(&relay, &mut [&mut victim], "the join is given up", |s| s.listeners.total() == 0).await;
+    let entry = relay.ledger.last();
+    assert_eq!((entry.connected, entry.reasons, entry.drops), (0, vec![CloseReason::DtlsTimeout], 1));
+    assert!(!victim.connected);
+    // What is left to the client is to join again.
+    relay.connected(Role::Listener).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_peers_address_is_not_to_be_had_by_another_session() {
+    let relay = Relay::start(|_| {}).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let thief = relay.connected(Role::Listener).await;
+    let password = line(&thief.joined().answer, "a=ice-pwd:");
+    // What a thief sends who forges source addresses: authentic, nominating, for its own session.
+    let claim = binding(&thief, &password);
+    for victim in [&publisher, &listener] {
+        victim.socket.send_to(&claim, relay.address()).unwrap();
+    }
+    let refused = until_snapshot(&relay, &mut [&mut publisher, &mut listener], "both are refused", |s| {
+        s.counters.dropped_addresses == 2
+    })
+    .await;
+    assert_eq!(refused.addresses, 3);
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    assert_eq!(listener.numbers(), (0..20).collect::<Vec<_>>());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_session_that_ended_serves_the_next() {
+    let relay = Relay::start(|_| {}).await;
+    let mut first = relay.connected(Role::Listener).await;
+    relay.connections.close(&first.joined().resource).await.unwrap();
+    let mut second = Peer::new(Role::Listener);
+    std::mem::swap(&mut first.socket, &mut second.socket);
+    let joined = relay.join(Role::Listener, second.offer()).await.unwrap();
+    second.take_answer(joined);
+    relay.connect(&mut second).await;
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_junk_costs_a_listener_nothing() {
+    let relay = Relay::start(|_| {}).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let junk = [stranger(&relay), stranger(&relay), stranger(&relay)];
+    let password = "a-guess-of-the-password";
+    let floods = [vec![0; 20], vec![0x80; 40], vec![22; 60], vec![0xFF; 80], binding(&listener, password)];
+    for number in 0..50 {
+        // As much at once as the smallest receive buffer takes beside the speaker's own packet.
+        for flood in floods.iter().cycle().take(60) {
+            junk.iter().for_each(|socket| assert!(socket.send(flood).is_ok()));
+        }
+        publisher.speak(number);
+        let heard = |peers: &mut [&mut Peer]| peers[0].numbers().last() == Some(&number);
+        until(&mut [&mut listener, &mut publisher], "the frame is heard through the flood", heard);
+    }
+    assert_eq!(listener.numbers(), (0..50).collect::<Vec<_>>());
+    let counters = relay.connections.snapshot().await.counters;
+    assert!(counters.received >= 9_000, "{counters:?}");
+    assert_eq!((counters.dropped_shard, counters.stack_errors), (0, 0));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_floods_reports_fills_nobodys_queue() {
+    let relay = Relay::start(|config| config.feedback_rate = 5).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let mut report = [0; 40];
+    (report[0], report[1]) = (0x80, 201);
+    for _ in 0..200 {
+        listener.socket.send_to(&report, relay.address()).unwrap();
+    }
+    until_snapshot(&relay, &mut [&mut publisher, &mut listener], "they are limited", |s| {
+        s.counters.dropped_feedback >= 180
+    })
+    .await;
+    let taken = relay.shard.stats().await.unwrap().queue.taken;
+    assert!(taken <= 20, "{taken} reached the shard");
+    converse(&mut publisher, &mut [&mut listener], 0..20);
     relay.stop().await;
 }
 

@@ -5,6 +5,8 @@
 mod hostile;
 mod lifecycle;
 mod peer;
+mod speaker;
+mod tap;
 
 use peer::{Peer, Relay, converse, until, until_snapshot};
 use relayd::webrtc::{JoinError, Role};

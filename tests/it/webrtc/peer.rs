@@ -15,6 +15,8 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::RtpWrite;
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 
+use super::tap::{self, Keys};
+
 /// How long anything may take; nothing waits for it unless it fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -29,9 +31,13 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
+        Self::start_with(change, ShardConfig::default()).await
+    }
+
+    pub(super) async fn start_with(change: impl FnOnce(&mut WebRtcConfig), shard: ShardConfig) -> Self {
         let mut config = WebRtcConfig { bind: "127.0.0.1:0".parse().unwrap(), ..WebRtcConfig::default() };
         change(&mut config);
-        let (connections, shard, task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        let (connections, shard, task) = Connections::bind(config, shard).await.unwrap();
         let track = shard.open_track("en").await.unwrap();
         Self { connections, shard, track, ledger: Ledger::default(), task }
     }
@@ -148,6 +154,7 @@ pub(super) struct Heard {
 /// A WebRTC client.
 pub(super) struct Peer {
     pub(super) rtc: Rtc,
+    pub(super) keys: Keys,
     pub(super) socket: UdpSocket,
     /// Where the peer thinks that it is.
     local: SocketAddr,
@@ -179,8 +186,8 @@ impl Peer {
         let socket = UdpSocket::bind(address).unwrap();
         let local = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-        let mut rtc =
-            RtcConfig::new().clear_codecs().enable_opus(true, false).set_rtp_mode(true).build(Instant::now());
+        let config = RtcConfig::new().clear_codecs().enable_opus(true, false).set_rtp_mode(true);
+        let (mut rtc, keys) = tap::build(config);
         rtc.add_local_candidate(Candidate::host(local, "udp").unwrap());
         let direction = match role {
             Role::Publisher => Direction::SendOnly,
@@ -191,6 +198,7 @@ impl Peer {
         let (offer, pending) = api.apply().unwrap();
         Self {
             rtc,
+            keys,
             socket,
             local,
             connected: false,
