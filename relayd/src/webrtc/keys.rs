@@ -2,8 +2,14 @@
 //!
 //! str0m asks its crypto provider for a DTLS instance while an `Rtc` is built; ours is a thin wrapper over
 //! `dimpl` that shares a [`Tap`] with the connection it is built for. One validated `dimpl::Config` serves all
-//! (building one costs three times a handshake). The wrapper can also start its handshake over, which is how a
-//! handshake that a forged ClientHello has spoiled is healed: ICE, SDP and the `Rtc` around it stay as they are.
+//! (building one costs three times a handshake). The wrapper can also start its handshake over: ICE, SDP and the
+//! `Rtc` around it stay as they are.
+//!
+//! That is for a ClientHello forged under the peer's own address, between its first check and its own hello. A client
+//! that has not taken in the answer to the forgery, lost or come before its handshake began, is healed by its next
+//! retransmission. One that has, finds a signature over somebody else's random and ends its handshake for good:
+//! that join ends with [`CloseReason::DtlsTimeout`](super::CloseReason::DtlsTimeout) within `join_timeout`, its
+//! places are free again, and the client joins anew.
 
 use std::cell::RefCell;
 use std::fmt;

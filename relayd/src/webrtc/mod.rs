@@ -267,7 +267,8 @@ pub enum CloseReason {
     PeerClosed,
     /// No authenticated STUN binding came in time.
     IceTimeout,
-    /// The DTLS handshake did not complete in time, although it was started over once.
+    /// The DTLS handshake did not complete in time, although it was started over once: nothing of it arrived, or a
+    /// forged hello ended the client's side of it.
     DtlsTimeout,
     /// The join as a whole took too long.
     JoinTimeout,
