@@ -39,6 +39,15 @@ class Speech:
     """The same several times over: the browser's fake microphone plays its file once."""
 
 
+@dataclass(frozen=True)
+class Heard:
+    """What a listener took away."""
+
+    recording: np.ndarray
+    lost: int
+    """Packets that it missed by their sequence numbers."""
+
+
 class Program:
     """A client in a process of its own; its output is in the message if it fails."""
 
@@ -137,26 +146,53 @@ async def publishing(kind: str, relay: Relay, session: Session, speech: Speech, 
         await program.stop(START_SECONDS)
 
 
-async def listening(kind: str, relay: Relay, session: Session, seconds: int, folder: Path) -> np.ndarray:
-    """Listens for so long, and answers with what was heard."""
+async def listening_together(relay: Relay, session: Session, seconds: int, folder: Path) -> list[Heard]:
+    """Listens with every kind of client at once, and answers with what each heard.
+
+    The browser comes first and the others when it listens: two cores that start a browser starve whoever is listening.
+    """
+    listens = asyncio.Event()
+
+    async def after_the_browser(kind: str) -> Heard:
+        await listens.wait()
+        return await listening(kind, relay, session, seconds, folder)
+
+    browser = listening(KINDS[0], relay, session, seconds, folder, listens)
+    return await asyncio.gather(browser, *(after_the_browser(kind) for kind in KINDS[1:]))
+
+
+async def listening(
+    kind: str, relay: Relay, session: Session, seconds: int, folder: Path, listens: asyncio.Event | None = None
+) -> Heard:
+    """Listens for so long, and answers with what was heard; a browser sets the event when it begins to."""
     url = session.whep["en"]
     if kind == "aiortc":
         listener = await Listener(url).tune()
         await listener.hear(packets=seconds * 50, seconds=seconds + SPARE_SECONDS)
         await listener.leave()
-        return listener.recording()
-    out = folder / f"{kind}.{'ogg' if kind == 'relayd' else 'wav'}"
+        return Heard(listener.recording(), listener.lost())
+    out, stats = folder / f"{kind}.{'ogg' if kind == 'relayd' else 'wav'}", folder / "listener.json"
     commands = {
         "chromium": ["node", "chromium.mjs", "listen", "--page", session.pages["listen"], "--seconds", seconds,
-                     "--wav", out, "--stats", folder / "listener.json"],
+                     "--wav", out, "--stats", stats],
         "wrtc": ["node", "wrtc.mjs", "listen", "--url", url, "--seconds", seconds, "--wav", out],
-        "relayd": [relay.binary, "listen", url, "--seconds", seconds, "--out", out],
+        "relayd": [relay.binary, "listen", url, "--seconds", seconds, "--out", out, "--json"],
     }
     async with Program(*commands[kind]) as program:
+        if listens is not None:
+            await program.says("listening", SPARE_SECONDS)
+            listens.set()
         await program.ends(seconds + SPARE_SECONDS)
-    return decode(out)
+    if kind == "chromium":
+        return Heard(decode(out), packets_lost(stats))
+    counted = json.loads(program.lines[-1])
+    return Heard(decode(out), counted["lost"] if kind == "relayd" else counted["packetsLost"])
 
 
-def read_stats(path: Path) -> dict:
-    """What a browser counted."""
-    return json.loads(path.read_text())
+def packets_lost(stats: Path) -> int:
+    """What the browsers of a statistics file missed in all."""
+    told = json.loads(stats.read_text())
+    listeners = told if isinstance(told, list) else [told]
+    inbound = [one for listener in listeners for one in listener["stats"] if one["type"] == "inbound-rtp"]
+    assert len(inbound) == len(listeners), "a browser counted nothing"
+    return sum(one["packetsLost"] for one in inbound)

@@ -124,6 +124,13 @@ class Listener(Endpoint):
                 self.heard.clear()
                 await self.heard.wait()
 
+    def lost(self) -> int:
+        """Packets missing between the first and the last, by sequence number."""
+        first = self.packets[0].sequence
+        # Signed distances from the first packet; no test is long enough to go half way round.
+        distances = {(packet.sequence - first + 2**15) % 2**16 - 2**15 for packet in self.packets}
+        return max(distances) - min(distances) + 1 - len(distances)
+
     def recording(self) -> np.ndarray:
         return collect(self.frames)
 

@@ -1,6 +1,6 @@
 // A WHIP and WHEP client on libwebrtc, through @roamhq/wrtc.
 //
-//   node wrtc.mjs listen --url WHEP --seconds N --wav OUT.wav    hears N seconds from the first sound on
+//   node wrtc.mjs listen --url WHEP --seconds N --wav OUT.wav    hears N seconds, a second after the first sound
 //   node wrtc.mjs publish --url WHIP --wav IN.wav                speaks until SIGTERM; 48 kHz mono
 import fs from 'node:fs';
 import process from 'node:process';
@@ -11,6 +11,8 @@ const { RTCPeerConnection, nonstandard } = wrtc;
 const RATE = 48_000;
 const TEN_MS = RATE / 100;
 const CONNECT_MS = 15_000;
+// The jitter buffer has found its delay by then.
+const SETTLE_CHUNKS = 100;
 
 const { positionals: [role], values } = parseArgs({
   allowPositionals: true,
@@ -75,6 +77,13 @@ function writeWav(path, parts, rate) {
   fs.writeFileSync(path, Buffer.concat([head, samples]));
 }
 
+/** What the receiver counted: tells a loss on the way from a late wake-up of this process. */
+async function inbound(connection) {
+  const report = [...(await connection.getStats()).values()].find((one) => one.type === 'inbound-rtp') ?? {};
+  const names = ['packetsReceived', 'packetsLost', 'packetsDiscarded', 'concealedSamples', 'concealmentEvents', 'jitter'];
+  return Object.fromEntries(names.map((name) => [name, report[name]]));
+}
+
 /** The first channel of interleaved samples, as bytes. */
 function firstChannel({ samples, channelCount }) {
   const mono = channelCount === 1 ? samples : samples.filter((_, i) => i % channelCount === 0);
@@ -82,7 +91,7 @@ function firstChannel({ samples, channelCount }) {
 }
 
 async function listen() {
-  const wanted = Number(values.seconds) * 100;
+  const wanted = SETTLE_CHUNKS + Number(values.seconds) * 100;
   const connection = new RTCPeerConnection();
   const { receiver } = connection.addTransceiver('audio', { direction: 'recvonly' });
   const sink = new nonstandard.RTCAudioSink(receiver.track);
@@ -100,7 +109,8 @@ async function listen() {
   console.log('connected');
   await done;
   sink.stop();
-  writeWav(values.wav, parts, rate);
+  console.log(JSON.stringify(await inbound(connection)));
+  writeWav(values.wav, parts.slice(SETTLE_CHUNKS), rate);
   await leave(connection, location);
 }
 

@@ -1,7 +1,7 @@
 //! The oracle: an independent model of what a relay owes, fed with the same calls, that checks every output.
 //!
 //! It shares no code with the engine but the types of its interface. It knows every frame that was taken in, where it
-//! belongs ([`track`]) and which legs it is owed to ([`leg`]); after every step all debts must be paid, in order, and
+//! belongs (`track`) and which legs it is owed to (`leg`); after every step all debts must be paid, in order, and
 //! nothing else may have come. What is wrong comes back as a [`Violation`] that names the invariant.
 
 mod leg;
