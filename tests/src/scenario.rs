@@ -263,7 +263,8 @@ impl Script {
                     Action::ChangeSource(publisher, self.random.u32(..), sequence, timestamp)
                 }
                 2 => Action::Jump(publisher, self.random.u16(jumps.clone())),
-                3 => Action::Skip(publisher, *one_of(&[1, 3, 40, 700, 2_000], &mut self.random)),
+                // Three of them in a row are still below the 3000 that RFC 3550 §A.1 takes for loss.
+                3 => Action::Skip(publisher, *one_of(&[1, 3, 40, 300, 900], &mut self.random)),
                 4 => {
                     let back = at + self.millis(10, 400);
                     self.add(back, Action::PublisherState(publisher, LegState::Up));

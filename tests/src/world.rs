@@ -27,7 +27,7 @@ const WALL_SECONDS: u64 = 1_700_000_000;
 /// From 1900 to 1970.
 const NTP_OFFSET_SECONDS: u64 = 2_208_988_800;
 /// How long a publisher is quiet after its skip: by then nothing from before is on the way any more.
-const SKIP: Duration = Duration::from_millis(400);
+const SKIP: Duration = Duration::from_secs(1);
 /// How often a far end reports.
 const FAR_REPORT: Duration = Duration::from_millis(700);
 
