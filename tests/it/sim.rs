@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use relay_engine::Verdict;
+use relay_tests::coverage::{Coverage, Incident};
 use relay_tests::scenario::Scenario;
 use relay_tests::world::{Failure, Honest, Report, run};
 
@@ -60,6 +61,7 @@ fn every_generated_world_keeps_every_promise() {
         total.steps += report.steps;
         total.packets += report.packets;
         total.skipped += report.skipped;
+        total.coverage.add(&report.coverage);
         for (total, count) in total.verdicts.iter_mut().zip(report.verdicts) {
             *total += count;
         }
@@ -72,8 +74,10 @@ fn every_generated_world_keeps_every_promise() {
 fn the_generated_worlds_go_everywhere() {
     let mut verdicts = [0; Verdict::ALL.len()];
     let (mut packets, mut skipped) = (0, 0);
+    let mut coverage = Coverage::default();
     for seed in 0..300 {
         let report = check(seed);
+        coverage.add(&report.coverage);
         packets += report.packets;
         skipped += report.skipped;
         for (total, count) in verdicts.iter_mut().zip(report.verdicts) {
@@ -85,6 +89,13 @@ fn the_generated_worlds_go_everywhere() {
     for (verdict, count) in Verdict::ALL.into_iter().zip(verdicts) {
         // A packet cannot have feedback's verdict.
         assert_eq!(count > 0, verdict != Verdict::WrongSsrc, "{verdict:?} was given {count} times");
+    }
+    for incident in Incident::ALL {
+        assert!(
+            coverage.of(incident) >= 10,
+            "{incident:?} only {} times: {coverage:?}",
+            coverage.of(incident)
+        );
     }
 }
 

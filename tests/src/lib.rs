@@ -3,6 +3,7 @@
 //! A [`world`] runs a [`scenario`] on a virtual clock: publishers send [`stream`]s over [`link`]s to one relay, what
 //! comes out is [`seen`], held against an [`oracle`], and carried on to listeners.
 
+pub mod coverage;
 mod far;
 pub mod fuzzing;
 pub mod link;

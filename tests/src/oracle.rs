@@ -5,6 +5,7 @@
 //! nothing else may have come. What is wrong comes back as a [`Violation`] that names the invariant.
 
 mod leg;
+mod reception;
 mod track;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +18,12 @@ use relay_engine::{
 
 pub use self::leg::LegTerms;
 use self::leg::ListenerLeg;
+use self::reception::{Heard, Reception};
 pub use self::track::Packet;
-use self::track::Track;
+use self::track::{Start, Track};
+use crate::coverage::{Coverage, Incident};
 use crate::seen::{Seen, SeenPacket};
+use crate::stream::Sent;
 
 /// What the relay under test was configured with: the limits that the oracle holds it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +84,10 @@ pub struct Oracle {
     closing: BTreeSet<Peer>,
     /// Every id that was ever given out.
     known: BTreeSet<Peer>,
+    /// Tracks that a listener has left.
+    left: BTreeSet<TrackId>,
     checked: u64,
+    coverage: Coverage,
 }
 
 #[derive(Debug)]
@@ -88,7 +95,20 @@ struct PublisherLeg {
     track: TrackId,
     state: LegState,
     reports: bool,
-    ssrc: Option<u32>,
+    reception: Option<Reception>,
+    heard: Option<Heard>,
+}
+
+impl PublisherLeg {
+    /// A packet of the publisher met a verdict.
+    fn received(&mut self, sent: &Sent, verdict: Verdict, current: Option<Start>, now: Duration) {
+        let counts = matches!(verdict, Verdict::Accepted | Verdict::Duplicate | Verdict::TooLate);
+        let Some(current) = current.filter(|current| counts && current.leads_to(sent)) else { return };
+        match &mut self.reception {
+            Some(reception) if reception.segment == current => reception.packet(sent, current.at, now),
+            reception => *reception = Some(Reception::new(current, sent, now)),
+        }
+    }
 }
 
 impl Oracle {
@@ -104,7 +124,9 @@ impl Oracle {
             legs: BTreeMap::new(),
             closing: BTreeSet::new(),
             known: BTreeSet::new(),
+            left: BTreeSet::new(),
             checked: 0,
+            coverage: Coverage::default(),
         }
     }
 
@@ -117,6 +139,12 @@ impl Oracle {
     #[must_use]
     pub const fn checked(&self) -> u64 {
         self.checked
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub const fn coverage(&self) -> Coverage {
+        self.coverage
     }
 
     /// A track was opened, or not.
@@ -146,8 +174,10 @@ impl Oracle {
         let exists = self.publishers.values().any(|leg| leg.track == track);
         let refused = !self.tracks.contains_key(&track) || exists || self.legs_are_full();
         if let Some(id) = self.opened(result.as_ref().ok().copied(), refused, Peer::Leg)? {
-            self.publishers
-                .insert(id, PublisherLeg { track, state: LegState::Connecting, reports, ssrc: None });
+            self.publishers.insert(
+                id,
+                PublisherLeg { track, state: LegState::Connecting, reports, reception: None, heard: None },
+            );
         }
         Ok(())
     }
@@ -173,6 +203,7 @@ impl Oracle {
         self.opened(ids.map(|(listener, _)| listener), refused, Peer::Listener)?;
         if let (Some(leg), Some((listener, _))) = (leg, ids) {
             self.legs.insert(leg, ListenerLeg::new(listener, track, terms));
+            self.coverage.count_if(self.left.contains(&track), Incident::Rejoin);
         }
         Ok(())
     }
@@ -227,9 +258,9 @@ impl Oracle {
         let Packet::Frame(sent) = packet else { return Ok(()) };
         let leg = self.publishers.get_mut(&from).expect("an unknown leg deserves a refusal");
         let track = self.tracks.get_mut(&leg.track).expect("a track's legs close with it");
-        let arrival = track.judge(sent, verdict, self.now)?;
+        let arrival = track.judge(sent, verdict, self.now, &mut self.coverage)?;
+        leg.received(sent, verdict, track.segment(), self.now);
         if let Some(arrival) = arrival {
-            leg.ssrc = track.ssrc();
             let id = leg.track;
             self.legs.values_mut().filter(|leg| leg.track == id).for_each(|leg| leg.owe(arrival));
         }
@@ -241,7 +272,7 @@ impl Oracle {
     /// # Errors
     ///
     /// The verdict is not the one that the feedback deserves.
-    pub fn feedback(&self, from: LegId, feedback: &Feedback, verdict: Verdict) -> Check {
+    pub fn feedback(&mut self, from: LegId, feedback: &Feedback, verdict: Verdict) -> Check {
         let from_sender = matches!(feedback, Feedback::SenderReport(_));
         let deserved = match (self.publishers.contains_key(&from), self.legs.contains_key(&from)) {
             (false, false) => Verdict::UnknownLeg,
@@ -249,6 +280,11 @@ impl Oracle {
             (false, true) if from_sender => Verdict::WrongDirection,
             _ => Verdict::Accepted,
         };
+        let asked = matches!(feedback, Feedback::Nack(_)) && verdict == Verdict::Accepted;
+        self.coverage.count_if(asked, Incident::Nack);
+        if let (Some(leg), Feedback::SenderReport(report)) = (self.publishers.get_mut(&from), feedback) {
+            leg.heard = Some(Heard { report: *report, at: self.now });
+        }
         ensure(verdict == deserved, "verdict", || {
             format!("{feedback:?} on {from} was {verdict:?} and deserves {deserved:?}")
         })
@@ -348,6 +384,7 @@ impl Oracle {
         if let Some(leg) = self.legs.remove(&id) {
             self.closing.insert(Peer::Leg(id));
             self.closing.insert(Peer::Listener(leg.listener));
+            self.left.insert(leg.track);
         }
     }
 
@@ -371,10 +408,10 @@ impl Oracle {
             leg.ok_or_else(|| broken("I6", format!("{} is not a listener's leg: {packet:?}", packet.leg)))?;
         let track = self.tracks.get(&leg.track).expect("a track's legs close with it");
         ensure(track.is_active(), "TrackActive comes before the frames", || format!("{packet:?}"))?;
-        leg.packet(packet, track)
+        leg.packet(packet, track, &mut self.coverage)
     }
 
-    fn sender_report(&self, id: LegId, report: &rtcp::SenderReport) -> Check {
+    fn sender_report(&mut self, id: LegId, report: &rtcp::SenderReport) -> Check {
         let leg = self.legs.get(&id);
         let leg = leg.ok_or_else(|| broken("I6", format!("{report:?} on {id}, not a listener's leg")))?;
         let ntp = self.epoch_ntp.wrapping_add(to_ntp(self.now));
@@ -382,14 +419,23 @@ impl Oracle {
         ensure(report.ntp.0.abs_diff(ntp) < 1 << 13, "reports", || {
             format!("{report:?} on {id}; by the epoch it is {ntp}")
         })?;
+        self.coverage.count(Incident::SenderReport);
         leg.report(id, report, &self.tracks[&leg.track], self.now)
     }
 
-    fn receiver_report(&self, id: LegId, block: &rtcp::ReportBlock) -> Check {
-        let leg = self.publishers.get(&id);
+    fn receiver_report(&mut self, id: LegId, block: &rtcp::ReportBlock) -> Check {
+        let leg = self.publishers.get_mut(&id);
         let leg = leg.ok_or_else(|| broken("I6", format!("{block:?} on {id}, not a publisher's leg")))?;
         ensure(leg.state == LegState::Up && leg.reports, "I6", || format!("{block:?} on {leg:?}"))?;
-        ensure(leg.ssrc == Some(block.ssrc), "reports", || format!("{block:?}, heard was {leg:?}"))
+        let reception = leg.reception.as_mut();
+        let reception =
+            reception.ok_or_else(|| broken("reports", format!("{block:?} on {id}, which heard nothing")))?;
+        let loss = reception.report(block, leg.heard, self.now)?;
+        self.coverage.count(Incident::ReceiverReport);
+        self.coverage.count_if(loss, Incident::ReportedLoss);
+        let answers = block.last_sender_report != 0;
+        self.coverage.count_if(answers, Incident::AnsweredReport);
+        Ok(())
     }
 
     fn event(&mut self, event: Event) -> Check {
@@ -401,11 +447,13 @@ impl Oracle {
             Event::FramesSkipped { listener, from, count } => {
                 let leg = self.legs.values_mut().find(|leg| leg.listener == listener);
                 let leg = leg.ok_or_else(|| broken("I6", format!("{event:?}: no such listener")))?;
+                self.coverage.count(Incident::Skipped);
                 leg.skipped(from, count, &self.tracks[&leg.track])
             }
             Event::TrackActive { track } | Event::TrackSilent { track } => {
                 let model = self.tracks.get_mut(&track);
                 let model = model.ok_or_else(|| broken("ids", format!("{event:?}: no such track")))?;
+                self.coverage.count_if(matches!(event, Event::TrackSilent { .. }), Incident::Silence);
                 model.activity(track, matches!(event, Event::TrackActive { .. }), self.now)
             }
             _ => Err(broken("events", format!("{event:?} is not one that the oracle knows"))),

@@ -1,7 +1,8 @@
 //! What happens in a world, generated from a seed.
 //!
 //! A scenario is a list of actions with their times, made before the world starts, so that it can be printed, and cut
-//! down by hand. Each seed has its own mood: some worlds are calm, some tiny, some hit every limit.
+//! down by hand. Each seed has its own mood: some worlds are calm, some tiny, some hit every limit, and some run through
+//! positions so fast that the numbers of listeners' legs wrap. [`coverage`](crate::coverage) counts what came of it.
 //!
 //! Some things are kept from happening, because no relay could tell what they mean: two changes of source within the
 //! time that a link may hold a packet back, a jump in sequence that lands where the history still has frames, and
@@ -26,6 +27,8 @@ pub struct Scenario {
     pub report_interval: Duration,
     /// How late the driver is woken.
     pub oversleep: Duration,
+    /// Publishers send sender reports.
+    pub publishers_report: bool,
     /// What happens when, in order of time.
     pub actions: Vec<(Duration, Action)>,
     /// When the world ends.
@@ -115,7 +118,10 @@ impl Scenario {
         let limits = limits(&mut random, tight);
         let report_interval = Duration::from_millis(*one_of(&[100, 400, 1_000, 5_000], &mut random));
         let oversleep = Duration::from_micros(*one_of(&[0, 0, 1, 900, 20_000], &mut random));
-        let mut script = Script { random, end, actions: Vec::new(), publishers: 0, listeners: 0 };
+        // By the seed itself, so that such worlds came without changing the others.
+        let (far, publishers_report) = (seed % 8 == 7, seed % 4 == 3);
+        let end = if far { Duration::from_secs(24) } else { end };
+        let mut script = Script { random, end, far, actions: Vec::new(), publishers: 0, listeners: 0 };
         let tracks = script.random.usize(1..=3);
         for track in 0..tracks {
             script.add(Duration::ZERO, Action::OpenTrack);
@@ -129,7 +135,7 @@ impl Scenario {
         }
         script.actions.sort_by_key(|(at, _)| *at);
         let actions = script.actions;
-        Self { seed, limits, report_interval, oversleep, actions, end }
+        Self { seed, limits, report_interval, oversleep, publishers_report, actions, end }
     }
 
     /// A world with default limits in which just this happens; it ends a second after the last action.
@@ -153,6 +159,7 @@ impl Scenario {
             limits,
             report_interval: Duration::from_secs(1),
             oversleep: Duration::ZERO,
+            publishers_report: true,
             actions,
             end,
         }
@@ -203,6 +210,8 @@ fn one_of<'a, T>(choices: &'a [T], random: &mut fastrand::Rng) -> &'a T {
 struct Script {
     random: fastrand::Rng,
     end: Duration,
+    /// Holes follow each other so fast that the numbers of listeners' legs wrap.
+    far: bool,
     actions: Vec<(Duration, Action)>,
     publishers: usize,
     listeners: usize,
@@ -234,8 +243,13 @@ impl Script {
             if self.random.bool() {
                 ssrc = self.random.u32(..);
             }
-            let stream = self.stream(ssrc);
-            let link = self.link(ticks(u64::from(stream.frame_ticks)));
+            let mut stream = self.stream(ssrc);
+            let mut link = self.link(ticks(u64::from(stream.frame_ticks)));
+            if self.far {
+                // A frame between any two of the holes comes through, or they would be a jump.
+                stream = StreamSpec { frame_ticks: 960, dtx: 0.0, ..stream };
+                link = LinkSpec::perfect().reorder(0.1, Duration::from_millis(60));
+            }
             let reports = self.random.u8(0..4) > 0;
             self.add(at, Action::Publish { publisher, track, stream, link, reports });
             let up = at + self.millis(0, 60);
@@ -254,6 +268,10 @@ impl Script {
     /// What befalls a publisher between its coming and its leaving.
     fn troubles(&mut self, publisher: usize, from: Duration, to: Duration) {
         let mut at = from + self.millis(600, 1_500);
+        while self.far && at < to {
+            self.add(at, Action::Skip(publisher, 2_800));
+            at += self.millis(500, 600);
+        }
         // All ahead or all back, so that a jump never lands where the one before came from.
         let jumps = one_of(&[5_000..15_000, 50_000..60_000], &mut self.random).clone();
         while at < to {
@@ -277,7 +295,25 @@ impl Script {
         }
     }
 
+    /// Two listeners that are there from beginning to end, one of them with its leg down for most of it.
+    fn steadfast(&mut self, track: usize) {
+        for down in [false, true] {
+            let (listener, terms) = (self.listeners, self.terms());
+            self.listeners += 1;
+            let link = LinkSpec::perfect();
+            self.add(Duration::ZERO, Action::Join { listener, track, terms, link });
+            self.add(Duration::ZERO, Action::ListenerState(listener, LegState::Up));
+            if down {
+                self.add(self.end / 8, Action::ListenerState(listener, LegState::Down));
+                self.add(self.end / 8 * 7, Action::ListenerState(listener, LegState::Up));
+            }
+        }
+    }
+
     fn listeners_of(&mut self, track: usize, most: usize) {
+        if self.far {
+            self.steadfast(track);
+        }
         for _ in 0..self.random.usize(0..=most) {
             let mut at = if self.random.bool() { self.moment() } else { Duration::ZERO };
             // It may come back as another listener: a rejoin.

@@ -15,6 +15,7 @@ use relay_engine::{
     TrackSpec, Verdict,
 };
 
+use crate::coverage::Coverage;
 use crate::far::FarEnd;
 use crate::link::Link;
 use crate::oracle::{LegTerms, Oracle, Packet, Violation, ensure};
@@ -66,6 +67,8 @@ pub struct Report {
     pub verdicts: [u64; Verdict::ALL.len()],
     /// Frames that listeners were told they missed.
     pub skipped: u64,
+    /// What happened in it.
+    pub coverage: Coverage,
 }
 
 /// A violation, and when it happened.
@@ -94,6 +97,7 @@ pub fn run(scenario: &Scenario, shift: Duration, tamper: &mut dyn Tamper) -> Res
         doing: world.doing.clone(),
         violation,
     })?;
+    world.report.coverage = world.oracle.coverage();
     Ok(world.report)
 }
 
@@ -366,7 +370,12 @@ impl<'a> World<'a> {
         let next = now + publisher.stream.pause();
         let datagram = sent.datagram.clone();
         let arrivals = publisher.link.carry(now, datagram.len());
+        let report = (self.scenario.publishers_report && sent.id.number % 64 == 40).then(|| {
+            let ntp = rtp::NtpTime(u64::from(sent.ssrc) << 32 | u64::from(sent.id.number) << 16);
+            Feedback::SenderReport(rtcp::SenderReport { ssrc: sent.ssrc, ntp, ..Default::default() })
+        });
         for at in arrivals {
+            report.iter().for_each(|report| self.schedule(at, Happening::Feedback(leg, *report)));
             let packet = Packet::Frame(sent.clone());
             self.schedule(at, Happening::Arrive(leg, packet, datagram.clone()));
         }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use relay_engine::LegState;
+use relay_engine::rtp::rtcp::ReportBlock;
 use relay_tests::oracle::Oracle;
 use relay_tests::scenario::Scenario;
 use relay_tests::seen::{Seen, SeenPacket};
@@ -231,6 +232,46 @@ fn a_relay_that_miscounts_in_its_reports_is_caught() {
         },
         &["reports"],
     );
+}
+
+#[test]
+fn a_relay_that_tells_a_publisher_wrong_is_caught() {
+    let changes: [fn(&mut ReportBlock); 6] = [
+        |block| block.fraction_lost ^= 1,
+        |block| block.cumulative_lost += 1,
+        |block| block.highest_sequence += 1 << 16,
+        |block| block.jitter += 1,
+        |block| block.last_sender_report ^= 1,
+        |block| block.delay_since_last_sender_report += 1,
+    ];
+    for change in changes {
+        let mut struck = 0;
+        for seed in 0..40 {
+            let mut tamper = Misreport { change, struck: false };
+            let result = run(&Scenario::generate(seed), Duration::ZERO, &mut tamper);
+            struck += usize::from(tamper.struck);
+            let caught = result.err().map(|failure| failure.violation.rule);
+            assert_eq!(caught, tamper.struck.then_some("reports"), "seed {seed}");
+        }
+        assert!(struck > 20, "only {struck} worlds had a report to spoil");
+    }
+}
+
+/// A relay whose receiver reports are wrong in one way.
+struct Misreport {
+    change: fn(&mut ReportBlock),
+    struck: bool,
+}
+
+impl Tamper for Misreport {
+    fn tamper(&mut self, outputs: &mut Vec<Seen>, _oracle: &Oracle) {
+        for seen in outputs {
+            if let Seen::ReceiverReport(_, block) = seen {
+                (self.change)(block);
+                self.struck = true;
+            }
+        }
+    }
 }
 
 /// A relay that asks to be woken at once, for ever.

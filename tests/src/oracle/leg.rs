@@ -8,6 +8,7 @@ use relay_engine::{LegId, LegState, ListenerId, TrackId};
 
 use super::track::{Taken, Track, ticks_in};
 use super::{Check, broken, ensure};
+use crate::coverage::{Coverage, Incident};
 use crate::seen::{Fields, SeenPacket};
 use crate::stream::identify;
 
@@ -104,7 +105,7 @@ impl ListenerLeg {
     }
 
     /// A packet came for this leg.
-    pub(crate) fn packet(&mut self, packet: &SeenPacket, track: &Track) -> Check {
+    pub(crate) fn packet(&mut self, packet: &SeenPacket, track: &Track, coverage: &mut Coverage) -> Check {
         let addressed = self.state == LegState::Up && packet.listener == self.listener;
         ensure(addressed, "I6", || format!("not up, or another listener's: {packet:?}; {self:?}"))?;
         let due = self.next_due(packet, track)?;
@@ -113,7 +114,9 @@ impl ListenerLeg {
         let fresh = self.handed.insert(frame.position);
         ensure(fresh && !packet.replay, "I1", || format!("position {} for the second time", frame.position))?;
         self.check_frame(packet, frame)?;
-        self.check_numbers(packet, frame)?;
+        let early = self.origin.is_none() && self.joined == Some(0);
+        coverage.count_if(early, Incident::EarlyListener);
+        self.check_numbers(packet, frame, coverage)?;
         self.unsure = 0;
         self.next_position = self.next_position.max(frame.position + 1);
         self.packets = self.packets.wrapping_add(1);
@@ -255,22 +258,39 @@ impl ListenerLeg {
         ensure(any != fields.extensions.is_empty(), "extensions", || format!("{fields:?}"))
     }
 
-    fn check_numbers(&mut self, packet: &SeenPacket, frame: &Taken) -> Check {
+    fn check_numbers(&mut self, packet: &SeenPacket, frame: &Taken, coverage: &mut Coverage) -> Check {
         let fields = Fields::read(&packet.wire).expect("it was just read");
-        let origin = *self.origin.get_or_insert_with(|| Origin {
-            ssrc: self.terms.ssrc.unwrap_or(fields.ssrc),
-            position: frame.position,
-            index: packet.index,
-            media_time: frame.media_time,
-            timestamp: fields.timestamp,
-        });
-        ensure(origin.index < 1 << 15, "first seq < 2^15", || format!("{packet:?}"))?;
+        let origin = match self.origin {
+            Some(origin) => self.go_on(origin, frame.position, coverage),
+            None => Origin {
+                ssrc: self.terms.ssrc.unwrap_or(fields.ssrc),
+                position: frame.position,
+                index: packet.index,
+                media_time: frame.media_time,
+                timestamp: fields.timestamp,
+            },
+        };
+        let first = self.origin.replace(origin).is_none();
+        ensure(!first || origin.index < 1 << 15, "first seq < 2^15", || format!("{packet:?}"))?;
         ensure(fields.ssrc == origin.ssrc, "one SSRC", || format!("{:?}: {origin:?}", fields.ssrc))?;
         let index = (origin.index + frame.position).checked_sub(origin.position);
         ensure(Some(packet.index) == index, "affine seq", || format!("{packet:?}: {origin:?}"))?;
         ensure(fields.sequence == packet.index as u16, "affine seq", || format!("{packet:?}: {fields:?}"))?;
         let timestamp = origin.at(frame.media_time);
         ensure(fields.timestamp == timestamp, "affine timestamp", || format!("{fields:?}, not {timestamp}"))
+    }
+
+    /// What a frame's numbers are affine to, after the leg's first: a far end cannot follow a step of 2^15 positions,
+    /// which counts as two and is a new start.
+    fn go_on(&self, origin: Origin, position: u64, coverage: &mut Coverage) -> Origin {
+        let Some(ahead) = position.checked_sub(self.next_position) else { return origin };
+        let last = origin.index + (self.next_position - 1 - origin.position);
+        if ahead + 1 >= 1 << 15 {
+            coverage.count(Incident::LegStep);
+            return Origin { position, index: last + 2, ..origin };
+        }
+        coverage.count_if((last + 1 + ahead) >> 16 > last >> 16, Incident::LegWrap);
+        origin
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 use relay_engine::{TrackId, TrackStats, Verdict};
 
 use super::{Check, Limits, broken, ensure};
+use crate::coverage::{Coverage, Incident};
+use crate::seen::Fields;
 use crate::stream::{FrameId, Sent};
 
 /// What is handed to the relay as a packet.
@@ -38,6 +40,7 @@ struct Segment {
     /// Number, position, ticks and media time of its first frame.
     first: (u32, u64, u64, u64),
     highest: u32,
+    started: Duration,
 }
 
 impl Segment {
@@ -48,6 +51,21 @@ impl Segment {
 
     fn covers(&self, sent: &Sent) -> bool {
         self.run == run(sent) && (self.first.0..=self.highest).contains(&sent.id.number)
+    }
+}
+
+/// Where a segment starts: which run, its first frame's number, and when that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    run: (usize, u32),
+    pub(crate) number: u32,
+    pub(crate) at: Duration,
+}
+
+impl Start {
+    /// Whether a frame is of this segment, if it is the current one.
+    pub(crate) fn leads_to(&self, sent: &Sent) -> bool {
+        self.run == run(sent) && sent.id.number >= self.number
     }
 }
 
@@ -93,7 +111,13 @@ impl Track {
     }
 
     /// Checks the verdict on a frame; returns its arrival number if it was taken.
-    pub(crate) fn judge(&mut self, sent: &Sent, verdict: Verdict, now: Duration) -> Check<Option<usize>> {
+    pub(crate) fn judge(
+        &mut self,
+        sent: &Sent,
+        verdict: Verdict,
+        now: Duration,
+        coverage: &mut Coverage,
+    ) -> Check<Option<usize>> {
         let (must, may) = self.expectation(sent);
         let allowed = verdict == must || may.contains(&verdict);
         ensure(allowed, "verdict", || {
@@ -101,7 +125,12 @@ impl Track {
             format!("{id:?} was {verdict:?}, not {must:?} or {may:?}; {current:?}, before it {retired:?}")
         })?;
         match verdict {
-            Verdict::Accepted => self.take(sent, now).map(Some),
+            Verdict::Accepted => {
+                let newest = self.newest;
+                let arrival = self.take(sent, now)?;
+                newest.into_iter().for_each(|newest| self.note(newest, arrival, coverage));
+                Ok(Some(arrival))
+            }
             Verdict::Suspicious => {
                 self.suspicious = Some(sent.id);
                 self.filled = false;
@@ -168,9 +197,9 @@ impl Track {
         recent && self.held.get(&self.taken[arrival].position) == Some(&arrival)
     }
 
-    /// The SSRC of the current segment.
-    pub(crate) fn ssrc(&self) -> Option<u32> {
-        self.current.map(|segment| segment.ssrc)
+    /// The current segment.
+    pub(crate) fn segment(&self) -> Option<Start> {
+        self.current.map(|Segment { run, first, started, .. }| Start { run, number: first.0, at: started })
     }
 
     pub(crate) const fn next_position(&self) -> u64 {
@@ -246,6 +275,30 @@ impl Track {
         Ok(arrival)
     }
 
+    /// Counts how a frame follows the one that was the newest before it.
+    fn note(&self, newest: usize, arrival: usize, coverage: &mut Coverage) {
+        let (before, taken) = (&self.taken[newest], &self.taken[arrival]);
+        if taken.position < before.position {
+            return coverage.count(Incident::Overtaken);
+        }
+        coverage.count_if(taken.position > before.position + 1, Incident::Hole);
+        let (old, new) = (&before.sent, &taken.sent);
+        if run(old) == run(new) {
+            let read = |sent: &Sent| Fields::read(&sent.datagram).map(|of| (of.sequence, of.timestamp));
+            let ((old_sequence, old_timestamp), (sequence, timestamp)) =
+                read(old).zip(read(new)).expect("a publisher writes RTP");
+            coverage.count_if(sequence < old_sequence, Incident::SequenceWrap);
+            coverage.count_if(timestamp < old_timestamp, Incident::TimestampWrap);
+            let frames = u64::from(new.id.number - old.id.number);
+            coverage.count_if(new.ticks - old.ticks > frames * u64::from(old.frame_ticks), Incident::Gap);
+        } else if old.id.publisher != new.id.publisher {
+            coverage.count(Incident::Return);
+        } else {
+            let jumped = old.ssrc == new.ssrc;
+            coverage.count(if jumped { Incident::Jump } else { Incident::NewSource });
+        }
+    }
+
     fn start(&mut self, sent: &Sent, now: Duration) -> (u64, u64) {
         let media_time = self.newest().map_or(0, |newest| {
             let passed = ticks_in(now.saturating_sub(newest.arrived));
@@ -253,7 +306,8 @@ impl Track {
         });
         let place = (self.next_position, media_time);
         let first = (sent.id.number, place.0, sent.ticks, place.1);
-        let segment = Segment { run: run(sent), ssrc: sent.ssrc, first, highest: sent.id.number };
+        let segment =
+            Segment { run: run(sent), ssrc: sent.ssrc, first, highest: sent.id.number, started: now };
         self.retired = self.current.replace(segment);
         place
     }
