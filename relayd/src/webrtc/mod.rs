@@ -166,7 +166,7 @@ pub trait Record: Send {
 }
 
 /// A connection was accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Joined {
     /// Names the connection from now on; unguessable.
     pub resource: ResourceId,
@@ -174,6 +174,13 @@ pub struct Joined {
     pub answer: String,
     /// Entity tag of the ICE session, without quotes.
     pub etag: String,
+}
+
+impl fmt::Debug for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The answer holds the ICE password.
+        f.debug_struct("Joined").field("resource", &self.resource).finish_non_exhaustive()
+    }
 }
 
 /// Names one connection: 128 random bits, written as 32 lower-case hex digits.
@@ -315,4 +322,21 @@ struct Accept {
     offer: offer::Offer,
     track: TrackId,
     record: Box<dyn Record>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_opens_a_connection_stays_out_of_logs() {
+        let resource = ResourceId(0x0123_4567_89ab_cdef_0123_4567_89ab_cdef);
+        assert_eq!(resource.to_string(), "0123456789abcdef0123456789abcdef");
+        assert_eq!(resource.to_string().parse(), Ok(resource));
+        assert_eq!(resource.prefix().to_string(), "01234567");
+        let joined = Joined { resource, answer: "a=ice-pwd:secret".to_owned(), etag: "etag".to_owned() };
+        assert_eq!(format!("{joined:?}"), "Joined { resource: ResourceId(01234567…), .. }");
+        let ice = offer::IceCredentials::new("user", "0123456789abcdefSECRET").unwrap();
+        assert!(!format!("{ice:?}").contains("SECRET"));
+    }
 }

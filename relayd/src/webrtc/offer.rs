@@ -8,6 +8,8 @@
 mod attribute;
 mod section;
 
+use std::fmt;
+
 use super::{JoinError, Role};
 use section::{Block, Section};
 
@@ -80,10 +82,17 @@ pub(super) struct Extensions {
 }
 
 /// ICE user fragment and password (RFC 8839 §5.4).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct IceCredentials {
     pub(super) ufrag: String,
     pub(super) password: String,
+}
+
+impl fmt::Debug for IceCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Never the password.
+        f.debug_struct("IceCredentials").field("ufrag", &self.ufrag).finish_non_exhaustive()
+    }
 }
 
 impl IceCredentials {

@@ -118,6 +118,8 @@ impl Plane {
                 return;
             }
             other.peer.forget(source);
+            // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
+            self.addresses.remove(&source);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let learnt = connection.peer.learn(now, binding);
