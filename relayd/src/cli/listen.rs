@@ -78,7 +78,8 @@ pub(super) fn run(args: &Args) -> Exit {
         line.show(&progress(report));
     });
     // What was heard before the connection was lost is worth telling, too.
-    let told = result.is_ok() || last.reception.packets > 0;
+    // A script reads the figures of a silent track, too.
+    let told = result.is_ok() || last.reception.packets > 0 || (args.json && last.connected);
     let summary = if args.json { json(&args.url, &last) } else { format!("heard {}", progress(&last)) };
     line.finish(told.then_some(&*summary));
     match result {
