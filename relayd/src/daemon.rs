@@ -242,14 +242,22 @@ fn webrtc(config: &Config) -> WebRtcConfig {
 }
 
 fn shard(config: &Config) -> ShardConfig {
-    // 10 ms is the shortest frame that speakers send for long.
-    let frames = usize::try_from(config.media.history.as_millis() / 10).unwrap_or(usize::MAX).max(1);
+    // 10 ms is the shortest frame that speakers send for long, and 512 kb/s the most that the engine takes of one.
+    let millis = usize::try_from(config.media.history.as_millis()).unwrap_or(usize::MAX);
+    let connections = config.webrtc.max_connections.max(ENGINE_LISTENERS);
     let relay = relay_engine::Config::new()
         .history_duration(config.media.history)
-        .history_frames(frames)
+        .history_frames((millis / 10).max(1))
+        .history_payload_bytes(millis.saturating_mul(64))
+        .max_listeners(connections)
+        .max_listeners_per_track(connections)
+        .max_legs(connections.saturating_mul(2))
         .max_tracks(config.media.max_tracks);
     ShardConfig { relay, ..ShardConfig::default() }
 }
+
+/// The engine's own limit of listeners; `webrtc.max_connections` is the one that is meant to be met.
+const ENGINE_LISTENERS: usize = 65_536;
 
 /// The demo's speakers, and their places in the session: nobody else can speak in it.
 #[derive(Debug)]

@@ -169,6 +169,10 @@ impl Config {
                 return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
             }
         }
+        if self.media.history > MAX_HISTORY {
+            let value = format!("{}s", self.media.history.as_secs());
+            return Err(ConfigError::TooLarge { key: "media.history", value, most: "1h".into() });
+        }
         // Added to the time of day they must still be a time.
         let mut all = durations.into_iter().chain([("sessions.ended_memory", self.sessions.ended_memory)]);
         if let Some((key, value)) = all.find(|(_, value)| *value > MAX_DURATION) {
@@ -255,6 +259,8 @@ fn nearest(key: &str) -> Option<String> {
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
+/// What the engine's largest history holds of the shortest frames.
+const MAX_HISTORY: Duration = Duration::from_secs(3600);
 /// A year.
 const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
 /// What every variable that is ours starts with.

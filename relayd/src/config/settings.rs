@@ -169,7 +169,7 @@ settings! {
 
     /// The media plane.
     media: Media {
-        /// Audio kept per track. Memory: about 8 KiB per second and track at 64 kb/s.
+        /// Audio kept per track, at most 1h. Memory: about 8 KiB per second and track at 64 kb/s, at most about 80 KiB.
         history: Duration = Duration::from_secs(30);
         /// Tracks at one time, over all sessions; beyond, 503.
         max_tracks: usize = 4096;

@@ -175,7 +175,8 @@ fn limits_that_cannot_be_kept_are_refused() {
     );
     let huge = usize::MAX >> 1;
     assert!(message(&format!("[http]\nmax_json = {huge}\n")).ends_with("must be at most 1048576"));
-    for key in ["http.header_timeout", "http.write_timeout", "sessions.ended_memory", "media.history"] {
+    assert_eq!(message("[media]\nhistory = \"61m\"\n"), "`media.history` is 3660s, but must be at most 1h");
+    for key in ["http.header_timeout", "http.write_timeout", "sessions.ended_memory", "webrtc.ice_timeout"] {
         let (section, name) = key.split_once('.').unwrap();
         let text = message(&format!("[{section}]\n{name} = \"9999999999999h\"\n"));
         assert!(text.starts_with(&format!("`{key}` is ")) && text.ends_with("at most 8760h"), "{text}");

@@ -39,7 +39,9 @@ pub enum JoinError {
     #[error("unsupported offer: {0}")]
     Unsupported(String),
     /// Too many joins are pending, or too many connections are open: 503.
-    #[error("at capacity")]
+    #[error(
+        "there are as many connections, or joins not yet connected, as webrtc.max_connections or webrtc.max_pending allows"
+    )]
     Capacity,
     /// The track is gone: 404.
     #[error("the track is gone")]
