@@ -37,7 +37,7 @@ pub(super) struct Args {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Exit {
-    let config = match args.config.load(None) {
+    let config = match args.config.load_to_serve() {
         Ok(config) => config,
         Err(error) => {
             eprintln!("relayd: {error}");

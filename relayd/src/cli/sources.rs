@@ -36,19 +36,26 @@ pub(super) struct ConfigArgs {
 impl ConfigArgs {
     /// The effective configuration; a file named here stands in for `--config`.
     pub(super) fn load(&self, file: Option<&PathBuf>) -> Result<Config, ConfigError> {
-        let sources = Sources {
+        Config::load(&self.sources(file))
+    }
+
+    /// The same for a relay that is to run: where nobody configured anything, it has the demo session.
+    pub(super) fn load_to_serve(&self) -> Result<Config, ConfigError> {
+        let sources = self.sources(None);
+        let mut config = Config::load(&sources)?;
+        config.demo.enabled |= sources.is_bare();
+        Ok(config)
+    }
+
+    fn sources(&self, file: Option<&PathBuf>) -> Sources {
+        Sources {
             file: file.or(self.config.as_ref()).cloned(),
             // What is not text cannot be one of ours.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
                 .collect(),
             flags: self.flags(),
-        };
-        let mut config = Config::load(&sources)?;
-        if sources.is_bare() {
-            config.demo.enabled = true;
         }
-        Ok(config)
     }
 
     fn flags(&self) -> Vec<(String, String, String)> {

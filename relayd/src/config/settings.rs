@@ -191,7 +191,7 @@ settings! {
 
     /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.
     demo: Demo {
-        /// Whether it exists. `relayd` without any configuration turns it on.
+        /// Whether it exists. `relayd` without any file, flag or variable turns it on.
         enabled: bool = false;
     }
 
