@@ -177,9 +177,12 @@ async fn a_join_killed_at_any_stage_leaves_nothing_behind() {
     // Nobody waits for the answer.
     let offer = Peer::new(Role::Listener).offer();
     let mut join = Box::pin(relay.join(Role::Listener, offer));
-    let asked = poll_fn(|context| Poll::Ready(join.as_mut().poll(context).is_pending())).await;
+    let asked = poll_fn(|context| Poll::Ready(join.as_mut().poll(context))).await;
     drop(join);
-    assert!(asked, "a join takes the shard's answer");
+    // On a busy machine the answer may be there before the first look.
+    if let Poll::Ready(joined) = asked {
+        relay.connections.close(&joined.unwrap().resource).await.unwrap();
+    }
     // Answered.
     let peer = relay.answered(Role::Listener).await;
     relay.connections.close(&peer.joined().resource).await.unwrap();
