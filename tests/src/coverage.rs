@@ -8,6 +8,8 @@ pub enum Incident {
     Hole,
     /// A frame was taken in after one that follows it.
     Overtaken,
+    /// The same, and another source had begun in between: it fills a hole that the source before left.
+    Straggler,
     /// A publisher's sequence number wrapped.
     SequenceWrap,
     /// A publisher's timestamp wrapped.
@@ -46,9 +48,10 @@ pub enum Incident {
 
 impl Incident {
     /// All of them, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Hole,
         Self::Overtaken,
+        Self::Straggler,
         Self::SequenceWrap,
         Self::TimestampWrap,
         Self::Gap,

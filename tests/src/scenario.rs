@@ -120,7 +120,7 @@ impl Scenario {
         let oversleep = Duration::from_micros(*one_of(&[0, 0, 1, 900, 20_000], &mut random));
         // By the seed itself, so that such worlds came without changing the others.
         let (far, publishers_report) = (seed % 8 == 7, seed % 4 == 3);
-        let end = if far { Duration::from_secs(24) } else { end };
+        let end = if far { Duration::from_secs(48) } else { end };
         let mut script = Script { random, end, far, actions: Vec::new(), publishers: 0, listeners: 0 };
         let tracks = script.random.usize(1..=3);
         for track in 0..tracks {
@@ -268,9 +268,10 @@ impl Script {
     /// What befalls a publisher between its coming and its leaving.
     fn troubles(&mut self, publisher: usize, from: Duration, to: Duration) {
         let mut at = from + self.millis(600, 1_500);
+        // The publisher is quiet for a second after each, and then there must be a frame before the next.
         while self.far && at < to {
             self.add(at, Action::Skip(publisher, 2_800));
-            at += self.millis(500, 600);
+            at += self.millis(1_100, 1_200);
         }
         // All ahead or all back, so that a jump never lands where the one before came from.
         let jumps = one_of(&[5_000..15_000, 50_000..60_000], &mut self.random).clone();

@@ -279,6 +279,7 @@ impl Track {
     fn note(&self, newest: usize, arrival: usize, coverage: &mut Coverage) {
         let (before, taken) = (&self.taken[newest], &self.taken[arrival]);
         if taken.position < before.position {
+            coverage.count_if(run(&before.sent) != run(&taken.sent), Incident::Straggler);
             return coverage.count(Incident::Overtaken);
         }
         coverage.count_if(taken.position > before.position + 1, Incident::Hole);
