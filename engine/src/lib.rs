@@ -95,9 +95,9 @@
 //! | a report comes out | writes the compound, see [`Output`], encrypts it and sends it |
 //! | the connection is gone | [closes](Relay::close) its leg, and frees what it kept when [`Event::Closed`] comes |
 //!
-//! A relay is single-threaded; for more cores run more of them. Keep connection set-up, HTTP and logging off the thread
-//! that drives it: the path from `handle_packet` to `poll_output` takes no lock and, in the steady state, allocates
-//! nothing.
+//! A relay is `Send` and single-threaded; for more cores run more of them. Keep connection set-up, HTTP and logging off
+//! the thread that drives it: the path from `handle_packet` to `poll_output` takes no lock and, in the steady state,
+//! allocates nothing.
 //!
 //! # What it promises
 //!

@@ -182,6 +182,12 @@ fn an_older_now_counts_as_the_last_one() {
 }
 
 #[test]
+fn a_relay_may_be_moved_to_the_thread_that_drives_it() {
+    fn moved<T: Send + 'static>(_: T) {}
+    moved(Bench::new(Config::new()).relay);
+}
+
+#[test]
 fn what_is_open_costs_what_the_config_says() {
     use crate::listener::Listener;
     use crate::track::{PublisherLeg, Track};
