@@ -49,12 +49,12 @@ async function openSession() {
 }
 
 function chooseFirstLanguage() {
-  const given = wantedLanguage && session.languages.includes(wantedLanguage);
+  const given = session.languages.find((tag) => tag.toLowerCase() === wantedLanguage?.toLowerCase());
   if (wantedLanguage && !given) {
     const detail = `The session ${session.sessionId} is not held in ${languageName(wantedLanguage)}.`;
     fail({ code: 'LANGUAGE_NOT_FOUND', message: detail });
   }
-  language = given ? wantedLanguage : session.sourceLanguage;
+  language = given ?? session.sourceLanguage;
   offerLanguages();
 }
 
