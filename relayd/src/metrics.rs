@@ -11,6 +11,7 @@ use axum::http::{Method, StatusCode};
 use metrics::{Unit, with_local_recorder};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tokio::time::timeout;
 
 use crate::session::{Counts, Service};
 use crate::shard::ShardStats;
@@ -80,11 +81,17 @@ impl Metrics {
     /// The Prometheus text, with what the planes say now.
     pub(crate) async fn render(&self, service: &Service) -> String {
         let counts = service.directory().counts();
-        let snapshot = service.connections().snapshot().await;
-        let shard = service.shard().stats().await.ok();
+        // A plane that hangs keeps its last figures, and the others are told: now is when they are wanted.
+        let (snapshot, shard) = tokio::join!(
+            timeout(PATIENCE, service.connections().snapshot()),
+            timeout(PATIENCE, service.shard().stats()),
+        );
+        let shard = shard.ok().and_then(Result::ok);
         self.record(|| {
             refresh_sessions(&counts);
-            refresh_connections(&snapshot);
+            if let Ok(snapshot) = &snapshot {
+                refresh_connections(snapshot);
+            }
             if let Some(shard) = &shard {
                 refresh_shard(shard);
             }
@@ -211,6 +218,8 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
+/// How long a plane may take to tell its figures.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How long histograms collect single values.
 const UPKEEP: Duration = Duration::from_secs(10);
 /// Bounds of the histograms, in seconds.
