@@ -113,7 +113,8 @@
 //! | I8 fencing | *Not here yet: a relay is the only owner of its tracks* |
 //!
 //! I1 orders arrivals and not positions, on purpose: positions could only increase if a packet that was overtaken on its
-//! way in were dropped, or those before it held back. The far end's jitter buffer, which is there anyway, does better.
+//! way in were dropped, or those that overtook it held back. The far end's jitter buffer, which is there anyway, does
+//! better.
 //!
 //! On the wire of a listener's leg, for the leg's life: one SSRC; the sequence number and the SRTP index are the position
 //! plus a constant, so a hole stays a hole; the timestamp is the media time plus a constant. That holds whatever the
