@@ -95,6 +95,10 @@ rust_checks() {
 
   section "dependencies"
   cargo fetch --locked
+  if ! cargo fetch --locked --manifest-path fuzz/Cargo.toml; then
+    echo "fuzz/Cargo.lock is behind: run \`cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null\` and commit it"
+    return 1
+  fi
   dependencies
 
   section "lints"
