@@ -83,6 +83,11 @@ pub(crate) fn from_short(short: u32) -> Duration {
 
 const NANOS: u64 = 1_000_000_000;
 
+/// Ticks of the media clock as a duration.
+pub(crate) fn ticks_to_duration(ticks: u32) -> Duration {
+    MediaTime::from_ticks(u64::from(ticks)).since_start()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::UNIX_EPOCH;

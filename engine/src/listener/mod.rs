@@ -15,8 +15,7 @@ use crate::id::{LegId, ListenerId, TrackId};
 use crate::io::{Event, Feedback, Frame, LegSpec, LegState, OutboundPacket, Verdict};
 use crate::rtp::{NtpTime, rtcp};
 use crate::stats::{ListenerReport, ListenerStats};
-use crate::time::{MediaTime, from_short};
-use crate::track::ticks_to_duration;
+use crate::time::{MediaTime, from_short, ticks_to_duration};
 
 /// One listener and its leg.
 #[derive(Debug)]

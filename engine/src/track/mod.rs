@@ -12,7 +12,6 @@ mod timeline;
 use std::time::Instant;
 
 pub(crate) use self::publisher::{PublisherLeg, Wire};
-pub(crate) use self::reception::ticks_to_duration;
 use self::timeline::{Newest, Timeline};
 use crate::config::HistoryLimits;
 use crate::history::History;

@@ -4,13 +4,13 @@
 //! history took is counted elsewhere. After a jump the same SSRC is another source, and what was still on its way from
 //! before the jump is not counted: its numbers would be read as loss or as jitter.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::timeline::MAX_DROPOUT;
 use crate::rtp::rtcp::ReportBlock;
 use crate::rtp::seq::{Extend16, distance32};
 use crate::stats;
-use crate::time::{MediaTime, to_short};
+use crate::time::{MediaTime, ticks_to_duration, to_short};
 
 /// Reception statistics of one SSRC.
 #[derive(Debug)]
@@ -113,11 +113,6 @@ impl Reception {
     }
 }
 
-/// Ticks of the media clock as a duration.
-pub(crate) fn ticks_to_duration(ticks: u32) -> Duration {
-    MediaTime::from_ticks(u64::from(ticks)).since_start()
-}
-
 /// The extender starts in its second cycle; the wire counts from the first.
 const FIRST_CYCLE: u64 = 1 << 16;
 /// The cumulative count has 24 bits and a sign.
@@ -126,6 +121,8 @@ const MIN_LOST: i64 = -0x80_0000;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::time::tests::origin;
 

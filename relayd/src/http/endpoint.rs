@@ -8,9 +8,9 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 
+use super::Api;
 use super::body::{self, Kind};
 use super::problem::Problem;
-use super::{Api, legs};
 use crate::metrics::Metrics;
 use crate::webrtc::{CloseReason, Record, Role};
 
@@ -41,7 +41,7 @@ pub(super) async fn join(
     let headers = [
         (header::CONTENT_TYPE, Kind::Sdp.mime().to_owned()),
         (header::LOCATION, format!("/v1/legs/{}", joined.resource)),
-        (header::ETAG, legs::quoted(&joined.etag)),
+        (header::ETAG, quoted(&joined.etag)),
         (ACCEPT_PATCH, Kind::Fragment.mime().to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
@@ -66,6 +66,11 @@ impl Record for Measured {
         self.metrics.closed(self.role, reason);
         self.slot.disconnected(reason);
     }
+}
+
+/// The entity tag as it stands in a header.
+pub(super) fn quoted(etag: &str) -> String {
+    format!("\"{etag}\"")
 }
 
 const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::body::{self, Kind};
-use super::endpoint::ACCEPT_PATCH;
+use super::endpoint::{ACCEPT_PATCH, quoted};
 use super::problem::{Code, Problem};
 use super::{Api, Segments};
 use crate::webrtc::{IfMatch, Patched, ResourceId};
@@ -59,11 +59,6 @@ async fn delete(
 
 fn resource_id(text: &str) -> Result<ResourceId, Problem> {
     text.parse().map_err(|_| Problem::new(Code::LegNotFound, "no connection has such a name"))
-}
-
-/// The entity tag as it stands in a header.
-pub(super) fn quoted(etag: &str) -> String {
-    format!("\"{etag}\"")
 }
 
 /// `If-Match` as one strong entity tag, `*`, or nothing. A list or a weak tag never matches an ICE session.
