@@ -2,10 +2,11 @@
 //!
 //! `forward` is one packet of a publisher to all listeners, handed out one by one; its throughput counts packets handed
 //! out, so the time per element is nanoseconds per packet per listener. `forward_and_write` also writes each RTP packet.
-//! `history/push` is a packet on a track without listeners: parse, timeline, history. Reading the history is part of
-//! every packet handed out.
+//! `history/push` is a packet on a track without listeners: parse, timeline, history. `history/read` is one listener's
+//! cursor running over frames that wait in the history; putting them there is not timed.
 
 use std::hint::black_box;
+use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use relay_benches::crowd::{Crowd, datagram};
@@ -49,6 +50,22 @@ fn history(criterion: &mut Criterion) {
             })
         });
     });
+    group.throughput(Throughput::Elements(WAITING));
+    let mut crowd = Crowd::new(1);
+    group.bench_function("read", |bencher| {
+        bencher.iter_custom(|rounds| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..rounds {
+                (0..WAITING).for_each(|_| crowd.publish());
+                let started = Instant::now();
+                crowd.drain(|output| {
+                    black_box(output);
+                });
+                spent += started.elapsed();
+            }
+            spent
+        });
+    });
     group.finish();
 }
 
@@ -76,6 +93,9 @@ fn forward(criterion: &mut Criterion) {
         group.finish();
     }
 }
+
+/// Frames that one round of `history/read` reads: half of what the history holds.
+const WAITING: u64 = 100;
 
 criterion_group!(benches, wire, history, forward);
 criterion_main!(benches);
