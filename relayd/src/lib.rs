@@ -2,6 +2,7 @@
 //!
 //! Three planes: control (`http`, `session`), connection (`webrtc`), media (`shard`).
 
+pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod daemon;
 pub mod demo;
 pub mod http;
 pub mod metrics;
+pub mod outbound;
 pub mod session;
 pub mod shard;
 pub mod webrtc;

@@ -106,12 +106,15 @@ pub enum ConfigError {
         /// What it must be.
         reason: String,
     },
+    /// Two settings that do not go together, or one that another needs.
+    #[error("{0}")]
+    Conflict(&'static str),
     /// An address that others can reach, while everybody who can reach it may do everything.
     #[error(
-        "`{key}` is {address}, which is not a loopback address, and no tokens are configured: anyone who can \
-         reach it could create and end sessions and speak in them. This version has no tokens yet and serves \
-         this machine only: use a loopback address (127.0.0.1:{}); to reach HTTP from elsewhere, let a reverse \
-         proxy or an SSH tunnel that authenticates forward to it",
+        "`{key}` is {address}, which is not a loopback address, and no tokens are configured (`auth.mode` is \"open\"): \
+         anyone who can reach it could create and end sessions and speak in them. Use a loopback address \
+         (127.0.0.1:{}) and let a reverse proxy or an SSH tunnel that authenticates forward to it, or set `auth.mode` \
+         to \"token\" with a key: `relayd token secret` makes one",
         address.port()
     )]
     NotLoopback {

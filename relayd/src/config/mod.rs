@@ -4,6 +4,7 @@
 //! knows is refused with the nearest one that exists; a value of the wrong type names file, line and key. The
 //! table of all keys, with default and unit, is in `settings.rs`.
 
+mod auth;
 mod error;
 mod file;
 mod settings;
@@ -17,10 +18,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub use error::{ConfigError, Origin};
-pub use settings::{Config, Daemon, Demo, Http, Log, Media, Ops, Sessions, WebRtc};
+pub use settings::{Auth, Config, Daemon, Demo, Http, Log, Media, Ops, Outbound, Sessions, WebRtc};
 use settings::{KEYS, Layer};
 use value::Raw;
-pub use value::{ByteSize, LogFormat};
+pub use value::{AuthMode, ByteSize, LogFormat, Secret};
 
 /// Where the configuration is taken from.
 #[derive(Debug, Clone, Default)]
@@ -63,11 +64,12 @@ impl Config {
             ("ops.listen", self.ops.listen),
         ];
         for (key, address) in listeners {
-            if !address.ip().to_canonical().is_loopback() {
+            if self.auth.mode == AuthMode::Open && !address.ip().to_canonical().is_loopback() {
                 return Err(ConfigError::NotLoopback { key, address });
             }
         }
         self.check_texts()?;
+        self.check_auth()?;
         self.check_limits()
     }
 
@@ -164,6 +166,11 @@ impl Config {
             ("sessions.idle_timeout", self.sessions.idle_timeout),
             ("media.history", self.media.history),
         ];
+        let may_be_zero = [
+            ("sessions.ended_memory", self.sessions.ended_memory),
+            ("auth.grace", self.auth.grace),
+            ("auth.warn_before", self.auth.warn_before),
+        ];
         for (key, value) in durations {
             if value.is_zero() {
                 return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
@@ -174,7 +181,7 @@ impl Config {
             return Err(ConfigError::TooLarge { key: "media.history", value, most: "1h".into() });
         }
         // Added to the time of day they must still be a time.
-        let mut all = durations.into_iter().chain([("sessions.ended_memory", self.sessions.ended_memory)]);
+        let mut all = durations.into_iter().chain(may_be_zero);
         if let Some((key, value)) = all.find(|(_, value)| *value > MAX_DURATION) {
             let value = format!("{}s", value.as_secs());
             return Err(ConfigError::TooLarge { key, value, most: "8760h".into() });
@@ -233,7 +240,7 @@ fn set(layer: &mut Layer, key: &str, value: &Raw, origin: &Origin) -> Result<(),
         Err(Some(expected)) => Err(ConfigError::WrongValue {
             origin: origin.clone(),
             key: key.to_owned(),
-            found: value.to_string(),
+            found: if is_secret(key) { "something else".to_owned() } else { value.to_string() },
             expected,
         }),
         Err(None) => Err(ConfigError::UnknownKey {
@@ -242,6 +249,11 @@ fn set(layer: &mut Layer, key: &str, value: &Raw, origin: &Origin) -> Result<(),
             nearest: nearest(key),
         }),
     }
+}
+
+/// Whether what is set there is nobody's to see.
+fn is_secret(key: &str) -> bool {
+    KEYS.iter().any(|known| known.path == key && known.secret)
 }
 
 /// The name of the environment variable of a key: `http.listen` → `RELAYD_HTTP_LISTEN`.

@@ -6,13 +6,15 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::value::{ByteSize, LogFormat, Raw, Setting};
+use super::value::{AuthMode, ByteSize, LogFormat, Raw, Secret, Setting};
 
 /// A key that the file, the environment and flags may set.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
     /// Its dotted path, e.g. `http.listen`.
     pub path: &'static str,
+    /// Whether its value is nobody's to see.
+    pub secret: bool,
 }
 
 macro_rules! settings {
@@ -106,7 +108,10 @@ macro_rules! settings {
 
         /// Every known key.
         pub(super) const KEYS: &[Key] = &[
-            $( $( Key { path: concat!(stringify!($section), ".", stringify!($key)) }, )* )*
+            $( $( Key {
+                path: concat!(stringify!($section), ".", stringify!($key)),
+                secret: <$type>::SECRET,
+            }, )* )*
         ];
     };
 }
@@ -114,7 +119,7 @@ macro_rules! settings {
 settings! {
     /// The public HTTP listener: API and pages.
     http: Http {
-        /// Address and port of the API and the pages. Loopback only: there are no tokens yet. Port 0 = any free one.
+        /// Address and port of the API and the pages. Others than loopback need auth.mode "token". Port 0 = any free one.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         /// Base of the addresses in answers, e.g. `https://relay.example`. Default: the Host of the request, by http; so set
         /// it behind a reverse proxy. Its host and origin need not be listed below.
@@ -145,13 +150,14 @@ settings! {
 
     /// The operator's listener: /metrics, /healthz, /readyz.
     ops: Ops {
-        /// Address and port. Loopback only. Port 0 = any free one.
+        /// Address and port. Others than loopback need auth.mode "token", and whoever reaches it may read it. Port 0 = any
+        /// free one.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 9090));
     }
 
     /// WebRTC: one UDP port for all peers.
     webrtc: WebRtc {
-        /// UDP address and port. Loopback only: there are no tokens yet. Port 0 = any free one.
+        /// UDP address and port. Others than loopback need auth.mode "token". Port 0 = any free one.
         listen: SocketAddr = SocketAddr::from((Ipv4Addr::LOCALHOST, 8080));
         /// Connections in all; beyond, 503. Memory: up to 64 KiB each.
         max_connections: usize = 20_000;
@@ -187,6 +193,40 @@ settings! {
         idle_timeout: Duration = Duration::from_secs(3600);
         /// How long the id of an ended session answers SESSION_ENDED (410) before it is unknown (404).
         ended_memory: Duration = Duration::from_secs(600);
+    }
+
+    /// Who may do what: tokens, and the keys that verify them. docs/tokens.md has the recipes.
+    auth: Auth {
+        /// "open": no tokens, everybody may do everything, loopback only. "token": calls take a JWT.
+        mode: AuthMode = AuthMode::Open;
+        /// What the claim `aud` of a token must be or contain.
+        audience: String = "relay:default".to_owned();
+        /// Secret of HS256 tokens, at least 32 bytes. `relayd token secret` makes one. Never printed back.
+        secret: Secret = Secret::default();
+        /// File that holds that secret instead, alone on its line.
+        secret_file: String = String::new();
+        /// File with the public keys (JSON Web Key Set) of RS256, ES256 and EdDSA tokens.
+        jwks_file: String = String::new();
+        /// The same by https; asked again after 5 minutes and for unknown keys, the last good answer is kept for 24 hours.
+        jwks_url: String = String::new();
+        /// Issuers (claim `iss`) whose tokens are taken. Empty: any that the keys verify.
+        issuers: Vec<String> = Vec::new();
+        /// How far clocks may be apart, at most 1m.
+        leeway: Duration = Duration::from_secs(5);
+        /// How long a connection outlives its token, in which it may be renewed.
+        grace: Duration = Duration::from_secs(60);
+        /// How long before its token expires a connection is warned.
+        warn_before: Duration = Duration::from_secs(300);
+        /// Whether sessions let anybody listen where their creator does not say.
+        anonymous_listeners: bool = false;
+    }
+
+    /// Requests that the relay itself makes: key sets, webhooks. Private, loopback and link-local addresses are refused.
+    outbound: Outbound {
+        /// Address ranges that are not, e.g. "10.1.2.0/24".
+        allow: Vec<String> = Vec::new();
+        /// PEM file of certificate authorities to trust besides the public ones.
+        ca_file: String = String::new();
     }
 
     /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.

@@ -35,6 +35,8 @@ impl fmt::Display for Raw {
 
 /// A type that settings have.
 pub(super) trait Setting: Sized {
+    /// Whether the value is nobody's to see: not in messages, not in what is printed.
+    const SECRET: bool = false;
     /// What a person is told to write.
     const EXPECTED: &'static str;
     /// The value, if it has the right type and form.
@@ -212,6 +214,71 @@ impl Setting for LogFormat {
         match self {
             Self::Text => "\"text\"".into(),
             Self::Json => "\"json\"".into(),
+        }
+    }
+}
+
+/// A value that is used and never shown: not by `Debug`, not by `relayd print-config`, not in messages.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value, for its one use.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "Secret(unset)" } else { "Secret(set)" })
+    }
+}
+
+impl Setting for Secret {
+    const SECRET: bool = true;
+    const EXPECTED: &'static str = "a string";
+    fn read(raw: &Raw) -> Option<Self> {
+        String::read(raw).map(Self)
+    }
+    fn literal(&self) -> String {
+        if self.is_empty() { "\"\"".into() } else { "\"\" # set; not shown".into() }
+    }
+}
+
+/// Whether calls take tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Everybody may do everything; on loopback only.
+    Open,
+    /// Calls take a JWT.
+    Token,
+}
+
+impl Setting for AuthMode {
+    const EXPECTED: &'static str = "\"open\" or \"token\"";
+    fn read(raw: &Raw) -> Option<Self> {
+        let (Raw::Word(text) | Raw::Text(text)) = raw else { return None };
+        match text.as_str() {
+            "open" => Some(Self::Open),
+            "token" => Some(Self::Token),
+            _ => None,
+        }
+    }
+    fn literal(&self) -> String {
+        match self {
+            Self::Open => "\"open\"".into(),
+            Self::Token => "\"token\"".into(),
         }
     }
 }
