@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::id::SessionId;
 use super::language::Language;
 use super::slot::{ListenerSlot, Place, PublisherSlot};
-use super::status::{Event, Lifecycle, Status};
+use super::status::{Lifecycle, Status, Transition};
 
 /// Bounds of the directory; see the `sessions` section of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +245,7 @@ impl Session {
     pub(super) fn publisher_connected(&mut self, now: Instant, index: usize) {
         self.tracks[index].publisher = Some(true);
         if self.tracks[index].language == self.source {
-            self.lifecycle.handle(now, Event::SpeakerConnected);
+            self.lifecycle.handle(now, Transition::SpeakerConnected);
         }
     }
 
@@ -427,7 +427,7 @@ impl State {
 
     fn end(&mut self, now: Instant, id: &str, limits: &Limits) -> Vec<TrackId> {
         let Some((id, mut session)) = self.live.remove_entry(id) else { return Vec::new() };
-        session.lifecycle.handle(now, Event::End);
+        session.lifecycle.handle(now, Transition::End);
         if self.ended.len() >= limits.max_sessions {
             let oldest = self.ended.iter().min_by_key(|(_, ended)| **ended).map(|(id, _)| id.clone());
             oldest.and_then(|oldest| self.ended.remove(&oldest));

@@ -5,6 +5,8 @@
 //! can leak however a connection ends. [`Service`] ties it to the media and connection planes.
 
 mod directory;
+mod event;
+mod hub;
 mod id;
 mod language;
 mod service;
@@ -12,8 +14,10 @@ mod slot;
 mod status;
 
 pub use directory::{Counts, Directory, Limits, SessionError, SessionSpec, SessionView, TrackView};
+pub use event::{Audience, EndReason, Event, Numbered, WarningReason};
+pub use hub::{Hub, Next, RING, Subscription};
 pub use id::SessionId;
 pub use language::{Language, LanguageError};
 pub use service::{Service, ServiceError};
 pub use slot::{ListenerSlot, PublisherSlot};
-pub use status::{Event, Lifecycle, Status};
+pub use status::{Lifecycle, Status, Transition};

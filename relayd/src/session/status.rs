@@ -32,7 +32,7 @@ impl fmt::Display for Status {
 
 /// What may happen to a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum Transition {
     /// The speaker's connection is up.
     SpeakerConnected,
     /// The speaker asked for a break.
@@ -57,11 +57,13 @@ impl Lifecycle {
     }
 
     /// Takes an event; `false` when it changes nothing in this status.
-    pub fn handle(&mut self, now: Instant, event: Event) -> bool {
+    pub fn handle(&mut self, now: Instant, event: Transition) -> bool {
         let next = match (self.status, event) {
-            (Status::Created, Event::SpeakerConnected) | (Status::Paused, Event::Resume) => Status::Active,
-            (Status::Active, Event::Pause) => Status::Paused,
-            (Status::Created | Status::Active | Status::Paused, Event::End) => Status::Ended,
+            (Status::Created, Transition::SpeakerConnected) | (Status::Paused, Transition::Resume) => {
+                Status::Active
+            }
+            (Status::Active, Transition::Pause) => Status::Paused,
+            (Status::Created | Status::Active | Status::Paused, Transition::End) => Status::Ended,
             _ => return false,
         };
         *self = Self { status: next, since: now };
@@ -83,9 +85,10 @@ impl Lifecycle {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 4] = [Event::SpeakerConnected, Event::Pause, Event::Resume, Event::End];
+    const EVENTS: [Transition; 4] =
+        [Transition::SpeakerConnected, Transition::Pause, Transition::Resume, Transition::End];
 
-    fn reach(events: &[Event]) -> Lifecycle {
+    fn reach(events: &[Transition]) -> Lifecycle {
         let now = Instant::now();
         let mut life = Lifecycle::new(now);
         for event in events {
@@ -96,8 +99,8 @@ mod tests {
 
     #[test]
     fn every_transition_is_as_drawn() {
-        use Event::{End, Pause, Resume, SpeakerConnected};
-        let check = |path: &[Event], status: Status, nexts: [Option<Status>; 4]| {
+        use Transition::{End, Pause, Resume, SpeakerConnected};
+        let check = |path: &[Transition], status: Status, nexts: [Option<Status>; 4]| {
             for (event, next) in EVENTS.into_iter().zip(nexts) {
                 let mut life = reach(path);
                 assert_eq!(life.status(), status);
@@ -118,9 +121,9 @@ mod tests {
         let start = Instant::now();
         let later = start + std::time::Duration::from_secs(1);
         let mut life = Lifecycle::new(start);
-        assert!(!life.handle(later, Event::Resume));
+        assert!(!life.handle(later, Transition::Resume));
         assert_eq!(life.since(), start);
-        assert!(life.handle(later, Event::End));
+        assert!(life.handle(later, Transition::End));
         assert_eq!(life.since(), later);
     }
 }
