@@ -13,6 +13,7 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::time::timeout;
 
+use crate::records::Records;
 use crate::session::{Counts, Service};
 use crate::shard::ShardStats;
 use crate::webrtc::{CloseReason, Role, Snapshot, StateCounts};
@@ -21,6 +22,7 @@ use crate::webrtc::{CloseReason, Role, Snapshot, StateCounts};
 pub(crate) struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
+    records: Records,
 }
 
 impl Metrics {
@@ -30,9 +32,14 @@ impl Metrics {
             .set_buckets(SECONDS)
             .expect("the buckets are not empty")
             .build_recorder();
-        let metrics = Self { handle: recorder.handle(), recorder };
+        let metrics = Self { handle: recorder.handle(), recorder, records: Records::default() };
         metrics.record(describe);
         metrics
+    }
+
+    /// The records of open connections.
+    pub(crate) fn records(&self) -> &Records {
+        &self.records
     }
 
     /// An HTTP request was answered.
@@ -57,6 +64,9 @@ impl Metrics {
     pub(crate) fn closed(&self, role: Role, reason: CloseReason) {
         let reason = match reason {
             CloseReason::Deleted => "deleted",
+            CloseReason::TakenOver => "taken_over",
+            CloseReason::TokenExpired => "token_expired",
+            CloseReason::SessionEnded => "session_ended",
             CloseReason::PeerClosed => "peer_closed",
             CloseReason::IceTimeout => "ice_timeout",
             CloseReason::DtlsTimeout => "dtls_timeout",

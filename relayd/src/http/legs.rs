@@ -12,7 +12,7 @@ use super::body::{self, Kind};
 use super::endpoint::{ACCEPT_PATCH, quoted};
 use super::problem::{Code, Problem};
 use super::{Api, Segments};
-use crate::webrtc::{IfMatch, Patched, ResourceId};
+use crate::webrtc::{CloseReason, IfMatch, Patched, ResourceId};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Router<Arc<Api>> {
@@ -53,7 +53,7 @@ async fn delete(
     State(api): State<Arc<Api>>,
     Segments(resource): Segments<String>,
 ) -> Result<StatusCode, Problem> {
-    api.service.connections().close(&resource_id(&resource)?).await?;
+    api.service.connections().close(&resource_id(&resource)?, CloseReason::Deleted).await?;
     Ok(StatusCode::OK)
 }
 

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::directory::{Directory, SessionError, SessionSpec, SessionView};
 use super::id::SessionId;
 use crate::shard::{Shard, ShardError};
-use crate::webrtc::{Connections, Join, JoinError, Joined, Record, Role};
+use crate::webrtc::{CloseReason, Connections, Join, JoinError, Joined, Record, Role};
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
 #[derive(Debug, Clone)]
@@ -86,7 +86,8 @@ impl Service {
         // closed: then that is the answer, whatever became of the connection.
         if let Err(gone) = self.directory.track(session, language) {
             if let Ok(joined) = joined {
-                let _closed_already = self.connections.close(&joined.resource).await;
+                let _closed_already =
+                    self.connections.close(&joined.resource, CloseReason::SessionEnded).await;
             }
             return Err(gone.into());
         }
@@ -135,7 +136,7 @@ impl Service {
 
     async fn close_tracks(&self, tracks: &[TrackId]) {
         for track in tracks {
-            self.connections.close_track(*track).await;
+            self.connections.close_track(*track, CloseReason::SessionEnded).await;
             self.shard.close(Peer::Track(*track));
         }
     }

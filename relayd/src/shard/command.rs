@@ -7,9 +7,19 @@ use bytes::Bytes;
 use relay_engine::{
     Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId, TrackStats, rtp,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::{Egress, ShardStats};
+use super::{Egress, ShardEvent, ShardStats};
+
+/// What is obeyed before any other command and is never lost: ends and pauses.
+///
+/// The queue has no bound of its own. What bounds it: a peer is closed once by whoever owns it, and a pause is a
+/// request of its own over HTTP; 24 bytes each.
+#[derive(Debug)]
+pub(super) enum Order {
+    Close { peer: Peer },
+    Pause { track: TrackId, paused: bool },
+}
 
 /// What the control and connection planes want. Waited for, not dropped.
 #[derive(Debug)]
@@ -21,7 +31,7 @@ pub(super) enum Command {
     PublisherUp { leg: LegId },
     LegDown { leg: LegId },
     LegPath { leg: LegId, destination: SocketAddr },
-    Close { peer: Peer },
+    Listen { queue: mpsc::Sender<ShardEvent> },
     Ping { reply: oneshot::Sender<()> },
     Stats { reply: oneshot::Sender<ShardStats> },
     TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },

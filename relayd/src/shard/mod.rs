@@ -5,12 +5,15 @@
 //! seals it and hands it to the kernel 64 packets at a time. It shares no lock with the other planes, knows no
 //! `Rtc`, and does not allocate per packet.
 //!
-//! Invariants: media that does not fit its queue is dropped and counted, a command is waited for; a packet is
-//! handled after every command that was given before it; what is opened for nobody is closed again.
+//! Invariants: media that does not fit its queue is dropped and counted, a command is waited for, and the end of
+//! something is never lost; a packet is handled after every command that was given before it, a command after every
+//! end; what is opened for nobody is closed again.
 
 mod command;
+mod events;
 mod header;
 mod legs;
+mod pauses;
 mod plane;
 mod rtcp;
 mod stats;
@@ -24,26 +27,29 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use crossbeam_channel::{SendTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{SendTimeoutError, Sender, TrySendError, bounded, unbounded};
 use relay_engine::{
     Config, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId,
     TrackStats, rtp,
 };
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::webrtc::srtp::KeyingMaterial;
-use command::{Command, Media, Opened, Payload};
+use command::{Command, Media, Opened, Order, Payload};
 
 pub use crate::webrtc::egress::EgressCounters;
+pub use events::{EVENT_QUEUE, ShardEvent};
 pub(crate) use legs::Allowance;
 pub use plane::Plane;
 pub use stats::{PlaneCounters, QueueStats, ShardStats};
+use thread::Queues;
 pub use thread::ShardThread;
 
 /// Handle on a media plane; clones share one thread.
 #[derive(Clone)]
 pub struct Shard {
+    orders: Sender<Order>,
     commands: Sender<Command>,
     media: Sender<Media>,
     dropped: Arc<AtomicU64>,
@@ -57,12 +63,14 @@ impl Shard {
     /// # Errors
     /// When the socket has no local address or the thread can not be started.
     pub fn spawn(socket: UdpSocket, config: ShardConfig) -> io::Result<(Shard, ShardThread)> {
+        let (orders, order_queue) = unbounded();
         let (commands, command_queue) = bounded(config.command_queue.max(1));
         let (media, media_queue) = bounded(config.media_queue.max(1));
         let dropped = Arc::new(AtomicU64::new(0));
         let plane = Plane::new(socket, &config)?;
-        let thread = ShardThread::spawn(plane, command_queue, media_queue, Arc::clone(&dropped))?;
-        Ok((Shard { commands, media, dropped }, thread))
+        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue };
+        let thread = ShardThread::spawn(plane, queues, Arc::clone(&dropped))?;
+        Ok((Shard { orders, commands, media, dropped }, thread))
     }
 
     /// Opens a track named by its BCP-47 language tag.
@@ -133,9 +141,23 @@ impl Shard {
         self.media(leg, Payload::Feedback(feedback))
     }
 
-    /// Closes a track, listener or leg, with everything that hangs on it.
+    /// Closes a track, listener or leg, with everything that hangs on it, before any command that is given after it.
     pub fn close(&self, peer: Peer) {
-        self.tell(Command::Close { peer });
+        self.order(Order::Close { peer });
+    }
+
+    /// While a track is paused, what its publishers send is dropped and counted, and they stay connected. Afterwards
+    /// its timeline goes on at the next position, with the time that has passed: listeners see no hole.
+    pub fn pause_track(&self, track: TrackId, paused: bool) {
+        self.order(Order::Pause { track, paused });
+    }
+
+    /// What happens from now on, in order: [`EVENT_QUEUE`] events may wait, more are dropped and counted. For a few
+    /// readers, each of which gets all of it.
+    pub fn events(&self) -> mpsc::Receiver<ShardEvent> {
+        let (queue, events) = mpsc::channel(EVENT_QUEUE);
+        self.tell(Command::Listen { queue });
+        events
     }
 
     /// Waits until the thread has got to this command: whether it is alive, and nothing else.
@@ -206,6 +228,11 @@ impl Shard {
         let (reply, answer) = oneshot::channel();
         self.send(command(reply))?;
         answer.await.map_err(|_| ShardError::Closed)
+    }
+
+    fn order(&self, order: Order) {
+        // A shard that has ended has nothing left to be told.
+        drop(self.orders.send(order));
     }
 
     /// For commands without an answer: a shard that has ended has nothing left to be told.

@@ -6,11 +6,14 @@ use std::time::{Instant, SystemTime};
 
 use relay_engine::{
     Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError, OutboundPacket,
-    Output, Peer, Relay, TrackId, TrackSpec, rtp,
+    Output, Peer, Relay, TrackId, TrackSpec, Verdict, rtp,
 };
 use socket2::SockRef;
+use tokio::sync::mpsc;
 
+use super::events::{Firsts, Readers, ShardEvent};
 use super::legs::Legs;
+use super::pauses::Pauses;
 use super::stats::{PlaneCounters, ShardStats};
 use super::{Egress, ShardConfig, rtcp};
 use crate::webrtc::egress::Batch;
@@ -23,6 +26,7 @@ use crate::webrtc::srtp::SealError;
 pub struct Plane {
     relay: Relay,
     outbound: Outbound,
+    pauses: Pauses,
     rtcp_rate: u32,
 }
 
@@ -44,7 +48,10 @@ impl Plane {
                 batch: Batch::new(socket)?,
                 counters: PlaneCounters::default(),
                 cname: config.cname.clone(),
+                firsts: Firsts::default(),
+                readers: Readers::default(),
             },
+            pauses: Pauses::default(),
             rtcp_rate: config.rtcp_rate,
         })
     }
@@ -72,7 +79,10 @@ impl Plane {
         track: TrackId,
         spec: LegSpec,
     ) -> Result<LegId, OpenError> {
-        self.relay.open_publisher_leg(now, track, spec)
+        let leg = self.relay.open_publisher_leg(now, track, spec)?;
+        self.outbound.firsts.open(leg);
+        self.publisher_state(now, track, leg, LegState::Connecting);
+        Ok(leg)
     }
 
     /// See [`Shard::open_listener`](super::Shard::open_listener).
@@ -87,6 +97,7 @@ impl Plane {
     ) -> Result<(ListenerId, LegId), OpenError> {
         let (listener, leg) = self.relay.open_listener(now, track, spec)?;
         self.outbound.legs.open(leg, spec.payload_type(), spec.extension_ids());
+        self.outbound.firsts.open(leg);
         Ok((listener, leg))
     }
 
@@ -101,20 +112,41 @@ impl Plane {
 
     /// See [`Shard::publisher_up`](super::Shard::publisher_up). A listener's leg comes up by its keys only.
     pub fn publisher_up(&mut self, now: Instant, leg: LegId) {
-        if let Some(LegStats::Publisher(_)) = self.relay.leg_stats(leg) {
-            self.relay.handle_leg(now, leg, LegState::Up);
+        if let Some(LegStats::Publisher(stats)) = self.relay.leg_stats(leg) {
+            self.publisher_state(now, stats.track, leg, LegState::Up);
         }
     }
 
     /// See [`Shard::leg_down`](super::Shard::leg_down).
     pub fn leg_down(&mut self, now: Instant, leg: LegId) {
-        self.relay.handle_leg(now, leg, LegState::Down);
+        match self.relay.leg_stats(leg) {
+            Some(LegStats::Publisher(stats)) => {
+                self.publisher_state(now, stats.track, leg, LegState::Down);
+            }
+            _ => self.relay.handle_leg(now, leg, LegState::Down),
+        }
     }
 
     /// See [`Shard::leg_path`](super::Shard::leg_path).
     pub fn leg_path(&mut self, leg: LegId, destination: SocketAddr) {
         let destination = self.outbound.batch.destination(destination);
         self.outbound.legs.redirect(leg, destination);
+    }
+
+    /// See [`Shard::pause_track`](super::Shard::pause_track). The engine counts what is dropped: its leg is down.
+    pub fn pause_track(&mut self, now: Instant, track: TrackId, paused: bool) {
+        if paused {
+            if let Some(leg) = self.pauses.pause(&self.relay, track) {
+                self.relay.handle_leg(now, leg, LegState::Down);
+            }
+        } else if let Some((leg, state)) = self.pauses.resume(track) {
+            self.relay.handle_leg(now, leg, state);
+        }
+    }
+
+    /// See [`Shard::events`](super::Shard::events).
+    pub(super) fn listen(&mut self, queue: mpsc::Sender<ShardEvent>) {
+        self.outbound.readers.add(queue);
     }
 
     /// See [`Shard::close`](super::Shard::close).
@@ -124,7 +156,14 @@ impl Plane {
 
     /// See [`Shard::packet`](super::Shard::packet). The engine counts its verdict.
     pub fn handle_packet(&mut self, now: Instant, leg: LegId, packet: rtp::Packet) {
-        self.relay.handle_packet(now, leg, packet);
+        let verdict = self.relay.handle_packet(now, leg, packet);
+        if verdict == Verdict::Accepted
+            && self.outbound.firsts.take(leg)
+            && let Some(LegStats::Publisher(stats)) = self.relay.leg_stats(leg)
+        {
+            let (track, at) = (stats.track, now);
+            self.outbound.readers.tell(ShardEvent::FirstPacketIn { track, leg, at });
+        }
     }
 
     /// See [`Shard::feedback`](super::Shard::feedback). The engine counts its verdict.
@@ -146,18 +185,45 @@ impl Plane {
     /// Seals and sends everything that the engine has to say. Neither waits nor allocates.
     pub fn drain(&mut self) {
         while let Some(output) = self.relay.poll_output() {
-            self.outbound.handle(output);
+            if let Some(event) = self.outbound.handle(output) {
+                self.note(event);
+            }
         }
         self.outbound.batch.flush();
     }
 
     /// Counters; the queue's are zero, since there is no queue here.
     pub fn stats(&self) -> ShardStats {
+        let outbound = &self.outbound;
         ShardStats {
             relay: self.relay.stats(),
-            egress: self.outbound.batch.counters(),
-            plane: self.outbound.counters,
+            egress: outbound.batch.counters(),
+            plane: PlaneCounters { events_dropped: outbound.readers.dropped(), ..outbound.counters },
             ..ShardStats::default()
+        }
+    }
+
+    /// The state of a publisher's leg, unless its track is paused: then later.
+    fn publisher_state(&mut self, now: Instant, track: TrackId, leg: LegId, state: LegState) {
+        let state = self.pauses.state(track, leg, state);
+        self.relay.handle_leg(now, leg, state);
+    }
+
+    fn note(&mut self, event: Event) {
+        let readers = &mut self.outbound.readers;
+        match event {
+            Event::Closed { peer: Peer::Leg(leg) } => self.outbound.legs.close(leg),
+            Event::Closed { peer: Peer::Track(track) } => self.pauses.close(track),
+            Event::TrackActive { track } => {
+                readers.tell(ShardEvent::TrackActive { track, at: Instant::now() });
+            }
+            Event::TrackSilent { track } => readers.tell(ShardEvent::TrackSilent { track }),
+            Event::FramesSkipped { listener, from, count } => {
+                if let Some(track) = self.relay.listener_stats(listener).map(|stats| stats.track) {
+                    readers.tell(ShardEvent::FramesSkipped { track, listener, from, count });
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -169,20 +235,24 @@ struct Outbound {
     batch: Batch,
     counters: PlaneCounters,
     cname: String,
+    firsts: Firsts,
+    readers: Readers,
 }
 
 impl Outbound {
-    fn handle(&mut self, output: Output<'_>) {
+    /// Does what goes to a peer; an event is the plane's.
+    fn handle(&mut self, output: Output<'_>) -> Option<Event> {
         match output {
             Output::Packet(packet) => self.send(&packet),
             Output::SenderReport { leg, report } => {
-                let Outbound { legs, batch, counters, cname } = self;
+                let Outbound { legs, batch, counters, cname, .. } = self;
                 rtcp::send_report(legs, batch, counters, leg, &report, cname);
             }
             // Publishers are reported to by `str0m`, which owns their SRTP.
             Output::ReceiverReport { .. } => {}
-            Output::Event(event) => self.note(event),
+            Output::Event(event) => return Some(event),
         }
+        None
     }
 
     fn send(&mut self, packet: &OutboundPacket<'_>) {
@@ -199,7 +269,13 @@ impl Outbound {
         };
         template.write(packet, out);
         match hot.sender.seal_behind(packet.index, template.len(), payload, out) {
-            Ok(length) => self.batch.commit(length, hot.destination),
+            Ok(length) => {
+                self.batch.commit(length, hot.destination);
+                if self.firsts.take(packet.leg) {
+                    let (leg, at) = (packet.leg, Instant::now());
+                    self.readers.tell(ShardEvent::FirstPacketOut { leg, at });
+                }
+            }
             Err(error) => self.refuse(error, packet.replay),
         }
     }
@@ -212,16 +288,6 @@ impl Outbound {
                 self.counters.seal_reused += 1;
             }
             _ => self.counters.seal_refused += 1,
-        }
-    }
-
-    fn note(&mut self, event: Event) {
-        match event {
-            Event::Closed { peer: Peer::Leg(leg) } => self.legs.close(leg),
-            Event::TrackActive { track } => tracing::debug!(%track, "track is active"),
-            Event::TrackSilent { track } => tracing::debug!(%track, "track is silent"),
-            // Skipped frames are in the engine's counters; one line each would be one per packet.
-            _ => {}
         }
     }
 }

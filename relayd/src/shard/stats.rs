@@ -46,6 +46,8 @@ pub struct PlaneCounters {
     pub rtcp_malformed: u64,
     /// Listeners that said goodbye by RTCP.
     pub byes: u64,
+    /// Events that did not fit a reader's queue.
+    pub events_dropped: u64,
 }
 
 /// The queues into the shard and how far it lags behind.

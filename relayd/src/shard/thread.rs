@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use tokio::sync::oneshot;
 
 use super::Plane;
-use super::command::{Command, Media, Opened, Payload};
+use super::command::{Command, Media, Opened, Order, Payload};
 use super::stats::{QueueStats, ShardStats};
 
 /// The media thread of a [`Shard`](super::Shard); detached when dropped.
@@ -20,13 +20,8 @@ pub struct ShardThread {
 }
 
 impl ShardThread {
-    pub(super) fn spawn(
-        plane: Plane,
-        commands: Receiver<Command>,
-        media: Receiver<Media>,
-        dropped: Arc<AtomicU64>,
-    ) -> io::Result<Self> {
-        let mut media_loop = MediaLoop { plane, commands, media, dropped, queue: QueueStats::default() };
+    pub(super) fn spawn(plane: Plane, queues: Queues, dropped: Arc<AtomicU64>) -> io::Result<Self> {
+        let mut media_loop = MediaLoop { plane, queues, dropped, queue: QueueStats::default() };
         let handle = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
         Ok(ShardThread { handle })
     }
@@ -45,18 +40,26 @@ impl ShardThread {
     }
 }
 
+/// What the thread reads.
+pub(super) struct Queues {
+    pub(super) orders: Receiver<Order>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) media: Receiver<Media>,
+}
+
 struct MediaLoop {
     plane: Plane,
-    commands: Receiver<Command>,
-    media: Receiver<Media>,
+    queues: Queues,
     dropped: Arc<AtomicU64>,
     queue: QueueStats,
 }
 
 impl MediaLoop {
     fn run(&mut self) {
-        let (commands, media) = (self.commands.clone(), self.media.clone());
+        let Queues { orders, commands, media } = &self.queues;
+        let (orders, commands, media) = (orders.clone(), commands.clone(), media.clone());
         let mut ready = Select::new();
+        ready.recv(&orders);
         ready.recv(&commands);
         ready.recv(&media);
         loop {
@@ -75,13 +78,14 @@ impl MediaLoop {
     /// Takes all that waits, serves a deadline that has passed, sends. False when the shard is to end.
     fn turn(&mut self) -> bool {
         // Counted before the commands: what is given before the media counted here is among those counted after.
-        let mut waiting = self.media.len();
-        let commands = self.commands.len();
+        let mut waiting = self.queues.media.len();
+        let commands = self.queues.commands.len();
         self.queue.depth_max = self.queue.depth_max.max(waiting);
+        self.take_orders();
         let going_on = self.take_commands(commands);
         if !going_on {
             // What was handed in before the shutdown, but after the count.
-            waiting = self.media.len();
+            waiting = self.queues.media.len();
         }
         self.take_media(waiting);
         self.serve_deadline();
@@ -92,17 +96,31 @@ impl MediaLoop {
     /// Takes what waits and one more, which tells an idle shard that nobody is left. No flood holds up the media.
     fn take_commands(&mut self, waiting: usize) -> bool {
         for _ in 0..=waiting {
-            match self.commands.try_recv() {
+            match self.queues.commands.try_recv() {
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    // What ended before the command was given: a place that it wants may have been taken until then.
+                    self.take_orders();
+                    self.obey(command);
+                }
                 Err(TryRecvError::Empty) => return true,
             }
         }
         true
     }
 
+    fn take_orders(&mut self) {
+        let waiting = self.queues.orders.len();
+        for order in self.queues.orders.try_iter().take(waiting) {
+            match order {
+                Order::Close { peer } => self.plane.close(Instant::now(), peer),
+                Order::Pause { track, paused } => self.plane.pause_track(Instant::now(), track, paused),
+            }
+        }
+    }
+
     fn take_media(&mut self, waiting: usize) {
-        for media in self.media.try_iter().take(waiting) {
+        for media in self.queues.media.try_iter().take(waiting) {
             let delay = media.arrived.elapsed();
             self.queue.taken += 1;
             self.queue.delay_total += delay;
@@ -144,7 +162,7 @@ impl MediaLoop {
             Command::PublisherUp { leg } => plane.publisher_up(now, leg),
             Command::LegDown { leg } => plane.leg_down(now, leg),
             Command::LegPath { leg, destination } => plane.leg_path(leg, destination),
-            Command::Close { peer } => plane.close(now, peer),
+            Command::Listen { queue } => plane.listen(queue),
             Command::Ping { reply } => answer(reply, ()),
             Command::Stats { reply } => answer(reply, self.stats()),
             Command::TrackStats { track, reply } => answer(reply, plane.relay().track_stats(track)),
@@ -171,7 +189,7 @@ impl MediaLoop {
     fn stats(&mut self) -> ShardStats {
         let mut queue = self.queue;
         queue.dropped = self.dropped.load(Ordering::Relaxed);
-        queue.depth = self.media.len();
+        queue.depth = self.queues.media.len();
         self.queue.delay_max = Default::default();
         self.queue.timer_lag_max = Default::default();
         ShardStats { queue, ..self.plane.stats() }

@@ -26,7 +26,7 @@ pub(super) struct Connection {
     pub(super) stack: Stack,
     pub(super) record: Box<dyn Record>,
     /// Where the answer goes once the shard has opened the leg.
-    pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Joined)>,
+    pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,
     /// What the shard knows it by.
     pub(super) leg: Option<Leg>,
     /// Opens a publisher's reports.
@@ -42,6 +42,13 @@ pub(super) struct Connection {
     pub(super) consent: Instant,
     /// When the plane's timer has it next.
     pub(super) queued: Option<Instant>,
+}
+
+/// What is said to a join once its leg is open.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) answer: String,
+    pub(super) etag: String,
 }
 
 /// What the shard calls a connection.

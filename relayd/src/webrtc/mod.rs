@@ -28,7 +28,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use relay_engine::TrackId;
+use relay_engine::{LegId, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
 pub use bind::ConnectionsTask;
@@ -83,21 +83,21 @@ impl Connections {
         answer.await.map_err(|_| PatchError::Closed)?
     }
 
-    /// Closes a connection with a DTLS `close_notify`.
+    /// Closes a connection with a DTLS `close_notify`; its record is told `reason`.
     ///
     /// # Errors
     /// [`PatchError::NotFound`] when there is no such connection (any more).
-    pub async fn close(&self, leg: &ResourceId) -> Result<(), PatchError> {
+    pub async fn close(&self, leg: &ResourceId, reason: CloseReason) -> Result<(), PatchError> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Close { resource: *leg, reply };
+        let command = Command::Close { resource: *leg, reason, reply };
         self.commands.send(command).await.map_err(|_| PatchError::Closed)?;
         answer.await.map_err(|_| PatchError::Closed)?
     }
 
-    /// Closes every connection of a track, and tells how many there were.
-    pub async fn close_track(&self, track: TrackId) -> usize {
+    /// Closes every connection of a track, and tells how many there were; their records are told `reason`.
+    pub async fn close_track(&self, track: TrackId, reason: CloseReason) -> usize {
         let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::CloseTrack { track, reply }).await.is_err() {
+        if self.commands.send(Command::CloseTrack { track, reason, reply }).await.is_err() {
             return 0;
         }
         answer.await.unwrap_or(0)
@@ -156,6 +156,12 @@ impl fmt::Debug for Join {
 /// Whoever opened the connection learns of its life here; dropped exactly once, when the connection is gone,
 /// however it ends.
 pub trait Record: Send {
+    /// The offer is taken and the connection exists: from now on it can be closed by this name. Called once, before
+    /// anything else, unless the join is refused first.
+    fn accepted(&mut self, resource: ResourceId) {
+        let _ = resource;
+    }
+
     /// The peer is connected: media may flow. Called at most once.
     fn connected(&mut self) {}
 
@@ -172,6 +178,8 @@ pub struct Joined {
     pub resource: ResourceId,
     /// The SDP answer.
     pub answer: String,
+    /// What the shard calls it, as in its events.
+    pub leg: LegId,
     /// Entity tag of the ICE session, without quotes.
     pub etag: String,
 }
@@ -268,8 +276,14 @@ pub enum Role {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// The owner closed it (DELETE, end of its session).
+    /// Its owner closed it (DELETE), or went away before it was answered.
     Deleted,
+    /// Another speaker has taken its place.
+    TakenOver,
+    /// The token that it was opened with has expired and was not renewed.
+    TokenExpired,
+    /// Its session, or its language of the session, is over.
+    SessionEnded,
     /// The peer closed it (DTLS `close_notify` or fatal alert).
     PeerClosed,
     /// No authenticated STUN binding came in time.
@@ -302,10 +316,12 @@ enum Command {
     },
     Close {
         resource: ResourceId,
+        reason: CloseReason,
         reply: oneshot::Sender<Result<(), PatchError>>,
     },
     CloseTrack {
         track: TrackId,
+        reason: CloseReason,
         reply: oneshot::Sender<usize>,
     },
     Snapshot {
@@ -325,6 +341,21 @@ struct Accept {
 }
 
 #[cfg(test)]
+mod test_support {
+    use std::time::{Instant, SystemTime};
+
+    use relay_engine::{Config, Epoch, LegId, LegSpec, Relay, TrackSpec};
+
+    /// Some leg's id.
+    pub(super) fn leg() -> LegId {
+        let now = Instant::now();
+        let mut relay = Relay::new(Config::default(), Epoch { instant: now, wall: SystemTime::now() }, 0);
+        let track = relay.open_track(now, TrackSpec { name: "en".to_owned() }).unwrap();
+        relay.open_publisher_leg(now, track, LegSpec::new(111)).unwrap()
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -334,7 +365,8 @@ mod tests {
         assert_eq!(resource.to_string(), "0123456789abcdef0123456789abcdef");
         assert_eq!(resource.to_string().parse(), Ok(resource));
         assert_eq!(resource.prefix().to_string(), "01234567");
-        let joined = Joined { resource, answer: "a=ice-pwd:secret".to_owned(), etag: "etag".to_owned() };
+        let (answer, etag) = ("a=ice-pwd:secret".to_owned(), "etag".to_owned());
+        let joined = Joined { resource, answer, etag, leg: test_support::leg() };
         assert_eq!(format!("{joined:?}"), "Joined { resource: ResourceId(01234567…), .. }");
         let ice = offer::IceCredentials::new("user", "0123456789abcdefSECRET").unwrap();
         assert!(!format!("{ice:?}").contains("SECRET"));

@@ -329,7 +329,10 @@ impl Plane {
 /// What a join is told whose connection ended first.
 fn unanswered(reason: Option<CloseReason>) -> JoinError {
     match reason {
-        Some(CloseReason::Deleted) => JoinError::TrackNotFound,
+        Some(CloseReason::Deleted | CloseReason::SessionEnded | CloseReason::TokenExpired) => {
+            JoinError::TrackNotFound
+        }
+        Some(CloseReason::TakenOver) => JoinError::PublisherExists,
         Some(CloseReason::Shutdown) => JoinError::Closed,
         _ => JoinError::Capacity,
     }

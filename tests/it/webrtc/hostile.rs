@@ -100,7 +100,7 @@ async fn foreign_hello(relay: &Relay) -> Vec<u8> {
     let other = relay.connected(Role::Listener).await;
     let hello = other.handshake[0].clone();
     assert_eq!((hello[0], hello[13]), (22, 1), "a handshake record with a ClientHello");
-    relay.connections.close(&other.joined().resource).await.unwrap();
+    relay.connections.close(&other.joined().resource, CloseReason::Deleted).await.unwrap();
     hello
 }
 
@@ -186,7 +186,7 @@ async fn a_connected_peers_address_is_not_to_be_had_by_another_session() {
 async fn the_address_of_a_session_that_ended_serves_the_next() {
     let relay = Relay::start(|_| {}).await;
     let mut first = relay.connected(Role::Listener).await;
-    relay.connections.close(&first.joined().resource).await.unwrap();
+    relay.connections.close(&first.joined().resource, CloseReason::Deleted).await.unwrap();
     let mut second = Peer::new(Role::Listener);
     std::mem::swap(&mut first.socket, &mut second.socket);
     let joined = relay.join(Role::Listener, second.offer()).await.unwrap();

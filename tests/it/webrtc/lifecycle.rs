@@ -79,8 +79,8 @@ async fn a_second_delete_finds_nothing() {
     let relay = Relay::start(|_| {}).await;
     let mut listener = relay.connected(Role::Listener).await;
     let resource = listener.joined().resource;
-    assert_eq!(relay.connections.close(&resource).await, Ok(()));
-    assert_eq!(relay.connections.close(&resource).await, Err(PatchError::NotFound));
+    assert_eq!(relay.connections.close(&resource, CloseReason::Deleted).await, Ok(()));
+    assert_eq!(relay.connections.close(&resource, CloseReason::Deleted).await, Err(PatchError::NotFound));
     until(&mut [&mut listener], "the listener is told", |peers| peers[0].closed);
     let entry = relay.ledger.last();
     assert_eq!((entry.connected, entry.reasons, entry.drops), (1, vec![CloseReason::Deleted], 1));
@@ -103,7 +103,7 @@ async fn the_end_of_a_track_closes_its_connections() {
     let relay = Relay::start(|_| {}).await;
     let mut listener = relay.connected(Role::Listener).await;
     let mut publisher = relay.connected(Role::Publisher).await;
-    assert_eq!(relay.connections.close_track(relay.track).await, 2);
+    assert_eq!(relay.connections.close_track(relay.track, CloseReason::SessionEnded).await, 2);
     until(&mut [&mut listener, &mut publisher], "both are told", |peers| peers.iter().all(|p| p.closed));
     relay.stop().await;
 }
@@ -181,16 +181,16 @@ async fn a_join_killed_at_any_stage_leaves_nothing_behind() {
     drop(join);
     // On a busy machine the answer may be there before the first look.
     if let Poll::Ready(joined) = asked {
-        relay.connections.close(&joined.unwrap().resource).await.unwrap();
+        relay.connections.close(&joined.unwrap().resource, CloseReason::Deleted).await.unwrap();
     }
     // Answered.
     let peer = relay.answered(Role::Listener).await;
-    relay.connections.close(&peer.joined().resource).await.unwrap();
+    relay.connections.close(&peer.joined().resource, CloseReason::Deleted).await.unwrap();
     // Checked by ICE.
     let mut peer = relay.answered(Role::Publisher).await;
     peer.withholds_dtls = true;
     until_snapshot(&relay, &mut [&mut peer], "an address is learnt", |s| s.addresses == 1).await;
-    relay.connections.close(&peer.joined().resource).await.unwrap();
+    relay.connections.close(&peer.joined().resource, CloseReason::Deleted).await.unwrap();
     // Connected; the relay stops under another that is only answered.
     relay.connected(Role::Publisher).await;
     relay.answered(Role::Listener).await;
@@ -214,6 +214,9 @@ async fn a_stopped_relay_says_so() {
     until(&mut [&mut listener], "the listener is told", |peers| peers[0].closed);
     let join = relayd::webrtc::Join { offer: listener.offer(), track, record: ledger.open() };
     assert_eq!(connections.listen(join).await, Err(JoinError::Closed));
-    assert_eq!(connections.close(&listener.joined().resource).await, Err(PatchError::Closed));
+    assert_eq!(
+        connections.close(&listener.joined().resource, CloseReason::Deleted).await,
+        Err(PatchError::Closed)
+    );
     connections.shutdown().await;
 }

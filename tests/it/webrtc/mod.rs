@@ -9,7 +9,7 @@ mod speaker;
 mod tap;
 
 use peer::{Peer, Relay, converse, until, until_snapshot};
-use relayd::webrtc::{JoinError, Role};
+use relayd::webrtc::{CloseReason, JoinError, Role};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_publisher_says_its_listeners_hear() {
@@ -53,7 +53,7 @@ async fn a_returning_speaker_is_heard_on_the_same_ssrc() {
     let second = Peer::new(Role::Publisher);
     let refused = relay.join(Role::Publisher, second.offer()).await;
     assert_eq!(refused, Err(JoinError::PublisherExists));
-    relay.connections.close(&publisher.joined().resource).await.unwrap();
+    relay.connections.close(&publisher.joined().resource, CloseReason::Deleted).await.unwrap();
     until(&mut [&mut publisher], "the publisher is told", |peers| peers[0].closed);
     let mut publisher = relay.connected(Role::Publisher).await;
     converse(&mut publisher, &mut [&mut listener], 20..40);

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use relay_engine::Config;
 use relayd::shard::ShardConfig;
-use relayd::webrtc::Role;
 use relayd::webrtc::srtp::{KeyingMaterial, SrtpSender};
+use relayd::webrtc::{CloseReason, Role};
 
 use super::peer::{Heard, Peer, Relay, converse, until, until_snapshot};
 
@@ -185,7 +185,7 @@ async fn a_speaker_with_an_ssrc_for_each_packet_is_heard_until_it_has_had_enough
     .await;
     assert_eq!(listener.heard.len(), before);
     // Its successor, on the same track, is heard on the same stream.
-    relay.connections.close(&speaker.peer.joined().resource).await.unwrap();
+    relay.connections.close(&speaker.peer.joined().resource, CloseReason::Deleted).await.unwrap();
     let mut publisher = relay.connected(Role::Publisher).await;
     listener.heard.retain(|heard| heard.payload.len() == 5);
     converse(&mut publisher, &mut [&mut listener], 1000..1020);

@@ -78,7 +78,8 @@ fn media_that_does_not_fit_its_queue_is_dropped_and_counted() {
     let (_, publisher) = runtime().block_on(stage(&shard));
     let (commands, _command_queue) = bounded(1);
     let (media, media_queue) = bounded(2);
-    let stuck = Shard { commands, media, dropped: Arc::default() };
+    let orders = unbounded().0;
+    let stuck = Shard { orders, commands, media, dropped: Arc::default() };
     let taken: Vec<bool> = (0..5).map(|number| stuck.packet(publisher, spoken(number, &[0xf8]))).collect();
     assert_eq!(taken, [true, true, false, false, false]);
     assert!(!stuck.srtcp(publisher, Bytes::from_static(b"rtcp")));

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of};
 use crate::shard::{Allowance, ShardError};
 use crate::webrtc::answer::{self, Answer};
-use crate::webrtc::connection::{Connection, Leg, PeerAddresses, Stage};
+use crate::webrtc::connection::{Answered, Connection, Leg, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
 use crate::webrtc::offer::{IceCredentials, Offer};
@@ -36,15 +36,15 @@ impl Plane {
                     debug!(resource = %resource.prefix(), ok = patched.is_ok(), "patch");
                     let _asker_gone = reply.send(patched).is_err();
                 }
-                Command::Close { resource, reply } => {
+                Command::Close { resource, reason, reply } => {
                     let slot = self.resources.get(&resource).copied().ok_or(PatchError::NotFound);
-                    let closed = slot.map(|slot| self.remove(slot, Some(CloseReason::Deleted)));
+                    let closed = slot.map(|slot| self.remove(slot, Some(reason)));
                     let _asker_gone = reply.send(closed).is_err();
                 }
-                Command::CloseTrack { track, reply } => {
+                Command::CloseTrack { track, reason, reply } => {
                     let of_track = self.connections.iter().filter(|(_, c)| c.track == track);
                     let slots: Vec<usize> = of_track.map(|(slot, _)| slot).collect();
-                    slots.iter().for_each(|slot| self.remove(*slot, Some(CloseReason::Deleted)));
+                    slots.iter().for_each(|slot| self.remove(*slot, Some(reason)));
                     let _asker_gone = reply.send(slots.len()).is_err();
                 }
                 Command::Snapshot { reply } => {
@@ -75,7 +75,7 @@ impl Plane {
         accept: Box<Accept>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) -> Result<(), (JoinError, oneshot::Sender<Result<Joined, JoinError>>)> {
-        let Accept { role, offer, track, record } = *accept;
+        let Accept { role, offer, track, mut record } = *accept;
         if self.pending >= self.parts.config.max_pending || self.is_full() {
             return Err((JoinError::Capacity, reply));
         }
@@ -100,15 +100,16 @@ impl Plane {
             cname: &self.parts.cname,
             session_id: rand::random(),
         };
-        let joined =
-            Joined { resource: ResourceId::random(), answer: answer.to_sdp(), etag: ice.ufrag.clone() };
+        let answered = Answered { answer: answer.to_sdp(), etag: ice.ufrag.clone() };
+        let resource = ResourceId::random();
         let spec = leg_spec(role, &offer, ssrc);
         self.generation += 1;
         let generation = self.generation;
-        self.resources.insert(joined.resource, slot);
+        self.resources.insert(resource, slot);
         self.pending += 1;
+        record.accepted(resource);
         self.connections.insert(Connection {
-            resource: joined.resource,
+            resource,
             generation,
             role,
             track,
@@ -116,7 +117,7 @@ impl Plane {
             ice,
             stack,
             record,
-            reply: Some((reply, joined)),
+            reply: Some((reply, answered)),
             leg: None,
             reports: None,
             feedback: Allowance::default(),
@@ -154,11 +155,13 @@ impl Plane {
         let Some(connection) = connection else {
             return close_unheard(&self.parts.shard, &opened);
         };
-        let Some((reply, joined)) = connection.reply.take() else { return };
+        let Some((reply, answered)) = connection.reply.take() else { return };
         match leg {
             Ok((leg, listener)) => {
                 connection.leg = Some(Leg { leg: *leg, peer: peer_of(*leg, *listener) });
                 self.counters.accepted += 1;
+                let Answered { answer, etag } = answered;
+                let joined = Joined { resource: connection.resource, answer, etag, leg: *leg };
                 // Nobody will ever know the resource's name: it would only wait for its timeout.
                 if reply.send(Ok(joined)).is_err() {
                     self.remove(slot, Some(CloseReason::Deleted));

@@ -1,0 +1,115 @@
+//! What the media thread tells the other planes: firsts, silences and losses, never packets.
+//!
+//! Nothing here is on a packet's way: a flag per leg says whether its first packet was told of, and an event that
+//! does not fit its reader's queue is dropped and counted.
+
+use std::time::Instant;
+
+use relay_engine::{LegId, ListenerId, TrackId};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Something that happened on a [`Shard`](super::Shard).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShardEvent {
+    /// The first packet of a publisher's leg reached its track. Once per leg; while the track is paused, not before it
+    /// goes on.
+    FirstPacketIn {
+        /// The track.
+        track: TrackId,
+        /// The publisher's leg.
+        leg: LegId,
+        /// When it was received.
+        at: Instant,
+    },
+    /// The first packet to a listener's leg is on its way. Once per leg.
+    FirstPacketOut {
+        /// The listener's leg.
+        leg: LegId,
+        /// When it was sealed.
+        at: Instant,
+    },
+    /// A track has media, for the first time or after a silence. Comes before the packets that it is about.
+    TrackActive {
+        /// The track.
+        track: TrackId,
+        /// When that was noticed.
+        at: Instant,
+    },
+    /// A track has no media any more.
+    TrackSilent {
+        /// The track.
+        track: TrackId,
+    },
+    /// Frames that a listener should have had and never will.
+    FramesSkipped {
+        /// The listener's track.
+        track: TrackId,
+        /// The listener.
+        listener: ListenerId,
+        /// The position of the first.
+        from: u64,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// Events that may wait for one reader; 40 bytes each.
+pub const EVENT_QUEUE: usize = 4096;
+/// The most readers: sessions, metrics, and room for a test.
+const MAX_READERS: usize = 4;
+
+/// The readers of a shard's events.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    queues: Vec<mpsc::Sender<ShardEvent>>,
+    dropped: u64,
+}
+
+impl Readers {
+    /// One reader more, unless there are too many.
+    pub(super) fn add(&mut self, queue: mpsc::Sender<ShardEvent>) {
+        self.queues.retain(|queue| !queue.is_closed());
+        if self.queues.len() < MAX_READERS {
+            self.queues.push(queue);
+        }
+    }
+
+    /// Tells everybody who has room for it. A reader that is gone misses nothing.
+    pub(super) fn tell(&mut self, event: ShardEvent) {
+        for queue in &self.queues {
+            if let Err(TrySendError::Full(_)) = queue.try_send(event) {
+                self.dropped += 1;
+            }
+        }
+    }
+
+    /// Events that did not fit a reader's queue.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+}
+
+/// A flag by slot: whether the first packet of the leg there is still to be told of.
+#[derive(Debug, Default)]
+pub(super) struct Firsts {
+    waiting: Vec<bool>,
+}
+
+impl Firsts {
+    /// A leg was opened.
+    pub(super) fn open(&mut self, leg: LegId) {
+        let slot = leg.slot();
+        if slot >= self.waiting.len() {
+            self.waiting.resize(slot + 1, false);
+        }
+        self.waiting[slot] = true;
+    }
+
+    /// A packet of the leg: whether it is the first.
+    #[inline]
+    pub(super) fn take(&mut self, leg: LegId) -> bool {
+        self.waiting.get_mut(leg.slot()).is_some_and(std::mem::take)
+    }
+}
