@@ -1,6 +1,7 @@
 //! The HTTP surfaces of the daemon: what each request, good or bad, is answered.
 
 mod client;
+mod document;
 mod limits;
 mod start;
 mod verbs;

@@ -6,6 +6,7 @@
 mod check_config;
 mod client;
 mod listen;
+mod openapi;
 mod print_config;
 mod publish;
 mod serve;
@@ -65,6 +66,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Print the effective configuration as a TOML file that can be read back.
     PrintConfig(print_config::Args),
+    /// Print the HTTP API as an OpenAPI document.
+    Openapi,
 }
 
 const AFTER_HELP: &str = "\
@@ -107,5 +110,6 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Listen(args)) => listen::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::PrintConfig(args)) => print_config::run(&args),
+        Some(Command::Openapi) => openapi::run(),
     }
 }

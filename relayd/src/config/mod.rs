@@ -10,10 +10,12 @@ mod file;
 mod settings;
 mod value;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::uri::Authority;
+use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
@@ -107,6 +109,9 @@ impl Config {
                 "must be a bare host name, without scheme and port".into(),
             );
         }
+        if let Some(text) = self.http.trusted_proxies.iter().find(|text| range(text).is_none()) {
+            return refuse("http.trusted_proxies", text, NOT_A_RANGE.into());
+        }
         if let Err(error) = EnvFilter::builder().parse(&self.log.filter) {
             return refuse("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
         }
@@ -190,6 +195,11 @@ impl Config {
     }
 }
 
+/// A range of addresses, or one.
+pub(crate) fn range(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
 /// Whether this is a scheme, a host and perhaps a port, as browsers send it in `Origin`.
 fn is_origin(text: &str) -> bool {
     let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
@@ -271,6 +281,7 @@ fn nearest(key: &str) -> Option<String> {
     (best.0 > 0.7).then(|| best.1.to_owned())
 }
 
+const NOT_A_RANGE: &str = "must be an address or a range such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
 /// What the engine's largest history holds of the shortest frames.
 const MAX_HISTORY: Duration = Duration::from_secs(3600);
 /// A year.

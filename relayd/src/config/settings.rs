@@ -146,6 +146,9 @@ settings! {
         max_connections: usize = 4096;
         /// TCP connections from one address; beyond, 503. Behind a reverse proxy all come from one: raise it.
         max_connections_per_address: usize = 64;
+        /// Ranges of reverse proxies ("10.0.0.0/8") whose Forwarded or X-Forwarded-For is believed: the client is the
+        /// right-most address there that is not one of them.
+        trusted_proxies: Vec<String> = Vec::new();
     }
 
     /// The operator's listener: /metrics, /healthz, /readyz.

@@ -4,22 +4,71 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
+use serde_json::{Value, json};
+use utoipa::openapi::HttpMethod;
+use utoipa::openapi::path::Operation;
 
 use super::Api;
 use super::body::{self, Kind};
-use super::problem::Problem;
+use super::document::declared;
+use super::problem::{Code, Problem};
+use super::route::{Policy, Routes, described};
 use crate::metrics::Metrics;
 use crate::webrtc::{CloseReason, Record, Role};
 
-/// GET, HEAD and OPTIONS, the same on every endpoint.
-pub(super) fn probes() -> MethodRouter<Arc<Api>> {
-    get(async || StatusCode::NO_CONTENT).options(async || {
-        let allow = (header::ALLOW, HeaderValue::from_static("OPTIONS, GET, HEAD, POST"));
-        (StatusCode::NO_CONTENT, [(ACCEPT_POST, HeaderValue::from_static(Kind::Sdp.mime())), allow])
-    })
+/// POST with its handler, and GET, on one path of an endpoint. The id of its operation ends with `form`.
+pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<Api>>) -> Routes {
+    let (policy, id, summary, audio) = match role {
+        Role::Publisher => (Policy::Publish, "publish", "Speak (WHIP)", "sends"),
+        Role::Listener => (Policy::Listen, "listen", "Listen (WHEP)", "receives"),
+    };
+    let joining: Operation = declared(json!({
+        "operationId": format!("{id}{form}"),
+        "tags": ["media"],
+        "summary": summary,
+        "description": "An SDP offer with one audio section that is bundled and has Opus.",
+        "requestBody": {
+            "required": true,
+            "description": format!("The offer of a peer that {audio} audio."),
+            "content": { (Kind::Sdp.mime()): { "schema": { "type": "string" } } },
+        },
+        "responses": { "201": {
+            "description": "The answer. The connection's own address is in `Location`.",
+            "headers": {
+                "Location": text("The connection's own address, for PATCH and DELETE."),
+                "ETag": text("The ICE session, for `If-Match`."),
+                "Accept-Patch": text("The content type that PATCH takes there."),
+                "Link": text("Of ICE servers and extensions."),
+            },
+            "content": { (Kind::Sdp.mime()): { "schema": { "type": "string" } } },
+        } },
+    }));
+    let probing: Operation = declared(json!({
+        "operationId": format!("{id}{form}Probe"),
+        "tags": ["media"],
+        "summary": "Whether an endpoint is here",
+        "responses": { "204": { "description": "It is; POST an offer to it." } },
+    }));
+    let probe = get(async || StatusCode::NO_CONTENT);
+    Routes::new()
+        .add(policy, described(path, HttpMethod::Post, joining, post))
+        .refuses(&[
+            Code::LanguageNotFound,
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::WrongContentType,
+            Code::UnsupportedMedia,
+            Code::Draining,
+        ])
+        .refuses(if role == Role::Publisher { &[Code::SpeakerExists] } else { &[] })
+        .add(Policy::Public, described(path, HttpMethod::Get, probing, probe))
+}
+
+fn text(description: &str) -> Value {
+    json!({ "description": description, "schema": { "type": "string" } })
 }
 
 /// POST: takes the offer and answers it.
@@ -73,5 +122,4 @@ pub(super) fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
 }
 
-const ACCEPT_POST: HeaderName = HeaderName::from_static("accept-post");
-pub(super) const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");

@@ -2,34 +2,72 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use utoipa_axum::routes;
 
 use super::body::{self, Kind};
-use super::endpoint::{ACCEPT_PATCH, quoted};
+use super::endpoint::quoted;
 use super::problem::{Code, Problem};
+use super::route::{Policy, Routes};
 use super::{Api, Segments};
 use crate::webrtc::{CloseReason, IfMatch, Patched, ResourceId};
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/v1/legs/{resource}", get(probe).options(options).patch(patch).delete(delete))
+pub(super) fn routes() -> Routes {
+    let refusals = &[
+        Code::RequestTimeout,
+        Code::PreconditionFailed,
+        Code::BodyTooLarge,
+        Code::WrongContentType,
+        Code::UnsupportedMedia,
+        Code::PreconditionRequired,
+        Code::Draining,
+    ];
+    Routes::new()
+        .add(Policy::Leg, routes!(patch))
+        .refuses(refusals)
+        .add(Policy::Leg, routes!(delete))
+        .refuses(&[Code::Draining])
+        .add(Policy::Public, routes!(probe))
+        .refuses(&[Code::LegNotFound])
 }
 
+/// Whether this is a connection's address
+#[utoipa::path(
+    get,
+    path = "/v1/legs/{leg}",
+    tag = "legs",
+    operation_id = "probeLeg",
+    responses((status = 204, description = "It could be one; this does not say that the connection is there."))
+)]
 async fn probe(Segments(resource): Segments<String>) -> Result<StatusCode, Problem> {
     resource_id(&resource)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn options() -> impl IntoResponse {
-    let allow = HeaderValue::from_static("OPTIONS, GET, HEAD, PATCH, DELETE");
-    let patch = HeaderValue::from_static(Kind::Fragment.mime());
-    (StatusCode::NO_CONTENT, [(header::ALLOW, allow), (ACCEPT_PATCH, patch)])
-}
-
+/// Trickle ICE, or ICE restart
+///
+/// Candidates of the ICE session that `If-Match` names; or new credentials, with `If-Match: *`.
+#[utoipa::path(
+    patch,
+    path = "/v1/legs/{leg}",
+    tag = "legs",
+    operation_id = "patchLeg",
+    params(("If-Match" = Option<String>, Header, description = "The `ETag` of the ICE session, or `*`.")),
+    request_body(content = String, content_type = "application/trickle-ice-sdpfrag", description = "RFC 8840."),
+    responses(
+        (status = 204, description = "The candidates are taken."),
+        (
+            status = 200,
+            description = "ICE is restarted: our new credentials and candidates.",
+            body = String,
+            content_type = "application/trickle-ice-sdpfrag",
+            headers(("ETag" = String, description = "The new ICE session."))
+        ),
+    )
+)]
 async fn patch(
     State(api): State<Arc<Api>>,
     Segments(resource): Segments<String>,
@@ -49,6 +87,14 @@ async fn patch(
     })
 }
 
+/// Close a connection
+#[utoipa::path(
+    delete,
+    path = "/v1/legs/{leg}",
+    tag = "legs",
+    operation_id = "closeLeg",
+    responses((status = 200, description = "It is closed."))
+)]
 async fn delete(
     State(api): State<Arc<Api>>,
     Segments(resource): Segments<String>,

@@ -4,13 +4,18 @@
 //! then its route. Whatever goes wrong is a problem document of `problem`.
 
 mod body;
+mod document;
 mod endpoint;
+mod gate;
 mod guard;
 mod legs;
+mod openapi;
 pub(crate) mod ops;
 mod pages;
+pub(crate) mod peer;
 mod problem;
 mod qr;
+pub(crate) mod route;
 pub(crate) mod server;
 mod sessions;
 mod stall;
@@ -28,13 +33,16 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
 use crate::config;
 use crate::metrics::Metrics;
 use crate::session::Service;
 use guard::Guard;
+use peer::Proxies;
 use problem::{Code, Problem};
+use route::Routes;
 
 /// What every surface works with.
 #[derive(Debug)]
@@ -44,6 +52,7 @@ pub(crate) struct Api {
     max_languages: usize,
     metrics: Arc<Metrics>,
     guard: Guard,
+    proxies: Proxies,
     draining: AtomicBool,
 }
 
@@ -61,6 +70,7 @@ impl Api {
             max_languages: config.sessions.max_languages,
             metrics,
             guard: Guard::new(own, &config.http),
+            proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
             draining: AtomicBool::new(false),
         })
     }
@@ -92,18 +102,25 @@ impl Api {
     }
 }
 
+/// Every public route.
+pub(crate) fn routes() -> Routes {
+    sessions::routes()
+        .merge(whip::routes())
+        .merge(whep::routes())
+        .merge(legs::routes())
+        .merge(pages::routes())
+        .merge(qr::routes())
+        .merge(openapi::routes())
+}
+
+/// The OpenAPI document of the public routes, as text.
+pub fn openapi() -> String {
+    openapi::text()
+}
+
 /// The public router.
 pub(crate) fn router(api: Arc<Api>) -> Router {
-    finish(
-        Router::new()
-            .merge(sessions::routes())
-            .merge(whip::routes())
-            .merge(whep::routes())
-            .merge(legs::routes())
-            .merge(pages::routes())
-            .merge(qr::routes()),
-        api,
-    )
+    finish(routes().into_router(&api), api)
 }
 
 /// What the public and the operator's router have in common.
@@ -120,6 +137,8 @@ async fn pass(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> 
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
+    let peer = api.proxies.client(&request);
+    request.extensions_mut().insert(peer);
     let response = match api.guard.check(&mut request) {
         Err(problem) => problem.into_response(),
         Ok(origin) => {
@@ -134,6 +153,11 @@ async fn pass(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> 
     api.metrics.request(&route, &method, response.status(), started.elapsed());
     tracing::debug!(%method, route, status = response.status().as_u16(), "http request");
     response
+}
+
+/// Address ranges as the configuration has checked them.
+fn ranges(texts: &[String]) -> Vec<IpNet> {
+    texts.iter().filter_map(|text| config::range(text)).collect()
 }
 
 async fn not_found(uri: Uri) -> Problem {

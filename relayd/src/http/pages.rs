@@ -3,25 +3,55 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
+use serde_json::json;
+use utoipa::openapi::HttpMethod;
+use utoipa_axum::router::UtoipaMethodRouter;
 
+use super::document::declared;
 use super::problem::{Code, Problem};
+use super::route::{Policy, Routes, described};
 use super::{Api, Segments};
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/", get(listen))
-        .route("/listen", get(listen))
-        .route("/listen/{session}", get(listen))
-        .route("/listen/{session}/{language}", get(listen))
-        .route("/speak", get(speak))
-        .route("/speak/{session}", get(speak))
-        .route("/favicon.ico", get(icon))
-        .route("/web/{file}", get(file))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .add(Policy::Public, page("/", "pageRoot", "The listener's page", get(listen)))
+        .add(Policy::Public, page("/listen", "pageListen", "The listener's page", get(listen)))
+        .add(
+            Policy::Public,
+            page("/listen/{session}", "pageListenSession", "The listener's page", get(listen)),
+        )
+        .add(
+            Policy::Public,
+            page("/listen/{session}/{language}", "pageListenLanguage", "The listener's page", get(listen)),
+        )
+        .add(Policy::Public, page("/speak", "pageSpeak", "The speaker's page", get(speak)))
+        .add(Policy::Public, page("/speak/{session}", "pageSpeakSession", "The speaker's page", get(speak)))
+        .add(Policy::Public, page("/favicon.ico", "pageIcon", "The icon", get(icon)))
+        .add(Policy::Public, page("/web/{file}", "pageFile", "A file of the pages", get(file)))
+}
+
+/// An embedded file with its operation.
+fn page(
+    path: &str,
+    id: &str,
+    summary: &str,
+    methods: MethodRouter<Arc<Api>>,
+) -> UtoipaMethodRouter<Arc<Api>> {
+    let etag = json!({ "description": "For `If-None-Match`.", "schema": { "type": "string" } });
+    let operation = declared(json!({
+        "operationId": id,
+        "tags": ["pages"],
+        "summary": summary,
+        "responses": {
+            "200": { "description": "The file.", "headers": { "ETag": etag } },
+            "304": { "description": "The browser has it." },
+        },
+    }));
+    described(path, HttpMethod::Get, operation, methods)
 }
 
 async fn listen(headers: HeaderMap) -> Result<Response, Problem> {

@@ -16,7 +16,7 @@ use crate::webrtc::{JoinError, PatchError};
 macro_rules! codes {
     ($( $(#[doc = $doc:literal])* $name:ident = $status:literal, $code:literal, $slug:literal, $title:literal; )*) => {
         /// What went wrong, for programs.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub(crate) enum Code { $( $(#[doc = $doc])* $name, )* }
 
         impl Code {
@@ -26,8 +26,7 @@ macro_rules! codes {
             }
 
             /// Every code.
-            #[cfg(test)]
-            const ALL: &[Self] = &[ $( Self::$name, )* ];
+            pub(super) const ALL: &[Self] = &[ $( Self::$name, )* ];
         }
     };
 }
@@ -37,6 +36,10 @@ codes! {
     InvalidMessage = 400, "INVALID_MESSAGE", "invalid-message", "The message cannot be read";
     /// Readable JSON or query with a field that is missing, unknown, of the wrong type or out of bounds.
     InvalidField = 422, "INVALID_FIELD", "invalid-field", "A field is not valid";
+    /// No token where one is needed, or one that does not hold.
+    Unauthorized = 401, "UNAUTHORIZED", "unauthorized", "A valid token is needed";
+    /// A token that does not grant this.
+    Forbidden = 403, "FORBIDDEN", "forbidden", "The token does not allow this";
     /// An `Origin` that may not change anything here.
     OriginNotAllowed = 403, "FORBIDDEN", "origin-not-allowed", "This origin is not allowed";
     /// A path nobody serves.
@@ -55,6 +58,14 @@ codes! {
     RequestTimeout = 408, "REQUEST_TIMEOUT", "request-timeout", "The request took too long";
     /// Somebody publishes the track already.
     SpeakerExists = 409, "SPEAKER_EXISTS", "speaker-exists", "The track has a publisher";
+    /// The session's status does not allow it.
+    InvalidStatus = 409, "INVALID_STATUS", "invalid-status", "The session's status does not allow this";
+    /// A request with the same `Idempotency-Key` is not answered yet.
+    RequestInFlight = 409, "REQUEST_IN_FLIGHT", "request-in-flight", "The same request is being answered";
+    /// Too many connections of one token are still being set up.
+    TooManyPending = 409, "TOO_MANY_PENDING", "too-many-pending", "Too many connections are being set up";
+    /// The session has the language already.
+    LanguageExists = 409, "LANGUAGE_EXISTS", "language-exists", "The session has this language";
     /// `If-Match` names an older ICE session.
     PreconditionFailed = 412, "PRECONDITION_FAILED", "precondition-failed", "If-Match does not match";
     /// The body is longer than its limit.
@@ -65,12 +76,43 @@ codes! {
     HostNotAllowed = 421, "MISDIRECTED_REQUEST", "misdirected-request", "This host name is not served here";
     /// SDP that asks for something the relay does not do.
     UnsupportedMedia = 422, "UNSUPPORTED_MEDIA", "unsupported-media", "The offered media is not supported";
+    /// An `Idempotency-Key` that came with another body before.
+    IdempotencyKeyReused = 422, "IDEMPOTENCY_KEY_REUSED", "idempotency-key-reused", "The key was used for another request";
     /// No `If-Match`.
     PreconditionRequired = 428, "PRECONDITION_REQUIRED", "precondition-required", "If-Match is required";
+    /// Too much in too little time, from one address.
+    RateLimited = 429, "RATE_LIMITED", "rate-limited", "Too many requests";
     /// A limit is reached.
     Capacity = 503, "CAPACITY", "capacity", "The relay is full";
     /// The relay is stopping.
     Draining = 503, "DRAINING", "draining", "The relay is stopping";
+}
+
+impl Code {
+    /// Its HTTP status.
+    pub(super) fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.entry().0).expect("the table holds valid statuses")
+    }
+
+    /// What programs compare.
+    pub(super) fn code(self) -> &'static str {
+        self.entry().1
+    }
+
+    /// The problem's type.
+    pub(super) fn urn(self) -> String {
+        format!("urn:relay:problem:{}", self.entry().2)
+    }
+
+    /// What it is, for people.
+    pub(super) fn title(self) -> &'static str {
+        self.entry().3
+    }
+
+    /// Whether waiting helps.
+    pub(super) fn may_come_again(self) -> bool {
+        matches!(self, Self::SpeakerExists | Self::Capacity | Self::Draining | Self::RateLimited)
+    }
 }
 
 /// An error as the client sees it.
@@ -85,8 +127,7 @@ pub(crate) struct Problem {
 impl Problem {
     /// A problem with its explanation for people.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        let retry_after =
-            matches!(code, Code::SpeakerExists | Code::Capacity | Code::Draining).then_some(RETRY_AFTER);
+        let retry_after = code.may_come_again().then_some(RETRY_AFTER);
         Self { code, detail: detail.into(), field: None, retry_after }
     }
 
@@ -96,19 +137,18 @@ impl Problem {
     }
 
     fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.code.entry().0).expect("the table holds valid statuses")
+        self.code.status()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, code, slug, title) = self.code.entry();
         let mut document = json!({
-            "type": format!("urn:relay:problem:{slug}"),
-            "title": title,
-            "status": status,
+            "type": self.code.urn(),
+            "title": self.code.title(),
+            "status": self.code.status().as_u16(),
             "detail": self.detail,
-            "code": code,
+            "code": self.code.code(),
         });
         if let Some(field) = &self.field {
             document["field"] = json!(field);
@@ -200,13 +240,13 @@ mod tests {
 
     #[test]
     fn codes_and_urns_are_distinct_and_well_formed() {
-        let codes: BTreeSet<_> = Code::ALL.iter().map(|code| code.entry().1).collect();
-        let slugs: BTreeSet<_> = Code::ALL.iter().map(|code| code.entry().2).collect();
-        assert_eq!((codes.len(), slugs.len()), (Code::ALL.len(), Code::ALL.len()));
+        // Two may share a code, as those that forbid do; never a URN.
+        let urns: BTreeSet<_> = Code::ALL.iter().map(|code| code.urn()).collect();
+        assert_eq!(urns.len(), Code::ALL.len());
         for code in Code::ALL {
             let problem = Problem::new(*code, "why");
             assert!(problem.status().is_client_error() || problem.status().is_server_error());
-            assert!(code.entry().1.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
+            assert!(code.code().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
         }
     }
 

@@ -1,23 +1,20 @@
 //! `GET /qr.svg?text=…`: a QR code, so that a phone gets from the speaker's screen to the listener's page.
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::extract::Query;
 use axum::extract::rejection::QueryRejection;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use qrcode::QrCode;
 use qrcode::render::svg;
 use serde::Deserialize;
+use utoipa_axum::routes;
 
-use super::Api;
-use super::problem::Problem;
+use super::problem::{Code, Problem};
+use super::route::{Policy, Routes};
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new().route("/qr.svg", get(draw))
+pub(super) fn routes() -> Routes {
+    Routes::new().add(Policy::Public, routes!(draw)).refuses(&[Code::InvalidField])
 }
 
 #[derive(Debug, Deserialize)]
@@ -25,6 +22,15 @@ struct Asked {
     text: String,
 }
 
+/// A QR code
+#[utoipa::path(
+    get,
+    path = "/qr.svg",
+    tag = "pages",
+    operation_id = "drawCode",
+    params(("text" = String, Query, description = "What it says, 1 to 512 bytes.", min_length = 1, max_length = 512)),
+    responses((status = 200, description = "The code as SVG.", body = String, content_type = "image/svg+xml"))
+)]
 async fn draw(asked: Result<Query<Asked>, QueryRejection>) -> Result<Response, Problem> {
     let Query(Asked { text }) =
         asked.map_err(|_| Problem::field("text", "the query must have one `text`"))?;

@@ -2,28 +2,43 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde_json::{Map, Value, json};
+use utoipa_axum::routes;
 
 use super::body::{self, Kind};
 use super::problem::{Code, Problem};
+use super::route::{Policy, Routes};
 use super::{Api, Segments};
 use crate::session::{Language, SessionSpec, SessionView};
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    let options = |allow: &'static str| {
-        move || async move { (StatusCode::NO_CONTENT, [(header::ALLOW, HeaderValue::from_static(allow))]) }
-    };
-    Router::new()
-        .route("/v1/sessions", post(create).options(options("OPTIONS, POST")))
-        .route("/v1/sessions/{session}", get(show).delete(end).options(options("OPTIONS, GET, HEAD, DELETE")))
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .add(Policy::Create, routes!(create))
+        .refuses(&[
+            Code::RequestTimeout,
+            Code::BodyTooLarge,
+            Code::WrongContentType,
+            Code::InvalidField,
+            Code::Draining,
+        ])
+        .add(Policy::Read, routes!(show))
+        .refuses(&[Code::SessionEnded])
+        .add(Policy::Manage, routes!(end))
 }
 
+/// Create a session
+#[utoipa::path(
+    post,
+    path = "/v1/sessions",
+    tag = "sessions",
+    operation_id = "createSession",
+    responses((status = 201, description = "The session, and where everything of it is."))
+)]
 async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     body::check_type(request.headers(), Kind::Json)?;
     api.check_open()?;
@@ -35,6 +50,14 @@ async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Respons
     Ok((StatusCode::CREATED, location, Json(document(&view, &base))).into_response())
 }
 
+/// Look at a session
+#[utoipa::path(
+    get,
+    path = "/v1/sessions/{session}",
+    tag = "sessions",
+    operation_id = "showSession",
+    responses((status = 200, description = "The session as it is now."))
+)]
 async fn show(
     State(api): State<Arc<Api>>,
     Segments(session): Segments<String>,
@@ -45,6 +68,16 @@ async fn show(
     Ok((no_store, Json(document(&view, &api.base_url(&headers)))).into_response())
 }
 
+/// End a session
+///
+/// Its connections are closed, and its id answers 410 for a while.
+#[utoipa::path(
+    delete,
+    path = "/v1/sessions/{session}",
+    tag = "sessions",
+    operation_id = "endSession",
+    responses((status = 204, description = "The session has ended."))
+)]
 async fn end(
     State(api): State<Arc<Api>>,
     Segments(session): Segments<String>,

@@ -4,20 +4,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::post;
 
 use super::problem::Problem;
+use super::route::Routes;
 use super::{Api, Segments, endpoint};
 use crate::webrtc::Role;
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/sessions/{session}/whep/{language}", endpoint::probes().post(listen))
-        .route("/whep/{session}/{language}", endpoint::probes().post(listen))
-        .route("/whep/{session}", endpoint::probes().post(listen_source))
+pub(super) fn routes() -> Routes {
+    let role = Role::Listener;
+    endpoint::routes(role, "/v1/sessions/{session}/whep/{language}", "", post(listen))
+        .merge(endpoint::routes(role, "/whep/{session}/{language}", "Short", post(listen)))
+        .merge(endpoint::routes(role, "/whep/{session}", "Source", post(listen_source)))
 }
 
 async fn listen(

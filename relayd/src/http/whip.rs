@@ -4,20 +4,21 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use axum::routing::post;
 
 use super::problem::Problem;
+use super::route::Routes;
 use super::{Api, Segments, endpoint};
 use crate::webrtc::Role;
 
 /// The routes of this surface.
-pub(super) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/v1/sessions/{session}/whip/{language}", endpoint::probes().post(publish))
-        .route("/whip/{session}/{language}", endpoint::probes().post(publish))
-        .route("/whip/{session}", endpoint::probes().post(publish_source))
+pub(super) fn routes() -> Routes {
+    let role = Role::Publisher;
+    endpoint::routes(role, "/v1/sessions/{session}/whip/{language}", "", post(publish))
+        .merge(endpoint::routes(role, "/whip/{session}/{language}", "Short", post(publish)))
+        .merge(endpoint::routes(role, "/whip/{session}", "Source", post(publish_source)))
 }
 
 async fn publish(

@@ -1,0 +1,140 @@
+//! Who is at the other end: the address of a request's client, seen through the proxies that are trusted.
+//!
+//! Invariant: what a header says counts only as far back as trusted proxies wrote it, read from the right.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, Request};
+use axum::http::{HeaderMap, HeaderName, header};
+use ipnet::IpNet;
+
+/// The client's address, in the extensions of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer(pub IpAddr);
+
+/// The proxies whose word counts.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Proxies(Vec<IpNet>);
+
+impl Proxies {
+    /// Those within these ranges.
+    pub(super) fn new(trusted: &[IpNet]) -> Self {
+        Self(trusted.to_vec())
+    }
+
+    /// The client of a request: the connection's other end or, if that is a trusted proxy, the right-most
+    /// address that is not one. Without a connection, as in tests of the router, it is this machine.
+    pub(super) fn client(&self, request: &Request) -> Peer {
+        let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let connected = info.map_or(IpAddr::from([127, 0, 0, 1]), |info| info.0.ip().to_canonical());
+        if !self.trusts(connected) {
+            return Peer(connected);
+        }
+        let mut nearest = connected;
+        for hop in hops(request.headers()).into_iter().rev().take(MAX_HOPS) {
+            // What cannot be read ends the chain: nobody vouches for what stands left of it.
+            let Some(address) = hop else { break };
+            nearest = address;
+            if !self.trusts(address) {
+                break;
+            }
+        }
+        Peer(nearest)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|range| range.contains(&address))
+    }
+}
+
+/// The addresses of `Forwarded` (RFC 7239), or else of `X-Forwarded-For`, from left to right.
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let listed = |name: HeaderName| -> Vec<&str> {
+        let values = headers.get_all(name).into_iter();
+        values.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim).collect()
+    };
+    let forwarded = listed(header::FORWARDED);
+    if forwarded.is_empty() {
+        return listed(X_FORWARDED_FOR).into_iter().map(address).collect();
+    }
+    forwarded.into_iter().map(forwarded_for).collect()
+}
+
+/// The `for` of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut pairs = element.split(';').filter_map(|pair| pair.trim().split_once('='));
+    pairs
+        .find(|(name, _)| name.eq_ignore_ascii_case("for"))
+        .and_then(|(_, node)| address(node.trim_matches('"')))
+}
+
+/// An address with or without port, an IPv6 one with or without brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let socket = || text.parse::<SocketAddr>().map(|socket| socket.ip());
+    bare.parse::<IpAddr>().or_else(|_| socket()).ok().map(|address| address.to_canonical())
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// More proxies than these in a row are somebody's joke.
+const MAX_HOPS: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn client(connected: &str, headers: &[(&str, &str)]) -> String {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap()).to_vec();
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(ConnectInfo::<SocketAddr>(connected.parse().unwrap()));
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        Proxies::new(&trusted).client(&request).0.to_string()
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let claim = [("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(client("198.51.100.1:9", &claim), "198.51.100.1");
+        assert_eq!(client("10.0.0.1:9", &claim), "192.0.2.7");
+        assert_eq!(client("[::ffff:10.0.0.1]:9", &claim), "192.0.2.7");
+        assert_eq!(client("[fd00::1]:9", &claim), "192.0.2.7");
+        assert_eq!(client("10.0.0.1:9", &[]), "10.0.0.1");
+    }
+
+    #[test]
+    fn the_right_most_address_that_is_no_proxy_counts() {
+        for (chain, expected) in [
+            ("6.6.6.6, 192.0.2.7", "192.0.2.7"),
+            ("6.6.6.6, 192.0.2.7, 10.1.1.1", "192.0.2.7"),
+            ("10.9.9.9, 10.1.1.1", "10.9.9.9"),
+            ("6.6.6.6, unknown, 10.1.1.1", "10.1.1.1"),
+            ("6.6.6.6, ", "10.0.0.1"),
+            ("192.0.2.7:4711", "192.0.2.7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+        ] {
+            assert_eq!(client("10.0.0.1:9", &[("x-forwarded-for", chain)]), expected, "{chain}");
+        }
+        let lines = [("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(client("10.0.0.1:9", &lines), "192.0.2.7");
+    }
+
+    #[test]
+    fn forwarded_is_read_like_its_forerunner_and_before_it() {
+        for (value, expected) in [
+            ("for=192.0.2.7", "192.0.2.7"),
+            ("For=6.6.6.6, proto=https;for=\"192.0.2.7:8\";by=10.0.0.1", "192.0.2.7"),
+            ("for=\"[2001:db8::7]:4711\"", "2001:db8::7"),
+            ("for=_hidden", "10.0.0.1"),
+            ("by=10.0.0.9", "10.0.0.1"),
+        ] {
+            let headers = [("forwarded", value), ("x-forwarded-for", "6.6.6.6")];
+            assert_eq!(client("10.0.0.1:9", &headers), expected, "{value}");
+        }
+    }
+}
