@@ -6,6 +6,7 @@
 
 mod auth;
 mod error;
+mod events;
 mod file;
 mod settings;
 mod value;
@@ -20,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub use error::{ConfigError, Origin};
-pub use settings::{Auth, Config, Daemon, Demo, Http, Log, Media, Ops, Outbound, Sessions, WebRtc};
+pub use settings::{Auth, Config, Daemon, Demo, Events, Http, Log, Media, Ops, Outbound, Sessions, WebRtc};
 use settings::{KEYS, Layer};
 use value::Raw;
 pub use value::{AuthMode, ByteSize, LogFormat, Secret};
@@ -72,6 +73,7 @@ impl Config {
         }
         self.check_texts()?;
         self.check_auth()?;
+        self.check_events()?;
         self.check_limits()
     }
 

@@ -232,6 +232,38 @@ settings! {
         ca_file: String = String::new();
     }
 
+    /// The events WebSocket of a session, and the server-sent events of a listener's connection.
+    events: Events {
+        /// Time for the first frame, `hello`, to arrive; then the socket is closed (4003).
+        hello_timeout: Duration = Duration::from_secs(5);
+        /// How often the relay sends a heartbeat, and asks clients to.
+        heartbeat: Duration = Duration::from_secs(10);
+        /// Silence of a client after which its socket is closed (4009).
+        dead_after: Duration = Duration::from_secs(25);
+        /// Time for a close to be answered; then the connection is cut.
+        close_timeout: Duration = Duration::from_secs(5);
+        /// Bytes of a client's message; beyond, the socket is closed (1009). Memory: this much per socket.
+        max_message: ByteSize = ByteSize::kib(64);
+        /// Bytes of frames that wait for a client to read; beyond, its socket is closed (4008). Memory: this much per socket.
+        write_buffer: ByteSize = ByteSize::kib(256);
+        /// Messages of a client per second; beyond the burst, its socket is closed (4008).
+        rate: usize = 20;
+        /// Messages that a client may send at once.
+        burst: usize = 100;
+        /// How long a resume ticket outlives its socket.
+        resume_window: Duration = Duration::from_secs(60);
+        /// Resume tickets at one time; beyond, the one unused for longest is forgotten. Memory: about 500 bytes each.
+        max_tickets: usize = 10_000;
+        /// Where clients are sent when the relay stops, e.g. `wss://other.example`: the reason of close 4013. At most 100 bytes.
+        drain_url: String = String::new();
+        /// Streams of server-sent events in all; beyond, 503.
+        max_streams: usize = 2000;
+        /// Streams of server-sent events of one connection; beyond, 503.
+        max_streams_per_leg: usize = 2;
+        /// How often a silent stream of server-sent events is kept alive.
+        keep_alive: Duration = Duration::from_secs(15);
+    }
+
     /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.
     demo: Demo {
         /// Whether it exists. `relayd` without any file, flag or variable turns it on.

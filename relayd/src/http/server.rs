@@ -1,6 +1,7 @@
 //! Our own accept loop: `axum::serve` has no timeouts, no cap and no patience with `EMFILE`.
 //!
-//! Invariant: a connection is counted from accept until its task ends, by one guard.
+//! Invariant: a connection is counted from accept until its socket is gone, by one guard, which an upgraded socket
+//! takes along ([`Upgraded`]); a stop waits for both.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,9 +14,8 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
@@ -38,8 +38,7 @@ impl Server {
     pub(crate) fn new(listener: TcpListener, router: Router, settings: &config::Http) -> Self {
         let total = file_limit()
             .map_or(settings.max_connections, |files| settings.max_connections.min((files * 6 / 10).max(1)));
-        let admission =
-            Admission { total, per_address: settings.max_connections_per_address, open: Mutex::default() };
+        let admission = Admission::new(total, settings.max_connections_per_address);
         Self {
             listener,
             router,
@@ -50,14 +49,13 @@ impl Server {
         }
     }
 
-    /// Serves until `stop` is true (or its sender gone), then lets requests in flight finish.
+    /// Serves until `stop` is true (or its sender gone), then lets requests in flight and upgraded sockets finish.
     pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
-        let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => self.admit(stream, peer, &graceful, &mut connections),
+                    Ok((stream, peer)) => self.admit(stream, peer, &stop, &mut connections),
                     Err(error) => pause_after(&error).await,
                 },
                 Some(_ended) = connections.join_next() => {}
@@ -65,14 +63,15 @@ impl Server {
             }
         }
         drop(self.listener);
-        graceful.shutdown().await;
+        while connections.join_next().await.is_some() {}
+        self.admission.emptied().await;
     }
 
     fn admit(
         &self,
         stream: TcpStream,
         peer: SocketAddr,
-        graceful: &GracefulShutdown,
+        stop: &watch::Receiver<bool>,
         connections: &mut JoinSet<()>,
     ) {
         let Some(admitted) = Admitted::take(&self.admission, peer.ip()) else {
@@ -80,12 +79,15 @@ impl Server {
             let _sent = stream.try_write(FULL);
             return;
         };
+        let upgraded = Upgraded { _admitted: Arc::new(admitted) };
+        let guard = upgraded.clone();
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-            let router = router.clone();
+            let (router, upgraded) = (router.clone(), upgraded.clone());
             async move {
                 let mut request: Request = request.map(Body::new);
                 request.extensions_mut().insert(ConnectInfo(peer));
+                request.extensions_mut().insert(upgraded);
                 let mut response = match router.oneshot(request).await {
                     Ok(response) => response,
                     Err(never) => match never {},
@@ -103,12 +105,21 @@ impl Server {
             .header_read_timeout(self.header_timeout)
             .max_buf_size(self.max_header);
         let stream = TokioIo::new(Stall::new(stream, self.write_timeout));
-        let connection = graceful.watch(builder.serve_connection(stream, service));
+        let connection = builder.serve_connection(stream, service).with_upgrades();
+        let mut stop = stop.clone();
         connections.spawn(async move {
-            if let Err(error) = connection.await {
+            let mut connection = std::pin::pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopped(&mut stop) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "http connection ended");
             }
-            drop(admitted);
+            drop(guard);
         });
     }
 }
@@ -124,12 +135,36 @@ struct Admission {
     total: usize,
     per_address: usize,
     open: Mutex<Open>,
+    empty: Notify,
+}
+
+impl Admission {
+    fn new(total: usize, per_address: usize) -> Self {
+        Self { total, per_address, open: Mutex::default(), empty: Notify::new() }
+    }
+
+    /// Waits until nobody is connected.
+    async fn emptied(&self) {
+        loop {
+            let emptied = self.empty.notified();
+            if self.open.lock().unwrap_or_else(PoisonError::into_inner).total == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Open {
     total: usize,
     by_address: BTreeMap<IpAddr, usize>,
+}
+
+/// An extension of every request: whoever upgrades its connection holds a clone for as long as the socket is there.
+#[derive(Debug, Clone)]
+pub(super) struct Upgraded {
+    _admitted: Arc<Admitted>,
 }
 
 /// One counted connection.
@@ -162,6 +197,10 @@ impl Drop for Admitted {
         } else {
             open.by_address.insert(self.address, left);
         }
+        if open.total == 0 {
+            // A permit is kept for a waiter that has looked and not yet waited.
+            self.admission.empty.notify_one();
+        }
     }
 }
 
@@ -192,7 +231,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_in_all_and_by_address() {
-        let admission = Arc::new(Admission { total: 3, per_address: 2, open: Mutex::default() });
+        let admission = Arc::new(Admission::new(3, 2));
         let (a, b) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
         let first = Admitted::take(&admission, a).unwrap();
         let _second = Admitted::take(&admission, a).unwrap();
