@@ -7,20 +7,21 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::auth::Caller;
 use crate::config::{Config, ConfigError};
 use crate::demo;
 use crate::http::server::Server;
 use crate::http::{self, Api, ops};
 use crate::metrics::Metrics;
 use crate::session::{
-    Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
+    Claim, Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
 };
 use crate::shard::ShardConfig;
 use crate::webrtc::{BindError, Connections, ConnectionsTask, Record, WebRtcConfig};
@@ -35,7 +36,7 @@ pub struct Daemon {
     connections_task: ConnectionsTask,
     http: Listening,
     ops: Listening,
-    expiry: AbortOnDrop,
+    sessions: AbortOnDrop,
     _upkeep: AbortOnDrop,
     demo: Option<DemoSpeakers>,
     shutdown_timeout: Duration,
@@ -52,16 +53,8 @@ impl Daemon {
 
         let (connections, shard, connections_task) =
             Connections::bind(webrtc(&config), shard(&config)).await?;
-        let directory = Directory::new(Limits {
-            max_sessions: config.sessions.max,
-            max_listeners: config.sessions.max_listeners,
-            idle_timeout: config.sessions.idle_timeout,
-            ended_memory: config.sessions.ended_memory,
-        });
-        let service = Service::new(directory, shard, connections);
-        let sweep =
-            (config.sessions.idle_timeout / 10).clamp(Duration::from_millis(10), Duration::from_secs(30));
-        let expiry = AbortOnDrop(tokio::spawn(service.clone().expire(sweep)));
+        let service = Service::new(Directory::new(Limits::from(&config)), shard, connections);
+        let sessions = AbortOnDrop(tokio::spawn(service.clone().run()));
 
         let metrics = Arc::new(Metrics::new());
         let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
@@ -80,7 +73,7 @@ impl Daemon {
             connections_task,
             http,
             ops,
-            expiry,
+            sessions,
             _upkeep: upkeep,
             demo,
             shutdown_timeout,
@@ -122,10 +115,10 @@ impl Daemon {
     async fn stop(self) {
         tracing::info!("stopping: no new sessions, speakers or listeners");
         self.api.drain();
-        drop(self.expiry);
+        drop(self.sessions);
         drop(self.demo);
         let http = self.http.stop(self.shutdown_timeout / 2);
-        self.service.connections().shutdown().await;
+        self.service.shutdown().await;
         self.connections_task.join().await;
         http.await;
         self.ops.stop(self.shutdown_timeout / 4).await;
@@ -270,12 +263,17 @@ async fn start_demo(service: &Service) -> Result<DemoSpeakers, ServiceError> {
     let language = |tag: &str| tag.parse::<Language>().expect("the demo's languages are valid tags");
     let languages: Vec<Language> = demo::languages().map(language).collect();
     let names: Vec<String> = languages.iter().map(Language::to_string).collect();
-    let spec = SessionSpec { source: languages[0].clone(), languages };
+    let source = languages[0].clone();
+    let spec = SessionSpec { source, languages, owner: None, anonymous_listeners: true };
     let tracks = service.create_permanent(SessionId::demo(), spec).await?;
     let mut slots = Vec::with_capacity(names.len());
     for name in &names {
-        let (mut slot, _) = service.directory().publisher_slot("demo", Some(name))?;
+        let directory = service.directory();
+        let taken =
+            directory.publisher_slot(Instant::now(), "demo", Some(name), &Caller::Open, &Claim::None)?;
+        let mut slot = taken.slot;
         slot.connected();
+        slot.ready();
         slots.push(slot);
     }
     let task = demo::run(service.shard().clone(), names.into_iter().zip(tracks));

@@ -135,6 +135,7 @@ impl Config {
             ("sessions.max", self.sessions.max, 1),
             ("sessions.max_languages", self.sessions.max_languages, 1),
             ("sessions.max_listeners", self.sessions.max_listeners, 1),
+            ("sessions.max_per_issuer", self.sessions.max_per_issuer, 1),
         ];
         for (key, value, least) in at_least {
             if value < least {
@@ -170,6 +171,7 @@ impl Config {
             ("webrtc.dtls_timeout", self.webrtc.dtls_timeout),
             ("webrtc.join_timeout", self.webrtc.join_timeout),
             ("webrtc.consent_timeout", self.webrtc.consent_timeout),
+            ("sessions.linger", self.sessions.linger),
             ("sessions.idle_timeout", self.sessions.idle_timeout),
             ("media.history", self.media.history),
         ];

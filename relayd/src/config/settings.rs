@@ -192,7 +192,11 @@ settings! {
         max_languages: usize = 32;
         /// Listeners of one session; beyond, 503.
         max_listeners: usize = 10_000;
-        /// A session that nobody is connected to for this long is ended.
+        /// Sessions at one time of the subjects of one token issuer; beyond, 403.
+        max_per_issuer: usize = 10_000;
+        /// How long an active session waits for its speaker to come back; then it is ended.
+        linger: Duration = Duration::from_secs(60);
+        /// A session that nobody is connected to for this long is ended; so is a paused one without its speaker.
         idle_timeout: Duration = Duration::from_secs(3600);
         /// How long the id of an ended session answers SESSION_ENDED (410) before it is unknown (404).
         ended_memory: Duration = Duration::from_secs(600);

@@ -16,8 +16,10 @@ use super::body::{self, Kind};
 use super::document::declared;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes, described};
+use crate::auth::Caller;
 use crate::metrics::Metrics;
-use crate::webrtc::{CloseReason, Record, Role};
+use crate::session::{Claim, JoinRequest};
+use crate::webrtc::{CloseReason, Record, ResourceId, Role};
 
 /// POST with its handler, and GET, on one path of an endpoint. The id of its operation ends with `form`.
 pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<Api>>) -> Routes {
@@ -86,7 +88,9 @@ pub(super) async fn join(
     let offer = body::text(request, Kind::Sdp, &api.settings).await?;
     let metrics = api.metrics.clone();
     let measured = move |slot| -> Box<dyn Record> { Box::new(Measured { slot, role, started, metrics }) };
-    let joined = api.service.join(role, session, language, offer, measured).await?;
+    let (caller, claim) = (&Caller::Open, Claim::None);
+    let request = JoinRequest { role, session, language, caller, claim, offer };
+    let joined = api.service.join(request, measured).await?;
     let headers = [
         (header::CONTENT_TYPE, Kind::Sdp.mime().to_owned()),
         (header::LOCATION, format!("/v1/legs/{}", joined.resource)),
@@ -106,6 +110,10 @@ struct Measured {
 }
 
 impl Record for Measured {
+    fn accepted(&mut self, resource: ResourceId) {
+        self.slot.accepted(resource);
+    }
+
     fn connected(&mut self) {
         self.metrics.joined(self.role, self.started.elapsed());
         self.slot.connected();

@@ -56,6 +56,8 @@ codes! {
     MethodNotAllowed = 405, "METHOD_NOT_ALLOWED", "method-not-allowed", "This method is not allowed here";
     /// The body did not arrive in time.
     RequestTimeout = 408, "REQUEST_TIMEOUT", "request-timeout", "The request took too long";
+    /// The track that a session is about cannot be removed.
+    SourceLanguage = 409, "SOURCE_LANGUAGE", "source-language", "The source language stays";
     /// Somebody publishes the track already.
     SpeakerExists = 409, "SPEAKER_EXISTS", "speaker-exists", "The track has a publisher";
     /// The session's status does not allow it.
@@ -175,7 +177,14 @@ impl From<SessionError> for Problem {
             SessionError::Ended { .. } => Code::SessionEnded,
             SessionError::LanguageNotFound { .. } => Code::LanguageNotFound,
             SessionError::SpeakerExists { .. } => Code::SpeakerExists,
-            SessionError::ListenersFull { .. } | SessionError::SessionsFull { .. } => Code::Capacity,
+            SessionError::WrongStatus { .. } => Code::InvalidStatus,
+            SessionError::LanguageExists { .. } => Code::LanguageExists,
+            SessionError::SourceLanguage { .. } => Code::SourceLanguage,
+            SessionError::LanguagesFull { .. } => Code::InvalidField,
+            SessionError::IssuerFull { .. } => Code::Forbidden,
+            SessionError::ListenersFull { .. }
+            | SessionError::FollowersFull { .. }
+            | SessionError::SessionsFull { .. } => Code::Capacity,
         };
         Self::new(code, error.to_string())
     }

@@ -13,7 +13,7 @@ use super::body::{self, Kind};
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
 use super::{Api, Segments};
-use crate::session::{Language, SessionSpec, SessionView};
+use crate::session::{EndReason, Language, SessionSpec, SessionView};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -44,7 +44,7 @@ async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Respons
     api.check_open()?;
     let base = api.base_url(request.headers());
     let text = body::text(request, Kind::Json, &api.settings).await?;
-    let view = api.service.create(spec(&text, api.max_languages)?).await?;
+    let view = api.service.create(spec(&text, api.max_languages)?).await?.view;
     tracing::info!(session = %view.id, source = %view.source, "session created");
     let location = [(header::LOCATION, format!("/v1/sessions/{}", view.id))];
     Ok((StatusCode::CREATED, location, Json(document(&view, &base))).into_response())
@@ -63,7 +63,7 @@ async fn show(
     Segments(session): Segments<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let view = api.service.directory().get(&session)?;
+    let view = api.service.directory().view(&session)?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((no_store, Json(document(&view, &api.base_url(&headers)))).into_response())
 }
@@ -82,7 +82,7 @@ async fn end(
     State(api): State<Arc<Api>>,
     Segments(session): Segments<String>,
 ) -> Result<StatusCode, Problem> {
-    api.service.end(&session).await?;
+    api.service.end(&session, EndReason::Deleted).await?;
     tracing::info!(session, "session ended");
     Ok(StatusCode::NO_CONTENT)
 }
@@ -146,7 +146,7 @@ fn spec(text: &str, max_languages: usize) -> Result<SessionSpec, Problem> {
         Some(value) => language("sourceLanguage", value)?,
     };
     let languages = others(&source, fields.get("languages"), max_languages)?;
-    Ok(SessionSpec { source, languages })
+    Ok(SessionSpec { source, languages, owner: None, anonymous_listeners: false })
 }
 
 /// The source language and the others, none twice. The source may be listed among the others, once.

@@ -1,31 +1,85 @@
-//! Every session of this process, in memory.
+//! Every session of this process, in memory: one map of machines, one lock, one hub each.
 //!
-//! Memory: at most `max_sessions` live sessions of at most `max_languages` tracks, and as many remembered ids of
-//! ended ones. One lock, held for map look-ups only, never across an await.
+//! The lock is held for changes and look-ups, never across an await. What a change puts out is dealt with before it
+//! is let go: events are numbered, published to the session's [`Hub`] and to the [`Feed`], so that their order is
+//! the order of the changes; what the planes must do is left as [`Work`] for the service.
+//!
+//! Memory: at most `max_sessions` live sessions of at most `max_languages` tracks, each with a ring of 256 events,
+//! and as many remembered ids of ended ones. Work: at most one entry per track and per connection.
 
-use std::collections::BTreeMap;
+mod feed;
+mod state;
+
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use relay_engine::TrackId;
-use thiserror::Error;
+use relay_engine::{Epoch, TrackId};
+use tokio::sync::{Notify, watch};
 
+use super::error::SessionError;
+use super::event::EndReason;
+use super::hub::Hub;
 use super::id::SessionId;
 use super::language::Language;
+use super::lease::Lease;
+use super::machine::{Machine, Rules, Seat, Term};
+use super::secret::SecretHash;
 use super::slot::{ListenerSlot, Place, PublisherSlot};
-use super::status::{Lifecycle, Status, Transition};
+use super::status::Status;
+use super::view::{Counts, SessionView};
+use crate::auth::{Caller, SessionAccess, Subject};
+use crate::shard::ShardEvent;
+use crate::webrtc::{CloseReason, ResourceId};
+use feed::FeedSender;
+pub use feed::{FEED, Feed};
+pub(super) use state::Work;
+use state::{Entry, State};
 
-/// Bounds of the directory; see the `sessions` section of the configuration.
+/// Bounds and times of the sessions; see the sections `sessions` and `auth` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Live sessions.
     pub max_sessions: usize,
+    /// Live sessions of the subjects of one issuer.
+    pub max_per_issuer: usize,
+    /// Languages of one session.
+    pub max_languages: usize,
     /// Listeners of one session.
     pub max_listeners: usize,
+    /// How long an active session waits for its speaker.
+    pub linger: Duration,
     /// How long nobody may be connected before a session ends.
     pub idle_timeout: Duration,
     /// How long the id of an ended session is remembered.
     pub ended_memory: Duration,
+    /// How long before a token expires its holder is warned.
+    pub warn_before: Duration,
+    /// How long connections outlive their token, for a new one to come.
+    pub grace: Duration,
+}
+
+impl From<&crate::config::Config> for Limits {
+    fn from(config: &crate::config::Config) -> Self {
+        let (sessions, auth) = (&config.sessions, &config.auth);
+        Self {
+            max_sessions: sessions.max,
+            max_per_issuer: sessions.max_per_issuer,
+            max_languages: sessions.max_languages,
+            max_listeners: sessions.max_listeners,
+            linger: sessions.linger,
+            idle_timeout: sessions.idle_timeout,
+            ended_memory: sessions.ended_memory,
+            warn_before: auth.warn_before,
+            grace: auth.grace,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self::from(&crate::config::Config::default())
+    }
 }
 
 /// What a session is made of.
@@ -35,6 +89,57 @@ pub struct SessionSpec {
     pub source: Language,
     /// All languages, the source first, none twice.
     pub languages: Vec<Language>,
+    /// Who creates it; `None` at an open relay.
+    pub owner: Option<Subject>,
+    /// Whether anybody may listen.
+    pub anonymous_listeners: bool,
+}
+
+/// A session was created.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Created {
+    /// What there is to tell of it.
+    pub view: SessionView,
+    /// With this a speaker takes their place back; told once, kept as a hash.
+    pub resume_secret: String,
+}
+
+impl std::fmt::Debug for Created {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Created").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+/// With what right somebody asks for a publisher's place that may be taken.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// None: only a free place is given.
+    None,
+    /// The secret that the session was created with.
+    ResumeSecret(String),
+    /// Their token lets them, whoever has the place. At an open relay it needs no token.
+    TakeoverGrant,
+}
+
+impl std::fmt::Debug for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "None",
+            Self::ResumeSecret(_) => "ResumeSecret(…)",
+            Self::TakeoverGrant => "TakeoverGrant",
+        })
+    }
+}
+
+/// A publisher's place was taken.
+#[derive(Debug)]
+pub struct Taken {
+    /// The place.
+    pub slot: PublisherSlot,
+    /// The track.
+    pub track: TrackId,
+    /// The connection that had it; to be closed before the new one is opened.
+    pub displaced: Option<ResourceId>,
 }
 
 /// All sessions. Clones share one directory.
@@ -43,16 +148,23 @@ pub struct Directory {
     shared: Arc<Shared>,
 }
 
+/// Commands.
 impl Directory {
     /// An empty directory.
     pub fn new(limits: Limits) -> Self {
-        Self { shared: Arc::new(Shared { limits, state: Mutex::default() }) }
+        let epoch = Epoch { instant: Instant::now(), wall: SystemTime::now() };
+        let shared = Shared {
+            state: Mutex::new(State::new(epoch, limits.max_sessions)),
+            limits,
+            feed: FeedSender::new(),
+            work: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Whether one more session fits.
-    pub fn has_room(&self) -> Result<(), SessionError> {
-        let max = self.shared.limits.max_sessions;
-        if self.shared.state().live.len() < max { Ok(()) } else { Err(SessionError::SessionsFull { max }) }
+    /// Whether this session fits.
+    pub fn has_room(&self, owner: Option<&Subject>) -> Result<(), SessionError> {
+        self.shared.state().has_room(owner, &self.shared.limits)
     }
 
     /// Adds a session under a random free id. `tracks` are those of `spec.languages`, in that order.
@@ -61,11 +173,13 @@ impl Directory {
         now: Instant,
         spec: SessionSpec,
         tracks: &[TrackId],
-    ) -> Result<SessionView, SessionError> {
-        self.insert(now, None, spec, tracks)
+    ) -> Result<Created, SessionError> {
+        let (resume_secret, hash) = SecretHash::generate();
+        let view = self.shared.insert(now, None, spec, tracks, Some(hash))?;
+        Ok(Created { view, resume_secret })
     }
 
-    /// Adds a session that never expires, under a given id.
+    /// Adds a session that never ends by itself, under a given id. Nobody takes over in it.
     pub fn create_permanent(
         &self,
         now: Instant,
@@ -73,101 +187,262 @@ impl Directory {
         spec: SessionSpec,
         tracks: &[TrackId],
     ) -> Result<SessionView, SessionError> {
-        self.insert(now, Some(id), spec, tracks)
+        self.shared.insert(now, Some(id), spec, tracks, None)
     }
 
-    /// Ends a session; answers with its tracks, which are the caller's to close.
-    pub fn end(&self, now: Instant, id: &str) -> Result<Vec<TrackId>, SessionError> {
-        let mut state = self.shared.state();
-        state.session(id)?;
-        Ok(state.end(now, id, &self.shared.limits))
+    /// Begins a break; the session must be active.
+    pub fn pause(&self, now: Instant, id: &str) -> Result<SessionView, SessionError> {
+        self.shared.change_and_view(now, id, |machine| machine.pause(now))
     }
 
-    /// Ends the sessions that nobody was connected to for too long; answers with their tracks. Forgets the ids
-    /// of sessions that ended long ago.
-    pub fn expire(&self, now: Instant) -> Vec<TrackId> {
-        let limits = &self.shared.limits;
-        let mut state = self.shared.state();
-        state.ended.retain(|_, ended| now.saturating_duration_since(*ended) < limits.ended_memory);
-        let idle = |session: &Session| {
-            let long = |since: Instant| now.saturating_duration_since(since) >= limits.idle_timeout;
-            !session.permanent && session.idle_since.is_some_and(long)
-        };
-        let expired: Vec<SessionId> =
-            state.live.iter().filter(|(_, session)| idle(session)).map(|(id, _)| id.clone()).collect();
-        expired.iter().flat_map(|id| state.end(now, id.as_str(), limits)).collect()
+    /// Ends a break; the session must be paused.
+    pub fn resume(&self, now: Instant, id: &str) -> Result<SessionView, SessionError> {
+        self.shared.change_and_view(now, id, |machine| machine.resume(now))
     }
 
-    /// What is known of a session.
-    pub fn get(&self, id: &str) -> Result<SessionView, SessionError> {
-        let state = self.shared.state();
-        let (id, session) = state.session(id)?;
-        Ok(session.view(id))
+    /// Ends a session.
+    pub fn end(&self, now: Instant, id: &str, reason: EndReason) -> Result<(), SessionError> {
+        self.shared.end(now, id, reason)
     }
 
-    /// The track of a language of a session, or of its source language.
-    pub fn track(&self, id: &str, language: Option<&str>) -> Result<TrackId, SessionError> {
-        let state = self.shared.state();
-        let (id, session) = state.session(id)?;
-        Ok(session.tracks[session.index(id, language)?].id)
+    /// Ends all sessions.
+    pub fn end_all(&self, now: Instant, reason: EndReason) {
+        self.shared.end_all(now, reason);
     }
 
-    /// Takes the one place of a track's publisher.
+    /// Whether a language can be added.
+    pub fn check_new_language(&self, id: &str, language: &Language) -> Result<(), SessionError> {
+        self.shared.state().entry(id)?.machine.check_new(language)
+    }
+
+    /// Adds a language with its track, which is the caller's to close if it is refused.
+    pub fn add_language(
+        &self,
+        now: Instant,
+        id: &str,
+        language: Language,
+        track: TrackId,
+    ) -> Result<SessionView, SessionError> {
+        self.shared.add_track(now, id, language, track)
+    }
+
+    /// Removes a language; whoever is connected to it goes. The source language stays.
+    pub fn remove_language(
+        &self,
+        now: Instant,
+        id: &str,
+        language: &str,
+    ) -> Result<SessionView, SessionError> {
+        self.shared.change_and_view(now, id, |machine| machine.remove_track(now, language))
+    }
+
+    /// Takes the one place of a track's publisher: a free one, or with a good claim another's. Of several who claim
+    /// at once one gets it; the others hear that the speaker exists, until that one is connected.
     pub fn publisher_slot(
         &self,
+        now: Instant,
         id: &str,
         language: Option<&str>,
-    ) -> Result<(PublisherSlot, TrackId), SessionError> {
-        let mut state = self.shared.state();
-        let (id, session) = state.session_mut(id)?;
-        let index = session.index(&id, language)?;
-        let status = session.lifecycle.status();
-        let track = &mut session.tracks[index];
-        if track.publisher.is_some() {
-            let language = track.language.clone();
-            return Err(SessionError::SpeakerExists { id, language, status });
-        }
-        track.publisher = Some(false);
-        session.idle_since = None;
-        let (serial, track) = (session.serial, track.id);
-        Ok((PublisherSlot::new(Place { shared: self.shared.clone(), session: id, serial, index }), track))
+        caller: &Caller,
+        claim: &Claim,
+    ) -> Result<Taken, SessionError> {
+        let (place, seat) = self.shared.seat(now, id, |entry| {
+            let claimed = match claim {
+                Claim::None => false,
+                Claim::ResumeSecret(secret) => entry.resume.as_ref().is_some_and(|hash| hash.verify(secret)),
+                Claim::TakeoverGrant => match caller {
+                    Caller::Open => true,
+                    Caller::Anonymous => false,
+                    Caller::Token(grant) => grant.takeover,
+                },
+            };
+            entry.machine.take_publisher(now, language, Term::of(caller), claimed)
+        })?;
+        Ok(Taken { slot: PublisherSlot::new(place), track: seat.track, displaced: seat.displaced })
     }
 
     /// Takes the place of one more listener of a track.
     pub fn listener_slot(
         &self,
+        now: Instant,
         id: &str,
         language: Option<&str>,
+        caller: &Caller,
     ) -> Result<(ListenerSlot, TrackId), SessionError> {
-        let max = self.shared.limits.max_listeners;
-        let mut state = self.shared.state();
-        let (id, session) = state.session_mut(id)?;
-        let index = session.index(&id, language)?;
-        if session.listeners >= max {
-            return Err(SessionError::ListenersFull { id, max });
+        let (place, seat) =
+            self.shared.seat(now, id, |entry| entry.machine.take_listener(language, Term::of(caller)))?;
+        Ok((ListenerSlot::new(place), seat.track))
+    }
+
+    /// A share in the lease of the caller's token, for a connection that follows the events; `None` for callers
+    /// without one. A token that lasts longer than those shown before renews all of the same subject and role.
+    pub fn lease(&self, now: Instant, id: &str, caller: &Caller) -> Result<Option<Lease>, SessionError> {
+        let Some(term) = Term::of(caller) else {
+            self.shared.state().entry(id)?;
+            return Ok(None);
+        };
+        let (sender, lapsed) = watch::channel(false);
+        let (place, ()) = self.shared.follow(now, id, term, sender)?;
+        Ok(Some(Lease::new(place, lapsed)))
+    }
+}
+
+/// What the world did.
+impl Directory {
+    /// Something happened on the media plane.
+    pub fn handle_shard_event(&self, now: Instant, event: &ShardEvent) {
+        match *event {
+            ShardEvent::FirstPacketIn { track, leg, .. } => {
+                self.shared.change_track(now, track, |machine| machine.handle_first_packet(track, leg));
+            }
+            ShardEvent::FramesSkipped { track, from, count, .. } => {
+                self.shared.change_track(now, track, |machine| {
+                    machine.handle_frames_lost(now, track, from, count);
+                });
+            }
+            _ => {}
         }
-        session.listeners += 1;
-        session.idle_since = None;
-        let (serial, track) = (session.serial, session.tracks[index].id);
-        Ok((ListenerSlot::new(Place { shared: self.shared.clone(), session: id, serial, index }), track))
+    }
+
+    /// Time has passed: sessions end, tokens expire, ids of sessions that ended long ago are forgotten.
+    pub fn handle_timeout(&self, now: Instant) {
+        self.shared.handle_timeout(now);
+    }
+
+    /// Sets the wall clock by which events are dated.
+    pub fn set_epoch(&self, epoch: Epoch) {
+        self.shared.state().epoch = epoch;
+    }
+}
+
+/// What must happen next.
+impl Directory {
+    /// What the planes must do; the caller's to do.
+    pub(super) fn take_work(&self) -> Work {
+        std::mem::take(&mut self.shared.state().work)
+    }
+
+    /// Resolves when there may be work again.
+    pub(super) async fn has_work(&self) {
+        self.shared.work.notified().await;
+    }
+}
+
+/// Getters.
+impl Directory {
+    /// Who may do what with a session, live or remembered.
+    pub fn access(&self, id: &str) -> Option<SessionAccess> {
+        self.shared.state().access(id).cloned()
+    }
+
+    /// What is known of a session, with the number of its newest event.
+    pub fn view(&self, id: &str) -> Result<SessionView, SessionError> {
+        Ok(self.shared.state().entry(id)?.view())
+    }
+
+    /// The events of a session.
+    pub fn hub(&self, id: &str) -> Result<Hub, SessionError> {
+        Ok(self.shared.state().entry(id)?.hub.clone())
+    }
+
+    /// The events of all sessions, from now on.
+    pub fn feed(&self) -> Feed {
+        self.shared.feed.subscribe()
+    }
+
+    /// The track of a language of a session, or of its source language.
+    pub fn track(&self, id: &str, language: Option<&str>) -> Result<TrackId, SessionError> {
+        self.shared.state().entry(id)?.machine.track(language)
+    }
+
+    /// An instant as events tell it: Unix milliseconds.
+    pub fn unix_ms(&self, instant: Instant) -> u64 {
+        state::unix_ms(&self.shared.state().epoch, instant)
     }
 
     /// Totals, for metrics.
     pub fn counts(&self) -> Counts {
         let state = self.shared.state();
-        let mut counts = Counts { ended_remembered: state.ended.len(), ..Counts::default() };
-        for session in state.live.values() {
-            match session.lifecycle.status() {
+        let mut counts = Counts {
+            ended_remembered: state.ended_len(),
+            feed_lost: self.shared.feed.lost.load(Ordering::Relaxed),
+            ..Counts::default()
+        };
+        for entry in state.entries() {
+            match entry.machine.status() {
                 Status::Created => counts.created += 1,
                 Status::Active => counts.active += 1,
                 Status::Paused => counts.paused += 1,
                 Status::Ended => {}
             }
-            counts.tracks += session.tracks.len();
-            counts.publishers += session.tracks.iter().filter(|track| track.publisher.is_some()).count();
-            counts.listeners += session.listeners;
+            let (publishers, listeners, leases) = entry.machine.occupancy();
+            counts.tracks += entry.machine.tracks().len();
+            counts.publishers += publishers;
+            counts.listeners += listeners;
+            counts.leases += leases;
         }
         counts
+    }
+}
+
+/// What the directory, its slots and its leases share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    limits: Limits,
+    state: Mutex<State>,
+    feed: FeedSender,
+    /// Rung when there is work.
+    work: Notify,
+}
+
+impl Shared {
+    /// Runs `change` on a session if it is still the one that the place was taken in.
+    pub(super) fn with_place(&self, place: &Place, now: Instant, change: impl FnOnce(&mut Machine, Instant)) {
+        let mut state = self.state();
+        if state.is_current(place) {
+            state.change(now, &place.session, &self.feed, |entry| change(&mut entry.machine, now));
+        }
+        self.settle(state);
+    }
+
+    /// A holder is gone.
+    pub(super) fn leave(&self, place: &Place, now: Instant) {
+        let mut state = self.state();
+        if state.is_current(place) {
+            state.change(now, &place.session, &self.feed, |entry| {
+                entry.lapses.remove(&place.holder);
+                entry.machine.handle_gone(now, place.holder);
+            });
+        }
+        self.settle(state);
+    }
+
+    /// A holder's connection has a name by which it can be closed; at once, if the session is over.
+    pub(super) fn accepted(&self, place: &Place, resource: ResourceId) {
+        let now = Instant::now();
+        let mut state = self.state();
+        if state.is_current(place) {
+            state.change(now, &place.session, &self.feed, |entry| {
+                entry.machine.handle_accepted(place.holder, resource);
+            });
+        } else {
+            state.work.legs.insert(resource, CloseReason::SessionEnded);
+        }
+        self.settle(state);
+    }
+
+    /// Whether the place is still its holder's; if not, why.
+    pub(super) fn check_place(&self, place: &Place, language: Option<&str>) -> Result<(), SessionError> {
+        let state = self.state();
+        let entry = state.entry(place.session.as_str())?;
+        if entry.serial != place.serial {
+            return Err(SessionError::Ended { id: place.session.clone() });
+        }
+        entry.machine.track(language)?;
+        if entry.machine.is_seated(place.holder) {
+            return Ok(());
+        }
+        Err(entry.machine.taken(language)?)
     }
 
     fn insert(
@@ -176,293 +451,144 @@ impl Directory {
         id: Option<SessionId>,
         spec: SessionSpec,
         tracks: &[TrackId],
+        resume: Option<SecretHash>,
     ) -> Result<SessionView, SessionError> {
         assert_eq!(spec.languages.len(), tracks.len(), "one track per language");
-        let max = self.shared.limits.max_sessions;
-        let mut state = self.shared.state();
-        if state.live.len() >= max {
-            return Err(SessionError::SessionsFull { max });
-        }
-        let permanent = id.is_some();
-        let id = id.unwrap_or_else(|| state.free_id());
-        state.serial += 1;
-        let new_track =
-            |(language, id): (Language, &TrackId)| Track { language, id: *id, publisher: None, listeners: 0 };
-        let session = Session {
-            serial: state.serial,
-            lifecycle: Lifecycle::new(now),
-            source: spec.source,
-            tracks: spec.languages.into_iter().zip(tracks).map(new_track).collect(),
-            listeners: 0,
-            idle_since: Some(now),
-            permanent,
-        };
-        let view = session.view(&id);
-        state.live.insert(id, session);
-        Ok(view)
-    }
-}
-
-/// What the directory and its slots share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    limits: Limits,
-    state: Mutex<State>,
-}
-
-impl Shared {
-    /// Runs `change` on a session and one of its tracks, if the session is still the one the place was taken in.
-    pub(super) fn with_place(&self, place: &Place, change: impl FnOnce(&mut Session, usize)) {
+        let limits = &self.limits;
         let mut state = self.state();
-        if let Some(session) = state.live.get_mut(&place.session)
-            && session.serial == place.serial
-        {
-            change(session, place.index);
+        state.has_room(spec.owner.as_ref(), limits)?;
+        let rules = Rules {
+            permanent: id.is_some(),
+            max_listeners: limits.max_listeners,
+            max_languages: limits.max_languages,
+            linger: limits.linger,
+            idle_timeout: limits.idle_timeout,
+            warn_before: limits.warn_before,
+            grace: limits.grace,
+        };
+        let id = id.unwrap_or_else(|| state.free_id());
+        let access = SessionAccess {
+            id: id.clone(),
+            owner: spec.owner,
+            anonymous_listeners: spec.anonymous_listeners,
+        };
+        let tracks = spec.languages.into_iter().zip(tracks.iter().copied()).collect();
+        let machine = Machine::new(now, id.clone(), rules, tracks);
+        state.insert(access, machine, resume);
+        state.change(now, &id, &self.feed, |_| ());
+        Ok(state.entry(id.as_str())?.view())
+    }
+
+    /// What a refused change has put out is nothing.
+    fn change_and_view(
+        &self,
+        now: Instant,
+        id: &str,
+        change: impl FnOnce(&mut Machine) -> Result<(), SessionError>,
+    ) -> Result<SessionView, SessionError> {
+        let mut state = self.state();
+        let id = state.entry(id)?.access.id.clone();
+        state.change(now, &id, &self.feed, |entry| change(&mut entry.machine))?;
+        let view = state.entry(id.as_str()).map(Entry::view);
+        self.settle(state);
+        view
+    }
+
+    fn add_track(
+        &self,
+        now: Instant,
+        id: &str,
+        language: Language,
+        track: TrackId,
+    ) -> Result<SessionView, SessionError> {
+        let mut state = self.state();
+        let id = state.entry(id)?.access.id.clone();
+        state.change(now, &id, &self.feed, |entry| entry.machine.add_track(language, track))?;
+        state.note_track(track, id.clone());
+        let view = state.entry(id.as_str()).map(Entry::view);
+        self.settle(state);
+        view
+    }
+
+    fn end(&self, now: Instant, id: &str, reason: EndReason) -> Result<(), SessionError> {
+        let mut state = self.state();
+        let id = state.entry(id)?.access.id.clone();
+        state.change(now, &id, &self.feed, |entry| entry.machine.end(now, reason));
+        self.settle(state);
+        Ok(())
+    }
+
+    fn end_all(&self, now: Instant, reason: EndReason) {
+        let mut state = self.state();
+        for id in state.ids() {
+            state.change(now, &id, &self.feed, |entry| entry.machine.end(now, reason));
+        }
+        self.settle(state);
+    }
+
+    fn handle_timeout(&self, now: Instant) {
+        let mut state = self.state();
+        state.forget(now, self.limits.ended_memory);
+        for id in state.due(now) {
+            state.change(now, &id, &self.feed, |entry| entry.machine.handle_timeout(now));
+        }
+        self.settle(state);
+    }
+
+    fn change_track(&self, now: Instant, track: TrackId, change: impl FnOnce(&mut Machine)) {
+        let mut state = self.state();
+        if let Some(id) = state.session_of(track) {
+            state.change(now, &id, &self.feed, |entry| change(&mut entry.machine));
+        }
+        self.settle(state);
+    }
+
+    fn seat(
+        self: &Arc<Self>,
+        now: Instant,
+        id: &str,
+        take: impl FnOnce(&mut Entry) -> Result<Seat, SessionError>,
+    ) -> Result<(Place, Seat), SessionError> {
+        let mut state = self.state();
+        let entry = state.entry(id)?;
+        let (session, serial) = (entry.access.id.clone(), entry.serial);
+        let taken = state.change(now, &session, &self.feed, take);
+        self.settle(state);
+        let seat = taken?;
+        Ok((Place { shared: self.clone(), session, serial, holder: seat.holder }, seat))
+    }
+
+    fn follow(
+        self: &Arc<Self>,
+        now: Instant,
+        id: &str,
+        term: Term,
+        lapse: watch::Sender<bool>,
+    ) -> Result<(Place, ()), SessionError> {
+        let mut state = self.state();
+        let entry = state.entry(id)?;
+        let (session, serial) = (entry.access.id.clone(), entry.serial);
+        let taken = state.change(now, &session, &self.feed, |entry| {
+            let holder = entry.machine.follow(term)?;
+            entry.lapses.insert(holder, lapse);
+            Ok(holder)
+        });
+        self.settle(state);
+        Ok((Place { shared: self.clone(), session, serial, holder: taken? }, ()))
+    }
+
+    /// Lets go of the lock, then calls for whoever does the work.
+    fn settle(&self, state: MutexGuard<'_, State>) {
+        let work = !state.work.is_empty();
+        drop(state);
+        if work {
+            self.work.notify_one();
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete in itself, so that a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One live session.
-#[derive(Debug)]
-pub(super) struct Session {
-    serial: u64,
-    lifecycle: Lifecycle,
-    source: Language,
-    tracks: Vec<Track>,
-    /// Listener slots taken, connected or not.
-    listeners: usize,
-    /// Since when no slot is taken.
-    idle_since: Option<Instant>,
-    permanent: bool,
-}
-
-impl Session {
-    pub(super) fn publisher_connected(&mut self, now: Instant, index: usize) {
-        self.tracks[index].publisher = Some(true);
-        if self.tracks[index].language == self.source {
-            self.lifecycle.handle(now, Transition::SpeakerConnected);
-        }
-    }
-
-    pub(super) fn publisher_gone(&mut self, now: Instant, index: usize) {
-        self.tracks[index].publisher = None;
-        self.note_idle(now);
-    }
-
-    pub(super) fn listener_connected(&mut self, index: usize) {
-        self.tracks[index].listeners += 1;
-    }
-
-    pub(super) fn listener_gone(&mut self, now: Instant, index: usize, connected: bool) {
-        self.listeners -= 1;
-        if connected {
-            self.tracks[index].listeners -= 1;
-        }
-        self.note_idle(now);
-    }
-
-    fn note_idle(&mut self, now: Instant) {
-        if self.listeners == 0 && self.tracks.iter().all(|track| track.publisher.is_none()) {
-            self.idle_since = Some(now);
-        }
-    }
-
-    fn index(&self, id: &SessionId, language: Option<&str>) -> Result<usize, SessionError> {
-        let wanted = match language {
-            None => Some(self.source.clone()),
-            Some(text) => text.parse().ok(),
-        };
-        let found = wanted.and_then(|wanted| self.tracks.iter().position(|track| track.language == wanted));
-        found.ok_or_else(|| SessionError::LanguageNotFound {
-            id: id.clone(),
-            language: language.unwrap_or_default().chars().take(40).collect(),
-            known: self.tracks.iter().map(|track| track.language.as_str()).collect::<Vec<_>>().join(", "),
-        })
-    }
-
-    fn view(&self, id: &SessionId) -> SessionView {
-        let tracks: Vec<TrackView> = self.tracks.iter().map(Track::view).collect();
-        SessionView {
-            id: id.clone(),
-            status: self.lifecycle.status(),
-            source: self.source.clone(),
-            speaker_connected: tracks
-                .iter()
-                .any(|track| track.language == self.source && track.speaker_connected),
-            listeners: tracks.iter().map(|track| track.listeners).sum(),
-            tracks,
-        }
-    }
-}
-
-/// What is told of a session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionView {
-    /// Its name.
-    pub id: SessionId,
-    /// Its status.
-    pub status: Status,
-    /// What the speaker speaks.
-    pub source: Language,
-    /// Whether the speaker of the source language is connected.
-    pub speaker_connected: bool,
-    /// Connected listeners of all tracks.
-    pub listeners: usize,
-    /// Its tracks, the source language first.
-    pub tracks: Vec<TrackView>,
-}
-
-/// What is told of a track.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TrackView {
-    /// Its language.
-    pub language: Language,
-    /// Whether its publisher is connected.
-    pub speaker_connected: bool,
-    /// Its connected listeners.
-    pub listeners: usize,
-}
-
-/// Totals over all sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counts {
-    /// Sessions that wait for their speaker.
-    pub created: usize,
-    /// Sessions whose speaker has connected.
-    pub active: usize,
-    /// Sessions in a break.
-    pub paused: usize,
-    /// Tracks of live sessions.
-    pub tracks: usize,
-    /// Publisher slots taken.
-    pub publishers: usize,
-    /// Listener slots taken.
-    pub listeners: usize,
-    /// Ended sessions whose ids are remembered.
-    pub ended_remembered: usize,
-}
-
-/// Why the directory refused. Messages name the status seen where there is one.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum SessionError {
-    /// No such session.
-    #[error("there is no session {id:?}")]
-    NotFound {
-        /// The name asked for, shortened.
-        id: String,
-    },
-    /// The session is over.
-    #[error("the session {id} has status ended")]
-    Ended {
-        /// Its name.
-        id: SessionId,
-    },
-    /// The session has no such track.
-    #[error("the session {id} has no language {language:?}; it has {known}")]
-    LanguageNotFound {
-        /// The session.
-        id: SessionId,
-        /// The language asked for, shortened.
-        language: String,
-        /// Those there are.
-        known: String,
-    },
-    /// Somebody publishes this track already.
-    #[error("the track {language} of the session {id} (status {status}) has a publisher already")]
-    SpeakerExists {
-        /// The session.
-        id: SessionId,
-        /// The track.
-        language: Language,
-        /// The status seen.
-        status: Status,
-    },
-    /// The session has as many listeners as it may have.
-    #[error("the session {id} has its {max} listeners, as many as sessions.max_listeners allows")]
-    ListenersFull {
-        /// The session.
-        id: SessionId,
-        /// The limit.
-        max: usize,
-    },
-    /// There are as many sessions as there may be.
-    #[error("there are {max} sessions, as many as sessions.max allows")]
-    SessionsFull {
-        /// The limit.
-        max: usize,
-    },
-}
-
-#[derive(Debug, Default)]
-struct State {
-    live: BTreeMap<SessionId, Session>,
-    /// Ids of ended sessions and when they ended.
-    ended: BTreeMap<SessionId, Instant>,
-    serial: u64,
-}
-
-impl State {
-    fn session(&self, id: &str) -> Result<(&SessionId, &Session), SessionError> {
-        self.live.get_key_value(id).ok_or_else(|| self.missing(id))
-    }
-
-    fn session_mut(&mut self, id: &str) -> Result<(SessionId, &mut Session), SessionError> {
-        let missing = self.missing(id);
-        let name = self.live.get_key_value(id).map(|(name, _)| name.clone());
-        name.zip(self.live.get_mut(id)).ok_or(missing)
-    }
-
-    fn missing(&self, id: &str) -> SessionError {
-        match self.ended.get_key_value(id) {
-            Some((id, _)) => SessionError::Ended { id: id.clone() },
-            None => SessionError::NotFound { id: id.chars().take(60).collect() },
-        }
-    }
-
-    fn end(&mut self, now: Instant, id: &str, limits: &Limits) -> Vec<TrackId> {
-        let Some((id, mut session)) = self.live.remove_entry(id) else { return Vec::new() };
-        session.lifecycle.handle(now, Transition::End);
-        if self.ended.len() >= limits.max_sessions {
-            let oldest = self.ended.iter().min_by_key(|(_, ended)| **ended).map(|(id, _)| id.clone());
-            oldest.and_then(|oldest| self.ended.remove(&oldest));
-        }
-        self.ended.insert(id, session.lifecycle.since());
-        session.tracks.iter().map(|track| track.id).collect()
-    }
-
-    fn free_id(&self) -> SessionId {
-        loop {
-            let id = SessionId::random();
-            if !self.live.contains_key(&id) && !self.ended.contains_key(&id) {
-                return id;
-            }
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Track {
-    language: Language,
-    id: TrackId,
-    /// The publisher's slot: taken or not, and whether its connection is up.
-    publisher: Option<bool>,
-    /// Connected listeners.
-    listeners: usize,
-}
-
-impl Track {
-    fn view(&self) -> TrackView {
-        TrackView {
-            language: self.language.clone(),
-            speaker_connected: self.publisher == Some(true),
-            listeners: self.listeners,
-        }
     }
 }
 

@@ -1,23 +1,32 @@
 //! Sessions: who may be in them, who is, and when they are over.
 //!
-//! [`Directory`] is the one place that knows all sessions: in memory, bounded, with `now` passed in. Whoever
-//! connects holds a slot ([`PublisherSlot`], [`ListenerSlot`]) whose drop gives the place back, so that no count
-//! can leak however a connection ends. [`Service`] ties it to the media and connection planes.
+//! [`Directory`] is the one place that knows all sessions: in memory, bounded, with `now` passed in. Each is a pure
+//! state machine (`machine.rs`) with a [`Hub`] for its events. Whoever connects holds a slot ([`PublisherSlot`],
+//! [`ListenerSlot`]) or a [`Lease`] whose drop gives the place back, so that no count can leak however a connection
+//! ends. [`Service`] ties it to the media and connection planes.
 
 mod directory;
+mod error;
 mod event;
 mod hub;
 mod id;
 mod language;
+mod lease;
+mod machine;
+mod secret;
 mod service;
 mod slot;
 mod status;
+mod view;
 
-pub use directory::{Counts, Directory, Limits, SessionError, SessionSpec, SessionView, TrackView};
+pub use directory::{Claim, Created, Directory, FEED, Feed, Limits, SessionSpec, Taken};
+pub use error::SessionError;
 pub use event::{Audience, EndReason, Event, Numbered, WarningReason};
 pub use hub::{Hub, Next, RING, Subscription};
 pub use id::SessionId;
 pub use language::{Language, LanguageError};
-pub use service::{Service, ServiceError};
+pub use lease::Lease;
+pub use service::{JoinRequest, Service, ServiceError};
 pub use slot::{ListenerSlot, PublisherSlot};
 pub use status::{Lifecycle, Status, Transition};
+pub use view::{Counts, SessionView, TrackView};

@@ -1,32 +1,45 @@
 //! Sessions across the planes: the directory, the tracks on the shard, the connections.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use relay_engine::{Peer, TrackId};
+use relay_engine::{Epoch, Peer, TrackId};
 use thiserror::Error;
+use tokio::sync::Mutex;
 
-use super::directory::{Directory, SessionError, SessionSpec, SessionView};
+use super::directory::{Claim, Created, Directory, SessionSpec};
+use super::error::SessionError;
+use super::event::EndReason;
 use super::id::SessionId;
+use super::language::Language;
+use super::slot::Place;
+use super::view::SessionView;
+use crate::auth::Caller;
 use crate::shard::{Shard, ShardError};
-use crate::webrtc::{CloseReason, Connections, Join, JoinError, Joined, Record, Role};
+use crate::webrtc::{CloseReason, Connections, Join, JoinError, Joined, Record, Role, dry_run};
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
+///
+/// What the directory leaves to do is done by [`Service::settle`], by whoever made the change before they answer, or
+/// by the run loop; one at a time, and to the end even if the caller goes away.
 #[derive(Debug, Clone)]
 pub struct Service {
     directory: Directory,
     shard: Shard,
     connections: Connections,
+    /// Held while work is done: who has it has all earlier work behind them.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Service {
     /// Ties the planes together.
     pub fn new(directory: Directory, shard: Shard, connections: Connections) -> Self {
-        Self { directory, shard, connections }
+        Self { directory, shard, connections, turn: Arc::default() }
     }
 
     /// Creates a session and its tracks, whether or not the caller waits for it.
-    pub async fn create(&self, spec: SessionSpec) -> Result<SessionView, ServiceError> {
-        self.directory.has_room()?;
+    pub async fn create(&self, spec: SessionSpec) -> Result<Created, ServiceError> {
+        self.directory.has_room(spec.owner.as_ref())?;
         let service = self.clone();
         to_the_end(async move {
             let tracks = service.open_tracks(&spec).await?;
@@ -51,30 +64,76 @@ impl Service {
     }
 
     /// Ends a session, its connections and its tracks, whether or not the caller waits for it.
-    pub async fn end(&self, id: &str) -> Result<(), SessionError> {
-        let tracks = self.directory.end(Instant::now(), id)?;
-        let service = self.clone();
-        to_the_end(async move { service.close_tracks(&tracks).await }).await;
+    pub async fn end(&self, id: &str, reason: EndReason) -> Result<(), SessionError> {
+        self.directory.end(Instant::now(), id, reason)?;
+        self.settle().await;
         Ok(())
     }
 
+    /// Begins a break: what is spoken is not heard.
+    pub async fn pause(&self, id: &str) -> Result<SessionView, SessionError> {
+        let view = self.directory.pause(Instant::now(), id)?;
+        self.settle().await;
+        Ok(view)
+    }
+
+    /// Ends a break.
+    pub async fn resume(&self, id: &str) -> Result<SessionView, SessionError> {
+        let view = self.directory.resume(Instant::now(), id)?;
+        self.settle().await;
+        Ok(view)
+    }
+
+    /// Adds a language to a live session, whether or not the caller waits for it.
+    pub async fn add_language(&self, id: &str, language: Language) -> Result<SessionView, ServiceError> {
+        self.directory.check_new_language(id, &language)?;
+        let (service, id) = (self.clone(), id.to_owned());
+        to_the_end(async move {
+            let track = service.shard.open_track(language.as_str()).await?;
+            let added = service.directory.add_language(Instant::now(), &id, language, track);
+            if added.is_err() {
+                service.close_tracks(&[track]).await;
+            }
+            service.settle().await;
+            Ok(added?)
+        })
+        .await
+    }
+
+    /// Removes a language from a live session and closes its connections, whether or not the caller waits for it.
+    pub async fn remove_language(&self, id: &str, language: &str) -> Result<SessionView, SessionError> {
+        let view = self.directory.remove_language(Instant::now(), id, language)?;
+        self.settle().await;
+        Ok(view)
+    }
+
     /// Opens a connection to a track. `record` wraps the slot, for whoever measures.
+    ///
+    /// A publisher with a good claim takes the place of another: that one's connection is closed first.
     pub async fn join(
         &self,
-        role: Role,
-        session: &str,
-        language: Option<&str>,
-        offer: String,
+        request: JoinRequest<'_>,
         record: impl FnOnce(Box<dyn Record>) -> Box<dyn Record>,
     ) -> Result<Joined, ServiceError> {
-        let (slot, track): (Box<dyn Record>, TrackId) = match role {
+        let JoinRequest { role, session, language, caller, claim, offer } = request;
+        let now = Instant::now();
+        let (slot, place, track): (Box<dyn Record>, Place, TrackId) = match role {
             Role::Publisher => {
-                let (slot, track) = self.directory.publisher_slot(session, language)?;
-                (Box::new(slot), track)
+                if claim != Claim::None {
+                    // Nobody loses their place to an offer that cannot be answered.
+                    dry_run::answer(&offer, role)?;
+                }
+                let taken = self.directory.publisher_slot(now, session, language, caller, &claim)?;
+                let place = taken.slot.place().clone();
+                if taken.displaced.is_some() {
+                    self.settle().await;
+                }
+                (Box::new(taken.slot), place, taken.track)
             }
             Role::Listener => {
-                let (slot, track) = self.directory.listener_slot(session, language)?;
-                (Box::new(slot), track)
+                let (slot, track) = self.directory.listener_slot(now, session, language, caller)?;
+                let place = slot.place().clone();
+                (Box::new(slot), place, track)
             }
         };
         let join = Join { offer, track, record: record(slot) };
@@ -82,9 +141,14 @@ impl Service {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,
         };
-        // The session may have ended while the offer was being answered, before or after its connections were
-        // closed: then that is the answer, whatever became of the connection.
-        if let Err(gone) = self.directory.track(session, language) {
+        if let Ok(joined) = &joined {
+            // Before the peer has the answer, and so before anything can come from it.
+            place.set_leg(joined.leg);
+        }
+        // The place may be gone while the offer was being answered, with the session or by itself: then that is the
+        // answer, whatever became of the connection.
+        if let Err(gone) = place.check(language) {
+            self.settle().await;
             if let Ok(joined) = joined {
                 let _closed_already =
                     self.connections.close(&joined.resource, CloseReason::SessionEnded).await;
@@ -94,15 +158,32 @@ impl Service {
         Ok(joined?)
     }
 
-    /// Ends sessions that nobody is connected to, for ever. Runs until its task is dropped.
-    pub async fn expire(self, every: Duration) {
-        let mut timer = tokio::time::interval(every);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            timer.tick().await;
-            let tracks = self.directory.expire(Instant::now());
-            self.close_tracks(&tracks).await;
+    /// Lets time pass for the sessions, hears the media plane, and does what is left to do. Runs until its task is
+    /// dropped.
+    pub fn run(self) -> impl Future<Output = ()> + Send {
+        // Now, not when the task first runs: nothing that happens from here on is missed.
+        let mut events = self.shard.events();
+        async move {
+            let mut timer = tokio::time::interval(TICK);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tokio::select! {
+                    _ = timer.tick() => {
+                        let now = Instant::now();
+                        self.directory.set_epoch(Epoch { instant: now, wall: SystemTime::now() });
+                        self.directory.handle_timeout(now);
+                    }
+                    Some(event) = events.recv() => self.directory.handle_shard_event(Instant::now(), &event),
+                    () = self.directory.has_work() => self.settle().await,
+                }
+            }
         }
+    }
+
+    /// Ends all sessions, because the relay stops, and all connections.
+    pub async fn shutdown(&self) {
+        self.directory.end_all(Instant::now(), EndReason::Shutdown);
+        self.connections.shutdown().await;
     }
 
     /// The directory.
@@ -118,6 +199,24 @@ impl Service {
     /// The media plane.
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    /// Does what changes of the directory have left to do. When it comes back, all that was left before is done.
+    async fn settle(&self) {
+        let service = self.clone();
+        to_the_end(async move {
+            let _turn = service.turn.lock().await;
+            let work = service.directory.take_work();
+            for (track, paused) in work.pauses {
+                service.shard.pause_track(track, paused);
+            }
+            for (resource, reason) in work.legs {
+                let _closed_already = service.connections.close(&resource, reason).await;
+            }
+            let tracks: Vec<TrackId> = work.tracks.into_iter().collect();
+            service.close_tracks(&tracks).await;
+        })
+        .await;
     }
 
     async fn open_tracks(&self, spec: &SessionSpec) -> Result<Vec<TrackId>, ServiceError> {
@@ -140,6 +239,23 @@ impl Service {
             self.shard.close(Peer::Track(*track));
         }
     }
+}
+
+/// What somebody joins with.
+#[derive(Debug)]
+pub struct JoinRequest<'a> {
+    /// To speak or to listen.
+    pub role: Role,
+    /// Where.
+    pub session: &'a str,
+    /// The track; `None` for the source language.
+    pub language: Option<&'a str>,
+    /// Who.
+    pub caller: &'a Caller,
+    /// With what right to a publisher's place that is taken.
+    pub claim: Claim,
+    /// The SDP offer as it came.
+    pub offer: String,
 }
 
 /// Runs `work` to its end even if the caller is dropped, as a request is whose client hangs up: a session half
@@ -170,54 +286,8 @@ pub enum ServiceError {
     Shard(#[from] ShardError),
 }
 
+/// How exactly times are kept.
+const TICK: Duration = Duration::from_millis(200);
+
 #[cfg(test)]
-mod tests {
-    use std::task::Poll;
-
-    use super::*;
-    use crate::session::Limits;
-    use crate::shard::ShardConfig;
-    use crate::webrtc::WebRtcConfig;
-
-    async fn service() -> Service {
-        let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
-        let (connections, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
-        let (idle_timeout, ended_memory) = (Duration::from_secs(60), Duration::from_secs(60));
-        let limits = Limits { max_sessions: 9, max_listeners: 9, idle_timeout, ended_memory };
-        Service::new(Directory::new(limits), shard, connections)
-    }
-
-    /// Begins something and drops it.
-    async fn poll_once<T>(begun: impl Future<Output = T>) {
-        let mut begun = std::pin::pin!(begun);
-        std::future::poll_fn(|context| Poll::Ready(begun.as_mut().poll(context).is_ready())).await;
-    }
-
-    async fn until_tracks(service: &Service, tracks: usize) {
-        let counted = async {
-            while service.shard.stats().await.unwrap().relay.tracks != tracks
-                || service.directory.counts().tracks != tracks
-            {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(
-            tokio::time::timeout(Duration::from_secs(20), counted).await.is_ok(),
-            "never {tracks} tracks"
-        );
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_hangs_up_leaves_no_session_half_made_or_half_ended() {
-        let service = service().await;
-        let languages = ["en", "es", "de"].map(|tag| tag.parse().unwrap()).to_vec();
-        let spec = SessionSpec { source: "en".parse().unwrap(), languages };
-        poll_once(service.create(spec.clone())).await;
-        until_tracks(&service, 3).await;
-
-        let id = service.create(spec).await.unwrap().id;
-        until_tracks(&service, 6).await;
-        poll_once(service.end(id.as_str())).await;
-        until_tracks(&service, 3).await;
-    }
-}
+mod tests;

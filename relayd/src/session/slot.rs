@@ -3,17 +3,48 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::directory::{Session, Shared};
-use super::id::SessionId;
-use crate::webrtc::Record;
+use relay_engine::LegId;
 
-/// Which track of which session. The serial tells a session from a later one of the same name.
-#[derive(Debug)]
+use super::directory::Shared;
+use super::error::SessionError;
+use super::id::SessionId;
+use super::machine::HolderId;
+use crate::webrtc::{Record, ResourceId};
+
+/// Who, in which session. The serial tells a session from a later one of the same name; a holder who was dismissed
+/// changes nothing by whatever happens to them.
+#[derive(Debug, Clone)]
 pub(super) struct Place {
     pub shared: Arc<Shared>,
     pub session: SessionId,
     pub serial: u64,
-    pub index: usize,
+    pub holder: HolderId,
+}
+
+impl Place {
+    /// Whether the place is still theirs; if not, why.
+    pub(super) fn check(&self, language: Option<&str>) -> Result<(), SessionError> {
+        self.shared.check_place(self, language)
+    }
+
+    /// The leg of their connection on the media plane.
+    pub(super) fn set_leg(&self, leg: LegId) {
+        self.shared.with_place(self, Instant::now(), |machine, _| machine.handle_leg(self.holder, leg));
+    }
+
+    pub(super) fn leave(&self) {
+        self.shared.leave(self, Instant::now());
+    }
+
+    fn accepted(&self, resource: ResourceId) {
+        self.shared.accepted(self, resource);
+    }
+
+    fn connected(&self) {
+        self.shared.with_place(self, Instant::now(), |machine, now| {
+            machine.handle_connected(now, self.holder);
+        });
+    }
 }
 
 /// The one place of a track's publisher.
@@ -26,19 +57,32 @@ impl PublisherSlot {
     pub(super) fn new(place: Place) -> Self {
         Self { place }
     }
+
+    /// Something was heard of the publisher: for those who speak without a connection.
+    pub fn ready(&self) {
+        self.place.shared.with_place(&self.place, Instant::now(), |machine, _| {
+            machine.handle_ready(self.place.holder);
+        });
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
+    }
 }
 
 impl Record for PublisherSlot {
+    fn accepted(&mut self, resource: ResourceId) {
+        self.place.accepted(resource);
+    }
+
     fn connected(&mut self) {
-        let now = Instant::now();
-        self.place.shared.with_place(&self.place, |session, index| session.publisher_connected(now, index));
+        self.place.connected();
     }
 }
 
 impl Drop for PublisherSlot {
     fn drop(&mut self) {
-        let now = Instant::now();
-        self.place.shared.with_place(&self.place, |session, index| session.publisher_gone(now, index));
+        self.place.leave();
     }
 }
 
@@ -46,29 +90,30 @@ impl Drop for PublisherSlot {
 #[derive(Debug)]
 pub struct ListenerSlot {
     place: Place,
-    connected: bool,
 }
 
 impl ListenerSlot {
     pub(super) fn new(place: Place) -> Self {
-        Self { place, connected: false }
+        Self { place }
+    }
+
+    pub(super) fn place(&self) -> &Place {
+        &self.place
     }
 }
 
 impl Record for ListenerSlot {
+    fn accepted(&mut self, resource: ResourceId) {
+        self.place.accepted(resource);
+    }
+
     fn connected(&mut self) {
-        if !self.connected {
-            self.connected = true;
-            self.place.shared.with_place(&self.place, Session::listener_connected);
-        }
+        self.place.connected();
     }
 }
 
 impl Drop for ListenerSlot {
     fn drop(&mut self) {
-        let (now, connected) = (Instant::now(), self.connected);
-        self.place
-            .shared
-            .with_place(&self.place, |session, index| session.listener_gone(now, index, connected));
+        self.place.leave();
     }
 }
