@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
+pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
 pub use settings::{Auth, Config, Daemon, Demo, Events, Http, Log, Media, Ops, Outbound, Sessions, WebRtc};
 use settings::{KEYS, Layer};
