@@ -22,7 +22,9 @@ use tracing_subscriber::EnvFilter;
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
-pub use settings::{Auth, Config, Daemon, Demo, Events, Http, Log, Media, Ops, Outbound, Sessions, WebRtc};
+pub use settings::{
+    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Sessions, WebRtc,
+};
 use settings::{KEYS, Layer};
 use value::Raw;
 pub use value::{AuthMode, ByteSize, LogFormat, Secret};
@@ -115,6 +117,9 @@ impl Config {
         if let Some(text) = self.http.trusted_proxies.iter().find(|text| range(text).is_none()) {
             return refuse("http.trusted_proxies", text, NOT_A_RANGE.into());
         }
+        if let Some(text) = self.limits.exempt.iter().find(|text| range(text).is_none()) {
+            return refuse("limits.exempt", text, NOT_A_RANGE.into());
+        }
         if let Err(error) = EnvFilter::builder().parse(&self.log.filter) {
             return refuse("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
         }
@@ -137,6 +142,13 @@ impl Config {
             ("sessions.max_languages", self.sessions.max_languages, 1),
             ("sessions.max_listeners", self.sessions.max_listeners, 1),
             ("sessions.max_per_issuer", self.sessions.max_per_issuer, 1),
+            ("limits.joins_per_second", self.limits.joins_per_second, 1),
+            ("limits.joins_burst", self.limits.joins_burst, 1),
+            ("limits.creates_per_second", self.limits.creates_per_second, 1),
+            ("limits.creates_burst", self.limits.creates_burst, 1),
+            ("limits.failed_auth_per_minute", self.limits.failed_auth_per_minute, 1),
+            ("limits.pending_per_address", self.limits.pending_per_address, 1),
+            ("limits.pending_per_token", self.limits.pending_per_token, 1),
         ];
         for (key, value, least) in at_least {
             if value < least {
@@ -175,6 +187,8 @@ impl Config {
             ("sessions.linger", self.sessions.linger),
             ("sessions.idle_timeout", self.sessions.idle_timeout),
             ("media.history", self.media.history),
+            ("limits.failed_auth_ban", self.limits.failed_auth_ban),
+            ("limits.max_lag", self.limits.max_lag),
         ];
         let may_be_zero = [
             ("sessions.ended_memory", self.sessions.ended_memory),

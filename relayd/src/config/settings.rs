@@ -268,6 +268,30 @@ settings! {
         keep_alive: Duration = Duration::from_secs(15);
     }
 
+    /// How much one client may ask for, and the relay as a whole. IPv6 clients count by /64.
+    limits: Limits {
+        /// Ranges that the limits of this section by address and token are not for: by default this machine.
+        exempt: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1/128".to_owned()];
+        /// Joins (WHIP and WHEP offers) of one address per second, after a burst; beyond, 429.
+        joins_per_second: usize = 5;
+        /// Joins of one address at once.
+        joins_burst: usize = 20;
+        /// Sessions that one address creates per second, after a burst; beyond, 429.
+        creates_per_second: usize = 1;
+        /// Sessions that one address creates at once.
+        creates_burst: usize = 20;
+        /// Tokens of one address that may fail per minute; beyond, everything that takes a token is answered 429.
+        failed_auth_per_minute: usize = 20;
+        /// For how long.
+        failed_auth_ban: Duration = Duration::from_secs(60);
+        /// Connections of one address that are still being set up; beyond, 429.
+        pending_per_address: usize = 8;
+        /// Connections of one token's subject and role in one session that are still being set up; beyond, 409.
+        pending_per_token: usize = 2;
+        /// New joins and sessions are answered 503 while the relay is this late for 5 s. Running sessions are not touched.
+        max_lag: Duration = Duration::from_millis(250);
+    }
+
     /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.
     demo: Demo {
         /// Whether it exists. `relayd` without any file, flag or variable turns it on.
