@@ -1,6 +1,6 @@
 //! The daemon as a type: what is started in which order, and stopped in which.
 //!
-//! Start: WebRTC port with its shard → directory → HTTP → ops → demo. Whatever fails undoes what came before by
+//! Start: keys → WebRTC port with its shard → directory → HTTP → ops → demo. Whatever fails undoes what came before by
 //! being dropped. Stop: readiness and new work first, then connections with the media plane, then HTTP and last
 //! the operator's listener, so that a stop can be watched. Requests in flight have half of the time there is.
 
@@ -14,12 +14,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::auth::Caller;
+use crate::auth::{AuthSetupError, Authority, Caller};
 use crate::config::{Config, ConfigError};
 use crate::demo;
 use crate::http::server::Server;
 use crate::http::{self, Api, ops};
 use crate::metrics::Metrics;
+use crate::outbound::{Outbound, OutboundSetupError};
 use crate::session::{
     Claim, Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
 };
@@ -38,6 +39,7 @@ pub struct Daemon {
     ops: Listening,
     sessions: AbortOnDrop,
     _upkeep: AbortOnDrop,
+    _keys: AbortOnDrop,
     demo: Option<DemoSpeakers>,
     shutdown_timeout: Duration,
 }
@@ -46,6 +48,8 @@ impl Daemon {
     /// Binds every listener and starts everything. Ports may be 0; the bound addresses are then asked for.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
+        let outbound = Outbound::new(&config.outbound)?;
+        let authority = Authority::new(&config.auth, outbound)?;
         let http_listener = bind("http.listen", config.http.listen).await?;
         let ops_listener = bind("ops.listen", config.ops.listen).await?;
         let http_addr = local(&http_listener)?;
@@ -58,12 +62,17 @@ impl Daemon {
 
         let metrics = Arc::new(Metrics::new());
         let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
-        let api = Api::new(service.clone(), &config, http_addr, metrics);
+        let keys = AbortOnDrop(tokio::spawn({
+            let authority = authority.clone();
+            async move { authority.prepare(Instant::now()).await }
+        }));
+        let api = Api::new(service.clone(), &config, http_addr, metrics, authority);
         let http = Listening::start(Server::new(http_listener, http::router(api.clone()), &config.http));
         let ops = Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http));
         let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let webrtc_addr = service.connections().local_addr();
+        warn_of_strangers(&config);
         tracing::info!(http = %http_addr, ops = %ops_addr, webrtc = %webrtc_addr, "relay started");
         Ok(Self {
             http_addr,
@@ -75,6 +84,7 @@ impl Daemon {
             ops,
             sessions,
             _upkeep: upkeep,
+            _keys: keys,
             demo,
             shutdown_timeout,
         })
@@ -132,6 +142,12 @@ pub enum StartError {
     /// The configuration is not valid.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The keys that verify tokens cannot be used.
+    #[error(transparent)]
+    Auth(#[from] AuthSetupError),
+    /// The settings of requests to others cannot be used.
+    #[error(transparent)]
+    Outbound(#[from] OutboundSetupError),
     /// A TCP address could not be bound.
     #[error("cannot listen on {address} (tcp, `{key}`): {error}{}", hint(error))]
     Bind {
@@ -194,6 +210,21 @@ struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// What an operator should know of addresses that others can reach.
+fn warn_of_strangers(config: &Config) {
+    let reachable = |address: SocketAddr| !address.ip().to_canonical().is_loopback();
+    if reachable(config.http.listen) {
+        tracing::warn!(
+            address = %config.http.listen,
+            "others can reach http, which is not encrypted here: put a reverse proxy with TLS in front, or tokens can be read \
+             on the way and browsers give pages no microphone"
+        );
+    }
+    if reachable(config.ops.listen) {
+        tracing::warn!(address = %config.ops.listen, "others can reach the operator's listener, which asks nobody for a token");
     }
 }
 

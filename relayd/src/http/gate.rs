@@ -25,6 +25,6 @@ impl Gate {
 
 /// Lets a request through to its handler, or answers why not.
 pub(super) async fn pass(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    tracing::trace!(policy = ?gate.policy, draining = gate.api.is_draining(), "gate");
+    tracing::trace!(policy = ?gate.policy, draining = gate.api.is_draining(), open = gate.api.authority().is_open(), "gate");
     next.run(request).await
 }

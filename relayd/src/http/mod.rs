@@ -36,6 +36,7 @@ use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
 
+use crate::auth::Authority;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::session::Service;
@@ -51,6 +52,7 @@ pub(crate) struct Api {
     settings: config::Http,
     max_languages: usize,
     metrics: Arc<Metrics>,
+    authority: Authority,
     guard: Guard,
     proxies: Proxies,
     draining: AtomicBool,
@@ -63,16 +65,23 @@ impl Api {
         config: &config::Config,
         own: SocketAddr,
         metrics: Arc<Metrics>,
+        authority: Authority,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
             settings: config.http.clone(),
             max_languages: config.sessions.max_languages,
             metrics,
+            authority,
             guard: Guard::new(own, &config.http),
             proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
             draining: AtomicBool::new(false),
         })
+    }
+
+    /// Who says who calls.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// From now on nothing new is taken and `/readyz` says so.
