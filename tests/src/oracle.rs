@@ -233,7 +233,11 @@ impl Oracle {
     /// A leg's transport changed; a stale id is nothing.
     pub fn leg_changed(&mut self, id: LegId, state: LegState) {
         if let Some(leg) = self.publishers.get_mut(&id) {
+            let returns = leg.state == LegState::Down && state != LegState::Down;
             leg.state = state;
+            if let Some(track) = self.tracks.get_mut(&leg.track).filter(|_| returns) {
+                track.restart();
+            }
         }
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.changed(state, &self.tracks[&leg.track]);

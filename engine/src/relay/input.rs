@@ -6,7 +6,7 @@ use super::{Leg, Relay};
 use crate::id::LegId;
 use crate::io::{Feedback, LegState, Verdict};
 use crate::rtp::Packet;
-use crate::track::Wire;
+use crate::track::{Track, Wire};
 
 impl Relay {
     /// Takes a packet that came on a publisher's leg, decrypted.
@@ -53,12 +53,20 @@ impl Relay {
 
     /// Takes the new state of a leg's transport; a stale id is ignored.
     ///
+    /// A publisher's leg that was down begins its source anew: its next packet goes on at the next position, with the
+    /// time that passed, however many it sent meanwhile.
+    ///
     /// A listener's leg that comes up starts at the live edge: it is sent what arrives from now on. If it was up before,
     /// [`Event::FramesSkipped`](crate::Event::FramesSkipped) then says what it missed.
     pub fn handle_leg(&mut self, now: Instant, leg: LegId, state: LegState) {
         self.advance(now);
         match self.legs.get_mut(leg) {
-            Some(Leg::Publisher(publisher)) => publisher.state = state,
+            Some(Leg::Publisher(publisher)) => {
+                let returns = publisher.state == LegState::Down && state != LegState::Down;
+                publisher.state = state;
+                let track = self.tracks.get_mut(publisher.track()).filter(|_| returns);
+                track.into_iter().for_each(Track::restart_source);
+            }
             Some(&mut Leg::Listener(listener)) => {
                 let Some(listener) = self.listeners.get_mut(listener) else { return };
                 let Some(track) = self.tracks.get(listener.track()) else { return };

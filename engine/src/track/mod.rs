@@ -122,6 +122,11 @@ impl Track {
         self.timeline.detach();
     }
 
+    /// The publisher's leg was down: what it sends from now on begins a source.
+    pub(crate) fn restart_source(&mut self) {
+        self.timeline.restart();
+    }
+
     /// Adds a listener and returns its place among the members.
     pub(crate) fn join(&mut self, listener: ListenerId) -> usize {
         self.members.push(listener.parts().0);

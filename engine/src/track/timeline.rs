@@ -8,6 +8,7 @@
 //! | a packet | is |
 //! |---|---|
 //! | of the current source, up to 3000 ahead | placed (RFC 3550 §A.1 `MAX_DROPOUT`) |
+//! | of the current source, ahead of it by any number, once its leg was down | the start of a new source, at once |
 //! | of the current source, in the history's span or up to 100 behind | placed in its hole, or a duplicate, or too late |
 //! | of the current source, anywhere else, or with a timestamp that cannot be | suspicious: the next one in sequence starts a new source |
 //! | of an SSRC not seen lately | the start of a new source, at once |
@@ -59,6 +60,8 @@ pub(crate) struct Timeline {
     /// The source before; its packets can still fill holes.
     retired: Option<Source>,
     suspect: Option<Suspect>,
+    /// What the source sends next begins a new one.
+    restart: bool,
     next_position: u64,
     newest: Option<Newest>,
     sources: u64,
@@ -100,6 +103,10 @@ impl Timeline {
             Some(_) => None,
         };
         match fit {
+            Some(Fit::Ahead(_)) if self.restart => Ok(self.start_source(now, wire)),
+            Some(Fit::Jump) if self.restart => {
+                self.fill_retired(wire, history).unwrap_or_else(|| Ok(self.start_source(now, wire)))
+            }
             Some(Fit::Ahead(position)) => Ok(self.ahead(now, wire, position)),
             Some(Fit::Behind(position)) => {
                 let filled = self.source.as_ref().and_then(|source| source.fill(wire, position, history));
@@ -116,6 +123,13 @@ impl Timeline {
         self.source = None;
         self.retired = None;
         self.suspect = None;
+        self.restart = false;
+    }
+
+    /// The publisher's leg was down and what it sent meanwhile was not wanted: the first packet from after that begins
+    /// a source, so that it leaves no hole. Packets from before are placed as ever.
+    pub(crate) fn restart(&mut self) {
+        self.restart = true;
     }
 
     /// The next position: one after the highest so far.
@@ -188,6 +202,7 @@ impl Timeline {
         let first = (sequence.extend(wire.sequence), position);
         let anchor = (timestamp.extend(wire.timestamp), media_time);
         self.retired = self.source.replace(Source { ssrc: wire.ssrc, sequence, timestamp, first, anchor });
+        self.restart = false;
         self.sources += 1;
         self.advance(now, wire, Placed { position, media_time, starts_source: true })
     }

@@ -198,3 +198,30 @@ fn what_is_open_costs_what_the_config_says() {
     assert!(size_of::<PublisherLeg>() <= 512, "{}", size_of::<PublisherLeg>());
     assert!(size_of::<Option<Track>>() <= 640, "{}", size_of::<Option<Track>>());
 }
+
+#[test]
+fn what_a_publisher_sends_while_its_leg_is_down_is_time_that_passed_and_nothing_else() {
+    let mut bench = Bench::new(Config::new());
+    let track = bench.track();
+    let publisher = bench.publisher(track);
+    bench.listener(track);
+    let mut last = None;
+    for n in 0..300 {
+        match n {
+            100 => bench.relay.handle_leg(bench.now, publisher, LegState::Down),
+            200 => bench.relay.handle_leg(bench.now, publisher, LegState::Up),
+            _ => {}
+        }
+        let expected = if (100..200).contains(&n) { Verdict::LegDown } else { Verdict::Accepted };
+        assert_eq!(bench.next(publisher, n), expected);
+        for out in bench.drain() {
+            let Out::Packet { index, timestamp, .. } = out else { continue };
+            if let Some((last_index, last_timestamp)) = last.replace((index, timestamp)) {
+                let frames = if n == 200 { 101 } else { 1 };
+                assert_eq!(index, last_index + 1, "no hole");
+                assert_eq!(timestamp, u32::wrapping_add(last_timestamp, frames * 960));
+            }
+        }
+    }
+    assert_eq!(bench.relay.track_stats(track).unwrap().next_position, 200);
+}

@@ -329,3 +329,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_leg_that_was_down_leaves_a_gap_in_time_and_none_in_numbers() {
+    let mut feed = Feed::new();
+    assert_eq!((feed.nth(10), feed.nth(12)), (Ok(0), Ok(2)));
+    let before = feed.timeline.newest().unwrap().media_time.ticks();
+    feed.timeline.restart();
+    feed.wait(10_000);
+    assert_eq!(feed.at(1, 3_012, 9), Ok((3, before + 10_000 * 48)), "positions go on, time has passed");
+    feed.wait(20);
+    assert_eq!(
+        feed.at(1, 3_013, 9 + FRAME),
+        Ok((4, before + 10_020 * 48)),
+        "and is the publisher's own again"
+    );
+    assert_eq!(
+        feed.place(1, 11, 11 * FRAME).map(|placed| placed.position),
+        Ok(1),
+        "from before: its own hole"
+    );
+    assert_eq!(feed.place(1, 12, 12 * FRAME), Err(Verdict::Duplicate));
+}
+
+#[test]
+fn a_leg_that_was_down_may_come_back_from_anywhere_ahead_at_once() {
+    for sequence in [6, 2_000, 9_000, 32_000] {
+        let mut feed = Feed::new();
+        assert_eq!(feed.nth(5), Ok(0));
+        feed.timeline.restart();
+        feed.wait(20);
+        assert_eq!(feed.place(1, sequence, 77).map(|placed| placed.position), Ok(1), "{sequence}");
+        assert!(feed.place(1, sequence.wrapping_add(1), 77 + FRAME).is_ok_and(|placed| placed.position == 2));
+    }
+}

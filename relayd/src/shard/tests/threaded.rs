@@ -188,3 +188,45 @@ fn what_is_opened_for_nobody_is_closed_again() {
     shard.shutdown();
     thread.join().unwrap();
 }
+
+#[test]
+fn a_close_is_taken_however_full_the_commands_are_and_before_what_is_given_after_it() {
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        let track = shard.open_track("en").await.unwrap();
+        for _ in 0..200 {
+            let leg = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await.unwrap();
+            shard.close(Peer::Leg(leg));
+            // The place is free for whoever asks after the close.
+        }
+        assert_eq!(shard.stats().await.unwrap().relay.legs, 0);
+    });
+    let (commands, _full) = bounded(1);
+    commands.send(Command::Shutdown).unwrap();
+    let (orders, order_queue) = unbounded();
+    let stuck = Shard { orders, commands, media: shard.media.clone(), dropped: Arc::default() };
+    let track = runtime().block_on(shard.open_track("es")).unwrap();
+    (0..5_000).for_each(|_| stuck.close(Peer::Track(track)));
+    assert_eq!(order_queue.len(), 5_000, "nothing is lost, and nothing is waited for");
+    shard.shutdown();
+    thread.join().unwrap();
+}
+
+#[test]
+fn events_reach_every_reader_through_the_thread() {
+    let (shard, thread) = spawn();
+    runtime().block_on(async {
+        let (mut first, mut second) = (shard.events(), shard.events());
+        let (track, publisher) = stage(&shard).await;
+        assert!(shard.packet(publisher, spoken(100, &opus(50, 1))));
+        for events in [&mut first, &mut second] {
+            let event = events.recv().await.unwrap();
+            assert!(
+                matches!(event, ShardEvent::FirstPacketIn { track: fed, .. } if fed == track),
+                "{event:?}"
+            );
+        }
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
