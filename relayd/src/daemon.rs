@@ -21,6 +21,7 @@ use crate::http::server::Server;
 use crate::http::{self, Api, ops};
 use crate::metrics::Metrics;
 use crate::outbound::{Outbound, OutboundSetupError};
+use crate::overload::Overload;
 use crate::session::{
     Claim, Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
 };
@@ -38,8 +39,7 @@ pub struct Daemon {
     http: Listening,
     ops: Listening,
     sessions: AbortOnDrop,
-    _upkeep: AbortOnDrop,
-    _keys: AbortOnDrop,
+    _background: [AbortOnDrop; 4],
     demo: Option<DemoSpeakers>,
     shutdown_timeout: Duration,
 }
@@ -60,7 +60,10 @@ impl Daemon {
         let service = Service::new(Directory::new(Limits::from(&config)), shard, connections);
         let sessions = AbortOnDrop(tokio::spawn(service.clone().run()));
 
-        let metrics = Arc::new(Metrics::new());
+        let overload = Overload::new(config.limits.max_lag);
+        let sampling = AbortOnDrop(tokio::spawn(overload.clone().watch(service.shard().clone())));
+        let metrics = Arc::new(Metrics::new(overload));
+        let following = AbortOnDrop(tokio::spawn(metrics.clone().follow(service.shard().events())));
         let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
         let keys = AbortOnDrop(tokio::spawn({
             let authority = authority.clone();
@@ -83,8 +86,7 @@ impl Daemon {
             http,
             ops,
             sessions,
-            _upkeep: upkeep,
-            _keys: keys,
+            _background: [upkeep, keys, sampling, following],
             demo,
             shutdown_timeout,
         })

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod http;
 pub mod metrics;
 pub mod outbound;
+pub mod overload;
 pub mod records;
 pub mod session;
 pub mod shard;

@@ -48,12 +48,21 @@ pub(super) fn run(args: &Args) -> Exit {
         eprintln!("relayd: {error}");
         return Exit::Usage;
     }
+    raise_file_limit();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(serve(config)),
         Err(error) => {
             eprintln!("relayd: cannot start the runtime: {error}");
             Exit::Failed
         }
+    }
+}
+
+/// A connection is a file: as many as the system lets this process have.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => tracing::debug!(files, "limit of open files"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
     }
 }
 

@@ -1,7 +1,6 @@
 //! What WHIP and WHEP endpoints have in common: an SDP offer in, a connection and its answer out.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::extract::Request;
 use axum::http::{HeaderName, StatusCode, header};
@@ -13,13 +12,13 @@ use utoipa::openapi::path::Operation;
 
 use super::Api;
 use super::body::{self, Kind};
+use super::connecting::Connecting;
 use super::document::declared;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes, described};
 use crate::auth::Caller;
-use crate::metrics::Metrics;
 use crate::session::{Claim, JoinRequest};
-use crate::webrtc::{CloseReason, Record, ResourceId, Role};
+use crate::webrtc::Role;
 
 /// POST with its handler, and GET, on one path of an endpoint. The id of its operation ends with `form`.
 pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<Api>>) -> Routes {
@@ -81,16 +80,30 @@ pub(super) async fn join(
     language: Option<&str>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
+    let connecting = Connecting::begin(api, role, (session, language), &request);
+    let answered = answer(api, &connecting, (role, session, language), request).await;
+    if let Err(problem) = &answered {
+        connecting.refused(problem);
+    }
+    answered
+}
+
+async fn answer(
+    api: &Api,
+    connecting: &Connecting,
+    (role, session, language): (Role, &str, Option<&str>),
+    request: Request,
+) -> Result<Response, Problem> {
     body::check_type(request.headers(), Kind::Sdp)?;
     api.check_open()?;
     api.service.directory().track(session, language)?;
     let offer = body::text(request, Kind::Sdp, &api.settings).await?;
-    let metrics = api.metrics.clone();
-    let measured = move |slot| -> Box<dyn Record> { Box::new(Measured { slot, role, started, metrics }) };
+    let id = api.service.directory().view(session)?.id;
+    let recorded = |slot| connecting.record(id, slot);
     let (caller, claim) = (&Caller::Open, Claim::None);
     let request = JoinRequest { role, session, language, caller, claim, offer };
-    let joined = api.service.join(request, measured).await?;
+    let joined = api.service.join(request, recorded).await?;
+    connecting.answered(&joined);
     let headers = [
         (header::CONTENT_TYPE, Kind::Sdp.mime().to_owned()),
         (header::LOCATION, format!("/v1/legs/{}", joined.resource)),
@@ -99,30 +112,6 @@ pub(super) async fn join(
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     Ok((StatusCode::CREATED, headers, joined.answer).into_response())
-}
-
-/// A slot whose connection's way up is measured.
-struct Measured {
-    slot: Box<dyn Record>,
-    role: Role,
-    started: Instant,
-    metrics: Arc<Metrics>,
-}
-
-impl Record for Measured {
-    fn accepted(&mut self, resource: ResourceId) {
-        self.slot.accepted(resource);
-    }
-
-    fn connected(&mut self) {
-        self.metrics.joined(self.role, self.started.elapsed());
-        self.slot.connected();
-    }
-
-    fn disconnected(&mut self, reason: CloseReason) {
-        self.metrics.closed(self.role, reason);
-        self.slot.disconnected(reason);
-    }
 }
 
 /// The entity tag as it stands in a header.

@@ -4,6 +4,7 @@
 //! then its route. Whatever goes wrong is a problem document of `problem`.
 
 mod body;
+mod connecting;
 mod document;
 mod endpoint;
 mod gate;
@@ -96,6 +97,9 @@ impl Api {
     fn check_open(&self) -> Result<(), Problem> {
         if self.is_draining() {
             return Err(Problem::new(Code::Draining, "the relay is stopping; come again, or to another one"));
+        }
+        if self.metrics.overload().is_overloaded() {
+            return Err(Problem::new(Code::Capacity, "the relay has more to do than it can; come again"));
         }
         Ok(())
     }

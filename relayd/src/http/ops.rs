@@ -1,13 +1,13 @@
-//! The operator's surface, on its own listener: metrics, liveness, readiness.
+//! The operator's surface, on its own listener: metrics, connections, liveness, readiness.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
 use tokio::time::timeout;
 
 use super::{Api, finish};
@@ -17,13 +17,29 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthy))
-        .route("/readyz", get(ready));
+        .route("/readyz", get(ready))
+        .route("/connections", get(connections));
     finish(routes, api)
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let text = api.metrics.render(&api.service).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Who is connected, the oldest first: for the operator's eyes, so without anything that opens a connection.
+async fn connections(State(api): State<Arc<Api>>) -> Response {
+    let records = api.metrics.records();
+    let counts: serde_json::Map<_, _> = records
+        .counts()
+        .into_iter()
+        .map(|(kind, of)| {
+            let of = serde_json::json!({ "live": of.live, "opened": of.opened, "closed": of.closed });
+            (kind.name().to_owned(), of)
+        })
+        .collect();
+    let list = records.list(Instant::now(), MAX_LISTED);
+    Json(serde_json::json!({ "counts": counts, "connections": list })).into_response()
 }
 
 async fn healthy() -> &'static str {
@@ -48,3 +64,5 @@ async fn ready(State(api): State<Arc<Api>>) -> Response {
 
 /// A media thread that takes longer is not ready for anybody.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Connections in one answer; some 200 bytes each.
+const MAX_LISTED: usize = 10_000;

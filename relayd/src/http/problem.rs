@@ -138,6 +138,11 @@ impl Problem {
         Self { field: Some(field.into()), ..Self::new(Code::InvalidField, detail) }
     }
 
+    /// What programs compare.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code.code()
+    }
+
     fn status(&self) -> StatusCode {
         self.code.status()
     }

@@ -42,6 +42,11 @@ pub enum ShardEvent {
         /// The track.
         track: TrackId,
     },
+    /// A track was closed.
+    TrackClosed {
+        /// The track.
+        track: TrackId,
+    },
     /// Frames that a listener should have had and never will.
     FramesSkipped {
         /// The listener's track.

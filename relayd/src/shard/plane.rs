@@ -213,7 +213,10 @@ impl Plane {
         let readers = &mut self.outbound.readers;
         match event {
             Event::Closed { peer: Peer::Leg(leg) } => self.outbound.legs.close(leg),
-            Event::Closed { peer: Peer::Track(track) } => self.pauses.close(track),
+            Event::Closed { peer: Peer::Track(track) } => {
+                self.pauses.close(track);
+                readers.tell(ShardEvent::TrackClosed { track });
+            }
             Event::TrackActive { track } => {
                 readers.tell(ShardEvent::TrackActive { track, at: Instant::now() });
             }

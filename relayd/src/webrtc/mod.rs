@@ -180,6 +180,8 @@ pub struct Joined {
     pub answer: String,
     /// What the shard calls it, as in its events.
     pub leg: LegId,
+    /// The track that it feeds or hears.
+    pub track: TrackId,
     /// Entity tag of the ICE session, without quotes.
     pub etag: String,
 }
@@ -344,14 +346,14 @@ struct Accept {
 mod test_support {
     use std::time::{Instant, SystemTime};
 
-    use relay_engine::{Config, Epoch, LegId, LegSpec, Relay, TrackSpec};
+    use relay_engine::{Config, Epoch, LegId, LegSpec, Relay, TrackId, TrackSpec};
 
-    /// Some leg's id.
-    pub(super) fn leg() -> LegId {
+    /// Some leg's id, and its track's.
+    pub(super) fn leg() -> (LegId, TrackId) {
         let now = Instant::now();
         let mut relay = Relay::new(Config::default(), Epoch { instant: now, wall: SystemTime::now() }, 0);
         let track = relay.open_track(now, TrackSpec { name: "en".to_owned() }).unwrap();
-        relay.open_publisher_leg(now, track, LegSpec::new(111)).unwrap()
+        (relay.open_publisher_leg(now, track, LegSpec::new(111)).unwrap(), track)
     }
 }
 
@@ -366,7 +368,8 @@ mod tests {
         assert_eq!(resource.to_string().parse(), Ok(resource));
         assert_eq!(resource.prefix().to_string(), "01234567");
         let (answer, etag) = ("a=ice-pwd:secret".to_owned(), "etag".to_owned());
-        let joined = Joined { resource, answer, etag, leg: test_support::leg() };
+        let (leg, track) = test_support::leg();
+        let joined = Joined { resource, answer, etag, leg, track };
         assert_eq!(format!("{joined:?}"), "Joined { resource: ResourceId(01234567…), .. }");
         let ice = offer::IceCredentials::new("user", "0123456789abcdefSECRET").unwrap();
         assert!(!format!("{ice:?}").contains("SECRET"));

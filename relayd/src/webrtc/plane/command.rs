@@ -161,7 +161,8 @@ impl Plane {
                 connection.leg = Some(Leg { leg: *leg, peer: peer_of(*leg, *listener) });
                 self.counters.accepted += 1;
                 let Answered { answer, etag } = answered;
-                let joined = Joined { resource: connection.resource, answer, etag, leg: *leg };
+                let (resource, track) = (connection.resource, connection.track);
+                let joined = Joined { resource, answer, etag, leg: *leg, track };
                 // Nobody will ever know the resource's name: it would only wait for its timeout.
                 if reply.send(Ok(joined)).is_err() {
                     self.remove(slot, Some(CloseReason::Deleted));

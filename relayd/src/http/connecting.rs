@@ -1,0 +1,88 @@
+//! A connection on its way: measured until it is up, on record while it lasts.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::Request;
+
+use super::Api;
+use super::peer::Peer;
+use super::problem::Problem;
+use crate::auth::Caller;
+use crate::metrics::JoinAttempt;
+use crate::records::{Kind, RecordGuard, Records};
+use crate::session::SessionId;
+use crate::webrtc::{CloseReason, Joined, Record, ResourceId, Role};
+
+/// Who joins, and as what.
+#[derive(Debug, Clone)]
+pub(super) struct Connecting {
+    attempt: Arc<JoinAttempt>,
+    records: Records,
+    role: Role,
+    address: IpAddr,
+    who: String,
+}
+
+impl Connecting {
+    /// A request to join came, for what `place` says.
+    pub(super) fn begin(api: &Api, role: Role, place: impl Hash, request: &Request) -> Self {
+        let extensions = request.extensions();
+        let who = match extensions.get::<Caller>() {
+            Some(Caller::Token(grant)) => grant.subject.subject.clone(),
+            _ => String::new(),
+        };
+        // Without a connection, as in tests of the router, it is this machine.
+        let address = extensions.get::<Peer>().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.0);
+        // A subject is the same wherever it comes from; nobody else has more than an address.
+        let holder = if who.is_empty() { Err(address) } else { Ok(&who) };
+        let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), role, (place, holder));
+        Self { attempt, records: api.metrics.records().clone(), role, address, who }
+    }
+
+    /// It was refused.
+    pub(super) fn refused(&self, problem: &Problem) {
+        self.attempt.refused(problem.code());
+    }
+
+    /// It was answered.
+    pub(super) fn answered(&self, joined: &Joined) {
+        self.attempt.answered(joined);
+    }
+
+    /// Its slot, measured and on record.
+    pub(super) fn record(&self, session: SessionId, slot: Box<dyn Record>) -> Box<dyn Record> {
+        Box::new(Recorded { connecting: self.clone(), session, slot, guard: None })
+    }
+}
+
+struct Recorded {
+    connecting: Connecting,
+    session: SessionId,
+    slot: Box<dyn Record>,
+    guard: Option<RecordGuard>,
+}
+
+impl Record for Recorded {
+    fn accepted(&mut self, resource: ResourceId) {
+        let Connecting { records, role, address, who, .. } = &self.connecting;
+        let kind = match role {
+            Role::Publisher => Kind::Publisher,
+            Role::Listener => Kind::Listener,
+        };
+        self.guard = Some(records.open(kind, *address, Some(self.session.clone()), who.clone()));
+        self.slot.accepted(resource);
+    }
+
+    fn connected(&mut self) {
+        self.connecting.attempt.connected();
+        self.slot.connected();
+    }
+
+    fn disconnected(&mut self, reason: CloseReason) {
+        self.connecting.attempt.ended(reason);
+        self.slot.disconnected(reason);
+    }
+}

@@ -1,0 +1,137 @@
+//! Figures that other parts keep, copied when somebody scrapes.
+
+use metrics::{counter, gauge};
+
+use super::table::*;
+use crate::overload::Overload;
+use crate::records::Records;
+use crate::session::Counts;
+use crate::shard::ShardStats;
+use crate::webrtc::{Snapshot, StateCounts};
+
+pub(super) fn records(records: &Records) {
+    for (kind, counts) in records.counts() {
+        gauge!(CONNECTIONS, "kind" => kind.name()).set(counts.live as f64);
+        counter!(CONNECTIONS_OPENED, "kind" => kind.name()).absolute(counts.opened);
+        counter!(CONNECTIONS_CLOSED, "kind" => kind.name()).absolute(counts.closed);
+    }
+}
+
+pub(super) fn overload(overload: &Overload) {
+    gauge!(OVERLOADED).set(if overload.is_overloaded() { 1.0 } else { 0.0 });
+    gauge!(LAG, "of" => "runtime").set(overload.lag().runtime.as_secs_f64());
+    gauge!(LAG, "of" => "shard").set(overload.lag().shard.as_secs_f64());
+}
+
+pub(super) fn sessions(counts: &Counts) {
+    let by_status = [("created", counts.created), ("active", counts.active), ("paused", counts.paused)];
+    for (status, count) in by_status {
+        gauge!(SESSIONS, "status" => status).set(count as f64);
+    }
+    gauge!(TRACKS).set(counts.tracks as f64);
+    gauge!(SLOTS, "role" => "publisher").set(counts.publishers as f64);
+    gauge!(SLOTS, "role" => "listener").set(counts.listeners as f64);
+}
+
+pub(super) fn connections(snapshot: &Snapshot) {
+    let legs = |role: &'static str, counts: &StateCounts| {
+        let by_state = [
+            ("pending", counts.pending),
+            ("connected", counts.connected),
+            ("disconnected", counts.disconnected),
+        ];
+        for (state, count) in by_state {
+            gauge!(LEGS, "role" => role, "state" => state).set(count as f64);
+        }
+    };
+    legs("publisher", &snapshot.publishers);
+    legs("listener", &snapshot.listeners);
+    let count = &snapshot.counters;
+    counter!(DATAGRAMS_RECEIVED).absolute(count.received);
+    counter!(JOINS, "result" => "accepted").absolute(count.accepted);
+    counter!(JOINS, "result" => "refused").absolute(count.refused);
+    counter!(DTLS_REBUILT).absolute(count.rebuilt);
+    counter!(ICE_RESTARTS).absolute(count.restarted);
+    counter!(STACK_FAULTS, "kind" => "panic").absolute(count.panics);
+    counter!(STACK_FAULTS, "kind" => "error").absolute(count.stack_errors);
+    let dropped = [
+        ("class", count.dropped_class),
+        ("unknown_source", count.dropped_unknown),
+        ("stun_rate", count.dropped_rate),
+        ("stun_malformed", count.dropped_stun),
+        ("stun_ufrag", count.dropped_ufrag),
+        ("stun_integrity", count.dropped_integrity),
+        ("address_refused", count.dropped_addresses),
+        ("feedback_rate", count.dropped_feedback),
+        ("media_unexpected", count.dropped_media),
+        ("shard_queue_full", count.dropped_shard),
+        ("reply_send", count.dropped_send),
+        ("receive_error", count.receive_errors),
+    ];
+    for (reason, dropped) in dropped {
+        counter!(DATAGRAMS_DROPPED, "reason" => reason).absolute(dropped);
+    }
+}
+
+pub(super) fn shard(stats: &ShardStats) {
+    counter!(PACKETS_SENT).absolute(stats.egress.packets);
+    counter!(BYTES_SENT).absolute(stats.egress.bytes);
+    counter!(SEND_CALLS).absolute(stats.egress.calls);
+    let unsent = [
+        ("buffer_full", stats.egress.full),
+        ("unreachable", stats.egress.unreachable),
+        ("path_mtu", stats.egress.too_long),
+        ("send_failed", stats.egress.failed),
+        ("seal_reused", stats.plane.seal_reused),
+        ("seal_refused", stats.plane.seal_refused),
+        ("no_keys", stats.plane.no_keys),
+        ("too_long", stats.plane.too_long),
+    ];
+    for (reason, unsent) in unsent {
+        counter!(PACKETS_UNSENT, "reason" => reason).absolute(unsent);
+    }
+    for (verdict, packets) in stats.relay.packets_in.iter() {
+        counter!(PACKETS_RECEIVED, "verdict" => snake(&format!("{verdict:?}"))).absolute(packets);
+    }
+    counter!(FRAMES_SKIPPED).absolute(stats.relay.frames_skipped);
+    let rtcp = [
+        ("taken", stats.plane.rtcp_in),
+        ("limited", stats.plane.rtcp_limited),
+        ("unknown", stats.plane.rtcp_unknown),
+        ("forged", stats.plane.rtcp_forged),
+        ("replayed", stats.plane.rtcp_replayed),
+        ("malformed", stats.plane.rtcp_malformed),
+    ];
+    for (verdict, datagrams) in rtcp {
+        counter!(RTCP_RECEIVED, "verdict" => verdict).absolute(datagrams);
+    }
+    gauge!(QUEUE_DEPTH).set(stats.queue.depth as f64);
+    gauge!(QUEUE_DEPTH_MAX).set(stats.queue.depth_max as f64);
+    gauge!(QUEUE_DELAY_MAX).set(stats.queue.delay_max.as_secs_f64());
+    gauge!(TIMER_LAG_MAX).set(stats.queue.timer_lag_max.as_secs_f64());
+    counter!(QUEUE_DROPPED).absolute(stats.queue.dropped);
+    counter!(EVENTS_DROPPED).absolute(stats.plane.events_dropped);
+}
+
+/// `TooShort` → `too_short`.
+fn snake(name: &str) -> String {
+    let mut text = String::with_capacity(name.len() + 4);
+    for (index, letter) in name.char_indices() {
+        if letter.is_ascii_uppercase() && index > 0 {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_become_label_values() {
+        assert_eq!(snake("TooShort"), "too_short");
+        assert_eq!(snake("Taken"), "taken");
+    }
+}

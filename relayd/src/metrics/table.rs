@@ -1,0 +1,77 @@
+//! The table of all metrics.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+
+macro_rules! metrics_table {
+    ($( $name:ident = $text:literal, $describe:ident, $unit:ident, $meaning:literal; )*) => {
+        $( pub(super) const $name: &str = $text; )*
+
+        /// Units and meanings.
+        pub(super) fn describe() {
+            $( $describe!($name, Unit::$unit, $meaning); )*
+        }
+    };
+}
+
+metrics_table! {
+    SESSIONS = "relayd_sessions", describe_gauge, Count, "Live sessions by status";
+    TRACKS = "relayd_tracks", describe_gauge, Count, "Tracks of live sessions";
+    SLOTS = "relayd_slots", describe_gauge, Count, "Places taken in live sessions by role, connected or not";
+    LEGS = "relayd_legs", describe_gauge, Count, "Connections by role and state";
+    JOIN_ATTEMPTS = "relayd_join_attempts_total", describe_counter, Count, "Requests to join by role, attempt (first, or a retry within 60 s of a failure), result (refused, connected, failed) and reason";
+    FIRST_AUDIO = "relayd_first_audio_seconds", describe_histogram, Seconds, "From a join to its first audio packet: from the request or, for listeners that came early, from the speaker's first packet";
+    CONNECTIONS = "relayd_connections", describe_gauge, Count, "Records of open connections by kind";
+    CONNECTIONS_OPENED = "relayd_connections_opened_total", describe_counter, Count, "Records of connections made, by kind";
+    CONNECTIONS_CLOSED = "relayd_connections_closed_total", describe_counter, Count, "Records of connections removed, by kind";
+    TOKEN_FAILURES = "relayd_token_failures_total", describe_counter, Count, "Tokens that did not hold, by reason";
+    RATE_LIMITED = "relayd_rate_limited_total", describe_counter, Count, "Requests refused by a limit per address or token, by limit";
+    WEBSOCKET_QUEUE = "relayd_websocket_queue_events", describe_histogram, Count, "Events that waited for a WebSocket when it was served";
+    WEBSOCKETS_CLOSED = "relayd_websockets_closed_total", describe_counter, Count, "WebSockets closed, by code";
+    OVERLOADED = "relayd_overloaded", describe_gauge, Count, "1 while new joins and sessions are refused because the relay lags";
+    LAG = "relayd_lag_seconds", describe_gauge, Seconds, "How late the runtime and the media thread were when last asked, by which of them";
+    EVENTS_DROPPED = "relayd_shard_events_dropped_total", describe_counter, Count, "Events of the media plane that did not fit a reader's queue";
+    LEGS_CLOSED = "relayd_legs_closed_total", describe_counter, Count, "Connections that ended, by role and reason";
+    JOINS = "relayd_joins_total", describe_counter, Count, "Offers answered or refused by the connection plane";
+    JOIN_SECONDS = "relayd_join_duration_seconds", describe_histogram, Seconds, "From the request to the connection being up, by role";
+    HTTP_REQUESTS = "relayd_http_requests_total", describe_counter, Count, "HTTP requests by route, method and status";
+    HTTP_SECONDS = "relayd_http_request_duration_seconds", describe_histogram, Seconds, "From a request's header to its answer, by route";
+    DATAGRAMS_RECEIVED = "relayd_datagrams_received_total", describe_counter, Count, "Datagrams that came to the WebRTC port";
+    DATAGRAMS_DROPPED = "relayd_datagrams_dropped_total", describe_counter, Count, "Datagrams dropped before they reached a track, by reason";
+    DTLS_REBUILT = "relayd_dtls_rebuilt_total", describe_counter, Count, "Handshakes begun anew by the watchdog";
+    ICE_RESTARTS = "relayd_ice_restarts_total", describe_counter, Count, "ICE restarts answered";
+    STACK_FAULTS = "relayd_stack_faults_total", describe_counter, Count, "Errors and caught panics of the WebRTC stack";
+    PACKETS_RECEIVED = "relayd_packets_received_total", describe_counter, Count, "RTP packets of publishers by what the engine made of them";
+    PACKETS_SENT = "relayd_packets_sent_total", describe_counter, Count, "Datagrams that the media plane sent";
+    BYTES_SENT = "relayd_sent_bytes_total", describe_counter, Bytes, "UDP payload that the media plane sent";
+    SEND_CALLS = "relayd_send_calls_total", describe_counter, Count, "System calls that sent it";
+    PACKETS_UNSENT = "relayd_packets_unsent_total", describe_counter, Count, "Packets of the media plane that were not sent, by reason";
+    FRAMES_SKIPPED = "relayd_frames_skipped_total", describe_counter, Count, "Frames that listeners should have had and did not";
+    RTCP_RECEIVED = "relayd_rtcp_received_total", describe_counter, Count, "RTCP datagrams of listeners by what was made of them";
+    QUEUE_DEPTH = "relayd_shard_queue_depth", describe_gauge, Count, "Packets that wait for the media plane";
+    QUEUE_DEPTH_MAX = "relayd_shard_queue_depth_max", describe_gauge, Count, "The most that ever waited";
+    QUEUE_DELAY_MAX = "relayd_shard_queue_delay_max_seconds", describe_gauge, Seconds, "The longest that one waited since the last scrape";
+    TIMER_LAG_MAX = "relayd_shard_timer_lag_max_seconds", describe_gauge, Seconds, "The latest that a timer was served since the last scrape";
+    QUEUE_DROPPED = "relayd_shard_queue_dropped_total", describe_counter, Count, "Packets dropped because the media plane's queue was full";
+}
+
+/// Series whose labels are known beforehand start at zero, so that a rate over the first minutes is one.
+pub(super) fn zero() {
+    for role in ["publisher", "listener"] {
+        for attempt in ["first", "retry"] {
+            counter!(JOIN_ATTEMPTS, "role" => role, "attempt" => attempt, "result" => "connected", "reason" => "none")
+                .increment(0);
+        }
+        for result in ["refused", "failed"] {
+            counter!(JOIN_ATTEMPTS, "role" => role, "attempt" => "first", "result" => result, "reason" => "capacity")
+                .increment(0);
+        }
+        counter!(LEGS_CLOSED, "role" => role, "reason" => "deleted").increment(0);
+        drop(histogram!(JOIN_SECONDS, "role" => role));
+        drop(histogram!(FIRST_AUDIO, "role" => role, "arrival" => "late"));
+    }
+    drop(histogram!(FIRST_AUDIO, "role" => "listener", "arrival" => "early"));
+    drop(histogram!(WEBSOCKET_QUEUE));
+    counter!(TOKEN_FAILURES, "reason" => "expired").increment(0);
+    counter!(RATE_LIMITED, "limit" => "joins").increment(0);
+    counter!(WEBSOCKETS_CLOSED, "code" => "1000").increment(0);
+}
