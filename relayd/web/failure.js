@@ -50,6 +50,18 @@ const BY_CODE = {
     title: 'Somebody is already speaking',
     text: `${error.message} Only one speaker at a time is heard. If it is you in another tab or on another device, stop there, then try again here.`,
   }),
+  UNAUTHORIZED: (error) => ({
+    title: 'This page needs a valid link',
+    text: `${error.message} Open the link you were given again, or ask whoever runs the session for a new one.`,
+    action: null,
+  }),
+  FORBIDDEN: (error) => ({
+    title: 'Your link does not allow this',
+    text: `${error.message} Ask whoever gave it to you for one that does.`,
+    action: null,
+  }),
+  INVALID_STATUS: (error) => ({ title: 'That does not fit just now', text: error.message, action: null }),
+  RATE_LIMITED: (error) => ({ title: 'Too many tries', text: `${error.message} Wait a moment, then try again.` }),
   CAPACITY: (error) => ({ title: 'The relay is full', text: `${error.message} Try again in a minute.` }),
   DRAINING: (error) => ({ title: 'The relay is about to stop', text: `${error.message} Try again in a minute.` }),
   UNREACHABLE: () => ({
@@ -106,9 +118,13 @@ function localAddress() {
   return `http://localhost${location.port ? `:${location.port}` : ''}${location.pathname}`;
 }
 
-/** Shows an error in a `.notice` element, with a button when something can be done at once; the same one only once. */
-export function showFailure(notice, error, onAction) {
-  const { title, text, action } = explain(error);
+/**
+ * Shows an error in a `.notice` element, with a button when something can be done at once; the same one only once.
+ * `label` is what the button says where trying again is not what it does.
+ */
+export function showFailure(notice, error, onAction, label) {
+  const { title, text, action: usual } = explain(error);
+  const action = label ?? usual;
   if (!notice.hidden && notice.dataset.title === title && notice.dataset.text === text) return;
   Object.assign(notice.dataset, { title, text });
   const heading = Object.assign(document.createElement('strong'), { textContent: title });
@@ -122,6 +138,18 @@ export function showFailure(notice, error, onAction) {
     notice.append(button);
   }
   notice.hidden = false;
+}
+
+/** Says that the right to be here ends soon; `warning` is what `connectionWarning` carries, or null when it is renewed. */
+export function showWarning(notice, warning) {
+  notice.hidden = !warning;
+  if (!warning) return;
+  const minutes = Math.max(1, Math.round(warning.remainingMinutes));
+  const heading = Object.assign(document.createElement('strong'), {
+    textContent: `Your link ends in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'}`,
+  });
+  const text = 'Ask whoever gave it to you for a new one and open it in this tab: the sound goes on meanwhile.';
+  notice.replaceChildren(heading, Object.assign(document.createElement('p'), { textContent: text }));
 }
 
 export function hideFailure(notice) {

@@ -7,11 +7,15 @@ const SHAKY_BEFORE_RESTART_MS = 1500;
 const RESTART_LIMIT_MS = 6000;
 const FIRST_AUDIO_LIMIT_MS = 600;
 const PAUSES_MS = [300, 1000, 2000, 4000, 8000];
+// The relay may ask for a longer pause, up to this.
+const LONGEST_ASKED_PAUSE_MS = 60000;
 // A relay needs a moment to notice that a speaker's old connection is dead.
 const SPEAKER_EXISTS_RETRIES = 6;
 
 export class Link extends EventTarget {
   #configure;
+  #secret;
+  #claim = null;
   #endpoint = null;
   #leg = null;
   #generation = 0;
@@ -19,9 +23,11 @@ export class Link extends EventTarget {
   #phase = 'idle';
   #timer;
 
-  constructor(configure) {
+  /** `secret()` answers with the session's resume secret, by which a new leg replaces the one whose path died. */
+  constructor(configure, secret = () => null) {
     super();
     this.#configure = configure;
+    this.#secret = secret;
     window.addEventListener('online', () => this.retryNow());
     window.addEventListener('pagehide', () => this.stop());
   }
@@ -34,9 +40,11 @@ export class Link extends EventTarget {
     return this.#endpoint !== null;
   }
 
-  start(endpoint) {
+  /** With `takeover`, in the place of whoever publishes there now. */
+  start(endpoint, { takeover = false } = {}) {
     this.stop();
     this.#endpoint = endpoint;
+    this.#claim = takeover ? this.#secret() : null;
     this.#attempt = 0;
     this.#join();
   }
@@ -81,7 +89,7 @@ export class Link extends EventTarget {
     this.#say(this.#attempt === 0 ? 'connecting' : 'reconnecting');
     const leg = new Leg(this.#endpoint, this.#configure);
     try {
-      await leg.open();
+      await leg.open(this.#claim);
     } catch (error) {
       leg.close();
       if (generation === this.#generation) this.#failed(error);
@@ -96,6 +104,7 @@ export class Link extends EventTarget {
     clearTimeout(this.#timer);
     this.#leg = leg;
     this.#attempt = 0;
+    this.#claim = null;
     leg.addEventListener('down', () => this.#lost(leg));
     leg.addEventListener('shaky', () => this.#shaky(leg));
     leg.addEventListener('steady', () => this.#steady(leg));
@@ -127,6 +136,9 @@ export class Link extends EventTarget {
   #lost(leg) {
     if (leg !== this.#leg) return;
     clearTimeout(this.#timer);
+    // A dead path leaves a leg behind that the relay still believes in: ours to replace. One that the relay closed is not:
+    // somebody may have taken over, and two pages that take from each other would never end.
+    this.#claim = leg.byRelay ? null : this.#secret();
     this.#drop();
     this.#attempt = 1;
     this.#join();
@@ -137,7 +149,8 @@ export class Link extends EventTarget {
       this.#endpoint = null;
       return this.#say('failed', { error });
     }
-    const pause = PAUSES_MS[Math.min(this.#attempt, PAUSES_MS.length - 1)] * (0.8 + Math.random() * 0.4);
+    const own = PAUSES_MS[Math.min(this.#attempt, PAUSES_MS.length - 1)] * (0.8 + Math.random() * 0.4);
+    const pause = Math.max(own, Math.min(error.retryAfterMs ?? 0, LONGEST_ASKED_PAUSE_MS));
     this.#attempt += 1;
     this.#say('waiting', { error, until: performance.now() + pause });
     this.#timer = setTimeout(() => this.#join(), pause);

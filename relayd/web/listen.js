@@ -1,14 +1,14 @@
 // The listening page: which session, which language, play and stop, and how it goes.
 
-import { getSession, pathParts, watchSession, whepEndpoint } from './api.js';
+import { getSession, pathParts, whepEndpoint } from './api.js';
 import { stayAwake } from './awake.js';
-import { hideFailure, showFailure, unsupported } from './failure.js';
+import { hideFailure, showFailure, showWarning, unsupported } from './failure.js';
 import { languageChoice, languageName } from './languages.js';
 import { Link } from './link.js';
 import { Meter } from './meter.js';
 import { showFigures, watchStats } from './stats.js';
+import { watchSession } from './watch.js';
 
-const POLL_MS = 2500;
 const QUIET_SECONDS = 3;
 
 const $ = (id) => document.getElementById(id);
@@ -22,7 +22,6 @@ let language = null;
 let heardLanguage = null;
 let linkState = { phase: 'idle' };
 let unreachable = false;
-let unwatch = () => {};
 let quietSeconds = 0;
 
 if (sessionId) openSession();
@@ -43,7 +42,7 @@ async function openSession() {
   $('title').textContent = session.sessionId;
   document.title = `${session.sessionId} · Listen`;
   chooseFirstLanguage();
-  unwatch = watchSession(sessionId, POLL_MS, sessionTold, sessionLost);
+  watchSession(session, { told: sessionTold, lost: sessionLost, warned: (warning) => showWarning($('warning'), warning) });
   watchStats(() => link.leg?.pc, figuresCame);
   showState();
 }
@@ -61,6 +60,16 @@ function chooseFirstLanguage() {
 function offerLanguages() {
   $('languages').hidden = session.languages.length < 2;
   languageChoice($('languages'), session.languages, language, changeLanguage);
+}
+
+/** Languages come and go while somebody listens. */
+function offerOther() {
+  if (!session.languages.includes(language)) {
+    fail({ code: 'LANGUAGE_NOT_FOUND', message: `${languageName(language)} is not spoken here any more.` });
+    language = session.sourceLanguage;
+    if (link.running) link.switchTo(whepEndpoint(sessionId, language)).catch((error) => fail(error));
+  }
+  offerLanguages();
 }
 
 async function changeLanguage(tag) {
@@ -118,7 +127,7 @@ function silence() {
 function sessionTold(now) {
   const changed = now.languages.join() !== session.languages.join();
   session = now;
-  if (changed) offerLanguages();
+  if (changed) offerOther();
   if (unreachable) {
     unreachable = false;
     link.retryNow();
@@ -128,9 +137,9 @@ function sessionTold(now) {
 
 function sessionLost(error) {
   unreachable = error.code === 'UNREACHABLE';
-  if (error.status === 404 || error.status === 410) {
-    unwatch();
+  if ([401, 403, 404, 410].includes(error.status)) {
     link.stop();
+    showWarning($('warning'), null);
     fail(error, () => location.reload());
     $('player').hidden = true;
     $('figures').hidden = true;
@@ -169,11 +178,13 @@ function stateWords() {
     case 'failed':
       return ['bad', 'Not connected'];
     case 'up':
+      if (session.status === 'paused') return ['wait', 'Connected. The speaker pauses…'];
       if (!speaking) return ['wait', `Connected. Waiting for the ${name} speaker…`];
       if (quietSeconds >= QUIET_SECONDS) return ['wait', 'Connected. No sound arrives just now.'];
       return ['live', `Live in ${name}`];
     default:
       if (unreachable) return ['bad', 'The relay does not answer. Check that you are online.'];
+      if (session?.status === 'paused') return ['idle', 'The speaker pauses. Press Play to be there when they go on.'];
       return speaking ? ['idle', 'The speaker is live. Press Play to listen.'] : ['idle', 'Nobody speaks yet. Press Play to be there when they begin.'];
   }
 }

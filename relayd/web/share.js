@@ -1,6 +1,10 @@
 // The panel that brings listeners: link, copy button, QR code.
 
-export function showShare(panel, link) {
+/** `link` names the session and nothing else: no token of the speaker's is ever in it. */
+export function showShare(panel, link, forAnyone) {
+  panel.querySelector('#share-who').textContent = forAnyone
+    ? 'Anyone with this link can listen.'
+    : 'Whoever listens needs a token of their own behind it: #token=…';
   const field = panel.querySelector('#share-link');
   field.value = link;
   field.addEventListener('focus', () => field.select());

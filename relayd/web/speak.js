@@ -1,21 +1,22 @@
 // The speaking page: make or continue a session, choose a microphone, speak, pause, stop, and see who listens.
 
-import { endSession, getSession, pathParts, watchSession, whipEndpoint } from './api.js';
+import { addLanguage, endSession, getSession, pathParts, pauseSession, resumeSession, whipEndpoint } from './api.js';
 import { stayAwake } from './awake.js';
 import { hideCreateForm, showCreateForm } from './create.js';
-import { hideFailure, showFailure, unsupported } from './failure.js';
-import { languageChoice, languageName } from './languages.js';
+import { hideFailure, showFailure, showWarning, unsupported } from './failure.js';
+import { languageChoice, languageName, languageOptions } from './languages.js';
 import { Link } from './link.js';
 import { Meter } from './meter.js';
 import { Microphone } from './microphone.js';
 import { showShare } from './share.js';
 import { showFigures, watchStats } from './stats.js';
+import { watchSession } from './watch.js';
 
-const POLL_MS = 2000;
 const BITRATE = 48000;
 const SILENCE_DB = -55;
 const SILENCE_MS = 4000;
 const OWN_SESSION = 'relay.session';
+const SECRET = 'relay.resume.';
 
 const $ = (id) => document.getElementById(id);
 const microphone = new Microphone();
@@ -23,14 +24,17 @@ const meter = new Meter($('meter'));
 const link = new Link((pc) => {
   const sendEncodings = [{ maxBitrate: BITRATE, networkPriority: 'high' }];
   pc.addTransceiver(microphone.track, { direction: 'sendonly', sendEncodings });
-});
+}, secret);
 let session = null;
 let language = null;
 let linkState = { phase: 'idle' };
-let paused = false;
+let muted = false;
+let mayManage = true;
 let startedAt = null;
-let unwatch = () => {};
+let watch = null;
 let loudAt = performance.now();
+// Whoever presses Start wants to be heard, also in a session that stands still.
+let resumeOnAir = false;
 
 open();
 
@@ -57,6 +61,7 @@ async function open() {
 function made(created) {
   hideFailure($('failure'));
   sessionStorage.setItem(OWN_SESSION, created.sessionId);
+  if (created.resumeSecret) sessionStorage.setItem(SECRET + created.sessionId, created.resumeSecret);
   history.replaceState(null, '', `/speak/${encodeURIComponent(created.sessionId)}`);
   enter(created);
   $('start').focus();
@@ -77,19 +82,40 @@ function enter(found) {
   $('columns').classList.add('two');
   offerLanguages();
   const page = session.pages?.listen ?? `/listen/${encodeURIComponent(session.sessionId)}`;
-  showShare($('share'), new URL(page, location.href).href);
-  unwatch();
-  unwatch = watchSession(session.sessionId, POLL_MS, sessionTold, sessionLost);
+  showShare($('share'), new URL(page, location.href).href, session.anonymousListeners !== false);
+  watch?.stop();
+  watch = watchSession(session, { told: sessionTold, lost: sessionLost, warned, joined });
   showState();
 }
 
+/** What this tab was given when it made the session: whoever has it may take the speaker's place. */
+function secret() {
+  return sessionStorage.getItem(SECRET + session?.sessionId);
+}
+
 function offerLanguages() {
+  if (!session.languages.includes(language)) language = session.sourceLanguage;
   $('languages').hidden = session.languages.length < 2;
   languageChoice($('languages'), session.languages, language, (tag) => {
     language = tag;
     showState();
   });
+  const free = languageOptions().filter(({ value }) => !session.languages.includes(value));
+  $('add-language').replaceChildren(new Option('Add a language…', ''), ...free);
 }
+
+$('add-language').addEventListener('change', async ({ target }) => {
+  if (!target.value) return;
+  target.disabled = true;
+  try {
+    const answer = await addLanguage(session.sessionId, target.value);
+    if (answer?.languages) watch.replace(answer);
+  } catch (error) {
+    fail(error);
+  }
+  target.value = '';
+  target.disabled = false;
+});
 
 // ---- microphone
 
@@ -128,7 +154,7 @@ microphone.addEventListener('gone', async () => {
 
 setInterval(() => {
   const now = performance.now();
-  if (meter.level > SILENCE_DB || !microphone.track || paused) loudAt = now;
+  if (meter.level > SILENCE_DB || !microphone.track || isPaused()) loudAt = now;
   const hint = now - loudAt > SILENCE_MS ? 'No sound from this microphone. Is it muted, or is another one meant?' : '';
   if ($('microphone-hint').textContent !== hint) $('microphone-hint').textContent = hint;
   showElapsed(now);
@@ -136,26 +162,56 @@ setInterval(() => {
 
 // ---- speaking
 
-$('start').addEventListener('click', async () => {
+$('start').addEventListener('click', () => start());
+
+async function start(how) {
   hideFailure($('failure'));
   if (!microphone.track && !(await openMicrophone())) return;
-  setPaused(false);
-  link.start(whipEndpoint(session.sessionId, language));
+  mute(false);
+  resumeOnAir = leads();
+  link.start(whipEndpoint(session.sessionId, language), how);
   $('pause').focus();
-});
+}
 
 $('stop').addEventListener('click', () => {
   link.stop();
-  setPaused(false);
+  mute(false);
   $('start').focus();
 });
 
-$('pause').addEventListener('click', () => setPaused(!paused));
+$('pause').addEventListener('click', () => (isPaused() ? resume() : pause()));
+
+/** The speaker pauses the session; an interpreter only falls silent. */
+async function pause() {
+  mute(true);
+  if (!leads()) return;
+  await ask(pauseSession, 'paused');
+  mute(false);
+}
+
+async function resume() {
+  mute(false);
+  if (session.status === 'paused') await ask(resumeSession, 'active');
+}
+
+async function ask(call, status) {
+  $('pause').disabled = true;
+  try {
+    watch.replace((await call(session.sessionId)) ?? { status });
+  } catch (error) {
+    fail(error);
+  }
+  $('pause').disabled = false;
+  $('pause').focus();
+}
+
+const leads = () => language === session.sourceLanguage;
+const isPaused = () => muted || session?.status === 'paused';
 
 $('end').addEventListener('click', async () => {
   if (!window.confirm('End the session? Every listener is disconnected, and its link stops working.')) return;
   link.stop();
-  unwatch();
+  watch.stop();
   try {
     await endSession(session.sessionId);
     location.href = '/speak';
@@ -164,10 +220,14 @@ $('end').addEventListener('click', async () => {
   }
 });
 
-function setPaused(on) {
-  paused = on;
-  if (microphone.track) microphone.track.enabled = !on;
+function mute(on) {
+  muted = on;
+  silenceMicrophone();
   showState();
+}
+
+function silenceMicrophone() {
+  if (microphone.track) microphone.track.enabled = !isPaused();
 }
 
 link.addEventListener('state', ({ detail }) => {
@@ -175,9 +235,11 @@ link.addEventListener('state', ({ detail }) => {
   if (detail.phase === 'up') {
     startedAt ??= performance.now();
     hideFailure($('failure'));
+    if (resumeOnAir && session.status === 'paused') resume();
+    resumeOnAir = false;
   }
   if (detail.phase === 'idle' || detail.phase === 'failed') startedAt = null;
-  if (detail.phase === 'failed') fail(detail.error, () => $('start').click());
+  if (detail.phase === 'failed') failedToStart(detail.error);
   if (detail.phase === 'waiting') fail(detail.error);
   stayAwake(link.running);
   showState();
@@ -192,21 +254,37 @@ watchStats(() => link.leg?.pc, (figures) => showFigures($('figures'), figures));
 // ---- what is told
 
 function sessionTold(now) {
+  const otherLanguages = now.languages.join() !== session.languages.join();
   session = now;
+  if (otherLanguages) offerLanguages();
   const text = String(now.listeners);
   if ($('listeners').textContent !== text) $('listeners').textContent = text;
+  silenceMicrophone();
   link.retryNow();
   if ($('failure').dataset.code === 'UNREACHABLE') hideFailure($('failure'));
   showState();
 }
 
+function joined({ role }) {
+  mayManage = role !== 'listen';
+}
+
+function warned(warning) {
+  showWarning($('warning'), warning);
+}
+
 function sessionLost(error) {
-  if (error.status === 404 || error.status === 410) {
-    unwatch();
+  if ([401, 403, 404, 410].includes(error.status)) {
     link.stop();
     $('columns').hidden = true;
+    showWarning($('warning'), null);
     fail(error, () => location.reload());
   } else if (!link.running) fail(error);
+}
+
+function failedToStart(error) {
+  if (error.code === 'SPEAKER_EXISTS' && secret()) fail(error, () => start({ takeover: true }), 'Take over here');
+  else fail(error, () => $('start').click());
 }
 
 function showState() {
@@ -216,10 +294,11 @@ function showState() {
   const running = link.running;
   $('start').hidden = running || !session;
   $('pause').hidden = !running;
-  $('pause').textContent = paused ? 'Resume' : 'Pause';
+  $('pause').textContent = isPaused() ? 'Resume' : 'Pause';
   $('stop').hidden = !running;
   $('languages').disabled = running;
   $('figures').hidden = !running;
+  $('add').hidden = !session || !mayManage;
   $('end').hidden = !session || sessionStorage.getItem(OWN_SESSION) !== session.sessionId;
 }
 
@@ -236,7 +315,7 @@ function stateWords() {
     case 'failed':
       return ['bad', 'Not on air'];
     case 'up':
-      return paused ? ['wait', 'Paused: listeners hear silence.'] : ['live', `On air in ${languageName(language)}`];
+      return isPaused() ? ['wait', 'Paused: listeners hear silence.'] : ['live', `On air in ${languageName(language)}`];
     default:
       return ['idle', 'Not on air yet'];
   }
@@ -250,6 +329,6 @@ function showElapsed(now) {
   if ($('elapsed').textContent !== text) $('elapsed').textContent = text;
 }
 
-function fail(error, onAction) {
-  showFailure($('failure'), error, onAction);
+function fail(error, onAction, label) {
+  showFailure($('failure'), error, onAction, label);
 }

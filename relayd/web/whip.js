@@ -16,7 +16,7 @@ export class MediaPathError extends Error {
 }
 
 /**
- * Events: `shaky` (path silent, may come back), `steady` (it came back), `down` (over).
+ * Events: `shaky` (path silent, may come back), `steady` (it came back), `down` (over; `byRelay` when the relay closed it).
  * `stream` is what the relay sends, filled when the answer is applied.
  */
 export class Leg extends EventTarget {
@@ -29,18 +29,22 @@ export class Leg extends EventTarget {
     this.etag = null;
     this.waiting = [];
     this.closed = false;
+    this.byRelay = false;
     configure(this.pc);
     preferOpus(this.pc);
     this.pc.ontrack = ({ track }) => this.stream.addTrack(track);
     this.pc.onicecandidate = ({ candidate }) => this.#trickle(candidate);
   }
 
-  /** Resolves once media can flow; rejects with an error of `api.js` or `MediaPathError`. */
-  async open() {
+  /**
+   * Resolves once media can flow; rejects with an error of `api.js` or `MediaPathError`. With a `claim` (the session's resume
+   * secret) it takes the place of whoever publishes there.
+   */
+  async open(claim = null) {
     await this.pc.setLocalDescription();
     const response = await request(this.endpoint, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/sdp' },
+      headers: { 'Content-Type': 'application/sdp', ...(claim && { 'Relay-Resume': claim }) },
       body: this.pc.localDescription.sdp,
     });
     this.resource = new URL(response.headers.get('Location'), response.url).href;
@@ -113,7 +117,10 @@ export class Leg extends EventTarget {
     if (this.closed) return;
     const state = this.pc.connectionState;
     const dtls = this.pc.getTransceivers()[0]?.receiver.transport?.state;
-    if (state === 'failed' || state === 'closed' || dtls === 'closed' || dtls === 'failed') this.#emit('down');
+    if (state === 'failed' || state === 'closed' || dtls === 'closed' || dtls === 'failed') {
+      this.byRelay = dtls === 'closed' && state !== 'failed';
+      this.#emit('down');
+    }
     else if (state === 'disconnected') this.#emit('shaky');
     else if (state === 'connected') this.#emit('steady');
   }

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from clients import Speech
 from relay import Relay
 
@@ -31,6 +33,7 @@ def test_a_killed_relay_is_said_to_listener_and_speaker(relayd: Path, said: Spee
         relay.output.close()
 
 
-def test_the_pages_edit_descriptions_as_they_should():
-    done = subprocess.run(["node", "--test", "sdp.test.mjs"], cwd=HERE, timeout=60, capture_output=True, text=True)
+@pytest.mark.parametrize("module", ["sdp", "events", "session"])
+def test_the_modules_of_the_pages_hold_their_own_tests(module: str):
+    done = subprocess.run(["node", "--test", f"{module}.test.mjs"], cwd=HERE, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

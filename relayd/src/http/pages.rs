@@ -123,7 +123,7 @@ macro_rules! embedded {
 
 /// Every file of `relayd/web`.
 const FILES: &[(&str, &[u8])] = embedded! {
-    "api.js" "awake.js" "create.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "sdp.js" "share.js" "speak.html" "speak.js" "stats.js" "style.css" "whip.js"
+    "api.js" "awake.js" "create.js" "events.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "sdp.js" "session.js" "share.js" "speak.html" "speak.js" "stats.js" "style.css" "token.js" "watch.js" "whip.js"
 };
 
 #[cfg(test)]
