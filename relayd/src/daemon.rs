@@ -23,9 +23,10 @@ use crate::metrics::Metrics;
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::overload::Overload;
 use crate::session::{
-    Claim, Directory, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
+    Claim, Directory, Feed, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
 };
 use crate::shard::ShardConfig;
+use crate::webhook::Webhooks;
 use crate::webrtc::{BindError, Connections, ConnectionsTask, Record, WebRtcConfig};
 
 /// A running relay. Stop it with [`Daemon::shutdown`]; dropping it stops serving without ceremony.
@@ -40,6 +41,7 @@ pub struct Daemon {
     ops: Listening,
     sessions: AbortOnDrop,
     _background: [AbortOnDrop; 4],
+    webhooks: Option<Sending>,
     demo: Option<DemoSpeakers>,
     shutdown_timeout: Duration,
 }
@@ -49,7 +51,8 @@ impl Daemon {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.check()?;
         let outbound = Outbound::new(&config.outbound)?;
-        let authority = Authority::new(&config.auth, outbound)?;
+        let authority = Authority::new(&config.auth, outbound.clone())?;
+        let webhooks = Webhooks::new(&config.webhooks, outbound);
         let http_listener = bind("http.listen", config.http.listen).await?;
         let ops_listener = bind("ops.listen", config.ops.listen).await?;
         let http_addr = local(&http_listener)?;
@@ -65,11 +68,13 @@ impl Daemon {
         let metrics = Arc::new(Metrics::new(overload));
         let following = AbortOnDrop(tokio::spawn(metrics.clone().follow(service.shard().events())));
         let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
+        let sender = webhooks.clone();
+        let webhooks = webhooks.map(|webhooks| Sending::start(webhooks, service.directory().feed()));
         let keys = AbortOnDrop(tokio::spawn({
             let authority = authority.clone();
             async move { authority.prepare(Instant::now()).await }
         }));
-        let api = Api::new(service.clone(), &config, http_addr, metrics, authority);
+        let api = Api::new(service.clone(), &config, http_addr, metrics, authority, sender);
         let http = Listening::start(Server::new(http_listener, http::router(api.clone()), &config.http));
         let ops = Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http));
         let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
@@ -87,6 +92,7 @@ impl Daemon {
             ops,
             sessions,
             _background: [upkeep, keys, sampling, following],
+            webhooks,
             demo,
             shutdown_timeout,
         })
@@ -133,6 +139,9 @@ impl Daemon {
         self.service.shutdown().await;
         self.connections_task.join().await;
         http.await;
+        if let Some(webhooks) = self.webhooks {
+            webhooks.stop(self.shutdown_timeout / 4).await;
+        }
         self.ops.stop(self.shutdown_timeout / 4).await;
     }
 }
@@ -201,6 +210,27 @@ impl Listening {
                 Ok(Err(error)) => tracing::error!(%error, "http server failed"),
                 Err(_) => tracing::warn!(?grace, "requests in flight were cut off"),
             }
+        }
+    }
+}
+
+/// The task that sends webhooks.
+#[derive(Debug)]
+struct Sending {
+    webhooks: Webhooks,
+    task: AbortOnDrop,
+}
+
+impl Sending {
+    fn start(webhooks: Webhooks, feed: Feed) -> Self {
+        Self { task: AbortOnDrop(tokio::spawn(webhooks.clone().run(feed))), webhooks }
+    }
+
+    /// Sends what can be sent at once, for so long.
+    async fn stop(mut self, grace: Duration) {
+        self.webhooks.stop();
+        if tokio::time::timeout(grace, &mut self.task.0).await.is_err() {
+            tracing::warn!(unsent = self.webhooks.counts().queued, "webhooks were cut off");
         }
     }
 }

@@ -15,4 +15,5 @@ pub mod overload;
 pub mod records;
 pub mod session;
 pub mod shard;
+pub mod webhook;
 pub mod webrtc;

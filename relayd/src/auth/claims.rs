@@ -97,6 +97,38 @@ pub struct Claims {
     pub relay: RelayClaim,
 }
 
+impl Claims {
+    /// Whether every claim has a form that relays take; times and names are for the relay to judge.
+    pub fn check(&self) -> Result<(), TokenError> {
+        self.clone().grant(Instant::now()).map(drop)
+    }
+
+    /// What the claims grant, until `expires`.
+    fn grant(self, expires: Instant) -> Result<Grant, TokenError> {
+        for (name, value) in [("iss", Some(&self.iss)), ("sub", Some(&self.sub)), ("jti", self.jti.as_ref())]
+        {
+            if value.is_some_and(|value| !is_name(value)) {
+                return Err(TokenError::Claims(format!(
+                    "`{name}` must be 1 to {MAX_NAME_BYTES} bytes without control characters"
+                )));
+            }
+        }
+        let RelayClaim { v, session, role, languages, takeover } = self.relay;
+        if v.is_some_and(|version| version != 1) {
+            return Err(TokenError::Claims("`relay.v` must be 1".into()));
+        }
+        Ok(Grant {
+            subject: Subject { issuer: self.iss, subject: self.sub },
+            token_id: self.jti,
+            role,
+            scope: scope(session)?,
+            languages: languages.map(tags).transpose()?,
+            takeover: takeover.unwrap_or(false),
+            expires,
+        })
+    }
+}
+
 /// Claim `aud`: one name or several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "`aud` must be a string or a list of strings")]
@@ -157,31 +189,10 @@ impl Policy {
         if !claims.aud.contains(&self.audience) {
             return Err(TokenError::Audience);
         }
-        for (name, value) in
-            [("iss", Some(&claims.iss)), ("sub", Some(&claims.sub)), ("jti", claims.jti.as_ref())]
-        {
-            if value.is_some_and(|value| !is_name(value)) {
-                return Err(TokenError::Claims(format!(
-                    "`{name}` must be 1 to {MAX_NAME_BYTES} bytes without control characters"
-                )));
-            }
-        }
         if !self.issuers.is_empty() && !self.issuers.contains(&claims.iss) {
             return Err(TokenError::Issuer);
         }
-        let RelayClaim { v, session, role, languages, takeover } = claims.relay;
-        if v.is_some_and(|version| version != 1) {
-            return Err(TokenError::Claims("`relay.v` must be 1".into()));
-        }
-        Ok(Grant {
-            subject: Subject { issuer: claims.iss, subject: claims.sub },
-            token_id: claims.jti,
-            role,
-            scope: scope(session)?,
-            languages: languages.map(tags).transpose()?,
-            takeover: takeover.unwrap_or(false),
-            expires: now + expires.saturating_sub(wall).min(FOREVER),
-        })
+        claims.grant(now + expires.saturating_sub(wall).min(FOREVER))
     }
 }
 

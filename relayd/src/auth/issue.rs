@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jsonwebtoken::{EncodingKey, crypto};
 use thiserror::Error;
 
@@ -68,9 +68,14 @@ impl SigningKey {
     }
 }
 
-/// A secret fit for HS256 and for webhooks: 32 random bytes as text.
+/// A secret fit for HS256: 32 random bytes as text.
 pub fn random_secret() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+}
+
+/// A secret fit for webhooks, as their receivers' libraries want it.
+pub fn random_webhook_secret() -> String {
+    format!("whsec_{}", STANDARD.encode(rand::random::<[u8; 32]>()))
 }
 
 /// When a token that is issued now ends.

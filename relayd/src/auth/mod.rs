@@ -22,7 +22,7 @@ pub use access::{Action, Denied, SessionAccess, decide};
 pub use claims::{AudienceClaim, Claims, MAX_TOKEN_BYTES, RelayClaim, peek};
 pub use clock::unix_now;
 pub use grant::{Caller, Grant, Role, Scope, Subject};
-pub use issue::{IssueError, SigningKey, expiry, random_secret};
+pub use issue::{IssueError, SigningKey, expiry, random_secret, random_webhook_secret};
 pub use key::Algorithm;
 pub use token_error::TokenError;
 

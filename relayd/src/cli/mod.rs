@@ -11,6 +11,7 @@ mod print_config;
 mod publish;
 mod serve;
 mod sources;
+mod token;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -66,6 +67,8 @@ enum Command {
     CheckConfig(check_config::Args),
     /// Print the effective configuration as a TOML file that can be read back.
     PrintConfig(print_config::Args),
+    /// Issue tokens, look into them, make a secret.
+    Token(token::Args),
     /// Print the HTTP API as an OpenAPI document.
     Openapi,
 }
@@ -77,6 +80,7 @@ Examples:
   relayd serve --set http.listen=127.0.0.1:8081      one setting, by its key in the file
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg --loop
   relayd listen http://127.0.0.1:8080/whep/demo/en --seconds 10 --out heard.ogg
+  relayd token issue --config relay.toml --subject ann --role speak
   relayd print-config > relay.toml                   every key with its meaning, to start from
 
 Environment:
@@ -91,7 +95,7 @@ Exit codes:
   2  wrong usage or configuration; nothing was started
   3  an address could not be bound
   4  the relay could not be reached (publish, listen)
-  5  the relay refused (publish, listen)
+  5  the relay refused (publish, listen), or would refuse (token inspect)
   6  connected, but no audio came (listen)";
 
 /// Runs the command line and answers with the process's exit code.
@@ -110,6 +114,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Listen(args)) => listen::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::PrintConfig(args)) => print_config::run(&args),
+        Some(Command::Token(args)) => token::run(&args),
         Some(Command::Openapi) => openapi::run(),
     }
 }

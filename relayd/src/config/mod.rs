@@ -10,6 +10,7 @@ mod events;
 mod file;
 mod settings;
 mod value;
+mod webhooks;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,11 +24,12 @@ use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
 pub use settings::{
-    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Sessions, WebRtc,
+    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Sessions, WebRtc, Webhooks,
 };
 use settings::{KEYS, Layer};
 use value::Raw;
 pub use value::{AuthMode, ByteSize, LogFormat, Secret};
+pub(crate) use webhooks::webhook_key;
 
 /// Where the configuration is taken from.
 #[derive(Debug, Clone, Default)]
@@ -76,6 +78,7 @@ impl Config {
         }
         self.check_texts()?;
         self.check_auth()?;
+        self.check_webhooks()?;
         self.check_events()?;
         self.check_limits()
     }
@@ -253,6 +256,11 @@ fn read_environment(environment: &[(String, String)]) -> Result<Layer, ConfigErr
         set(&mut layer, key, &Raw::Word(value.clone()), &origin)?;
     }
     Ok(layer)
+}
+
+/// A duration as settings write it: `500ms`, `5s`, `10m`, `1h`.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
+    value::Setting::read(&Raw::Word(text.to_owned()))
 }
 
 fn read_flags(flags: &[(String, String, String)]) -> Result<Layer, ConfigError> {

@@ -236,6 +236,18 @@ settings! {
         ca_file: String = String::new();
     }
 
+    /// Webhooks: the events of all sessions, POSTed to one address (docs/tokens.md).
+    webhooks: Webhooks {
+        /// Where to; https, or http to an address that outbound.allow exempts. Empty: nowhere.
+        url: String = String::new();
+        /// What they are signed with: "whsec_" and base64, as `relayd token secret --webhook` makes it. Never printed back.
+        secret: Secret = Secret::default();
+        /// Names of the events to send, e.g. ["sessionCreated", "sessionEnded"]. Empty: all.
+        events: Vec<String> = Vec::new();
+        /// Events that may wait, at most 10000; beyond, the oldest are dropped and counted. Memory: about 500 bytes each.
+        queue: usize = 1000;
+    }
+
     /// The events WebSocket of a session, and the server-sent events of a listener's connection.
     events: Events {
         /// Time for the first frame, `hello`, to arrive; then the socket is closed (4003).

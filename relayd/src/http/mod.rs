@@ -41,6 +41,7 @@ use crate::auth::Authority;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::session::Service;
+use crate::webhook::{WebhookCounts, Webhooks};
 use guard::Guard;
 use peer::Proxies;
 use problem::{Code, Problem};
@@ -54,6 +55,7 @@ pub(crate) struct Api {
     max_languages: usize,
     metrics: Arc<Metrics>,
     authority: Authority,
+    webhooks: Option<Webhooks>,
     guard: Guard,
     proxies: Proxies,
     draining: AtomicBool,
@@ -67,6 +69,7 @@ impl Api {
         own: SocketAddr,
         metrics: Arc<Metrics>,
         authority: Authority,
+        webhooks: Option<Webhooks>,
     ) -> Arc<Self> {
         Arc::new(Self {
             service,
@@ -74,6 +77,7 @@ impl Api {
             max_languages: config.sessions.max_languages,
             metrics,
             authority,
+            webhooks,
             guard: Guard::new(own, &config.http),
             proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
             draining: AtomicBool::new(false),
@@ -83,6 +87,11 @@ impl Api {
     /// Who says who calls.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
+    }
+
+    /// What the sender of webhooks counted; zeros where none are sent.
+    pub(crate) fn webhook_counts(&self) -> WebhookCounts {
+        self.webhooks.as_ref().map(Webhooks::counts).unwrap_or_default()
     }
 
     /// From now on nothing new is taken and `/readyz` says so.

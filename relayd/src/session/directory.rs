@@ -31,7 +31,7 @@ use super::view::{Counts, SessionView};
 use crate::auth::{Caller, SessionAccess, Subject};
 use crate::shard::ShardEvent;
 use crate::webrtc::{CloseReason, ResourceId};
-use feed::FeedSender;
+pub(crate) use feed::FeedSender;
 pub use feed::{FEED, Feed};
 pub(super) use state::Work;
 use state::{Entry, State};

@@ -93,6 +93,22 @@ pub enum Event {
 }
 
 impl Event {
+    /// Every name.
+    pub const NAMES: [&'static str; 12] = [
+        "sessionCreated",
+        "speakerReady",
+        "speakerLeft",
+        "connectionWarning",
+        "sessionPaused",
+        "sessionResumed",
+        "sessionEnded",
+        "listenerJoined",
+        "listenerLeft",
+        "trackAdded",
+        "trackRemoved",
+        "framesLost",
+    ];
+
     /// The name on the wire.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -218,6 +234,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_event_has_its_name_and_an_object_and_reads_back() {
+        assert_eq!(all().iter().map(Event::name).collect::<Vec<_>>(), Event::NAMES);
         for event in all() {
             let value = serde_json::to_value(&event).unwrap();
             assert_eq!(value["t"], event.name());

@@ -19,6 +19,8 @@ mod slot;
 mod status;
 mod view;
 
+#[cfg(test)]
+pub(crate) use directory::FeedSender;
 pub use directory::{Claim, Created, Directory, FEED, Feed, Limits, SessionSpec, Taken};
 pub use error::SessionError;
 pub use event::{Audience, EndReason, Event, Numbered, WarningReason};

@@ -37,21 +37,21 @@ impl Feed {
 }
 
 #[derive(Debug)]
-pub(super) struct FeedSender {
+pub(crate) struct FeedSender {
     events: broadcast::Sender<(SessionId, Arc<Numbered>)>,
     pub(super) lost: Arc<AtomicU64>,
 }
 
 impl FeedSender {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { events: broadcast::Sender::new(FEED), lost: Arc::default() }
     }
 
-    pub(super) fn subscribe(&self) -> Feed {
+    pub(crate) fn subscribe(&self) -> Feed {
         Feed { events: self.events.subscribe(), lost: self.lost.clone() }
     }
 
-    pub(super) fn send(&self, session: &SessionId, event: Arc<Numbered>) {
+    pub(crate) fn send(&self, session: &SessionId, event: Arc<Numbered>) {
         // An error says that nobody reads.
         let _readers = self.events.send((session.clone(), event)).is_ok();
     }
