@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+pub mod events;
 pub mod http;
 pub mod metrics;
 pub mod outbound;

@@ -1,0 +1,140 @@
+//! How a WebSocket of events is closed by the relay: a code that tells a client what to do, a reason for people.
+//!
+//! | code | means | what a client does |
+//! |---|---|---|
+//! | 1009 | a message was too long | does not send that again |
+//! | 4000 | the relay failed | comes back, resumes |
+//! | 4001 | the first message was no `hello` that can be read | corrects its code |
+//! | 4003 | no `hello` in time, or something else first | comes back, says `hello` |
+//! | 4004 | the token, or the ticket, is not taken; or the token has expired | after a `resume`: forgets the ticket and says `hello` with its token; else stops |
+//! | 4005 | a second `hello` | corrects its code |
+//! | 4006 | there is no such session, or it is over | stops |
+//! | 4008 | too many messages, too many failures, or too slow a reader | backs off, resumes |
+//! | 4009 | nothing was heard for too long | resumes |
+//! | 4010 | another socket came with the same ticket | stops |
+//! | 4012 | none of the subprotocols that were offered is spoken here | stops |
+//! | 4013 | the relay stops; the reason is where to go, if it knows | comes back at once |
+//! | 4015 | the node of the session failed (clusters) | resumes elsewhere |
+//!
+//! A ticket that nobody knows is 4004, not a reason to back off: waiting does not bring it back. It is not counted
+//! as a failed authentication: after a restart every client has such a ticket, and 256 bits are not guessed.
+
+use std::borrow::Cow;
+
+/// Why the relay closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CloseCode {
+    /// Answers a close of the client's.
+    Normal,
+    /// A message is longer than `events.max_message`.
+    TooLong,
+    /// The relay failed.
+    Internal,
+    /// What came first cannot be read.
+    BadMessage,
+    /// Something else than `hello` came first, or nothing.
+    NotAuthenticated,
+    /// A token or ticket is not taken, or has expired.
+    AuthenticationFailed,
+    /// A second `hello`.
+    AlreadyAuthenticated,
+    /// The session is unknown, or over.
+    SessionGone,
+    /// Too fast a writer, or too slow a reader.
+    TooMuch,
+    /// Silent for too long.
+    HeartbeatTimeout,
+    /// The ticket is used by a newer socket.
+    TakenOver,
+    /// No subprotocol in common.
+    Version,
+    /// The relay stops.
+    Draining,
+    /// The node of the session failed.
+    NodeFailed,
+}
+
+impl CloseCode {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::Normal,
+        Self::TooLong,
+        Self::Internal,
+        Self::BadMessage,
+        Self::NotAuthenticated,
+        Self::AuthenticationFailed,
+        Self::AlreadyAuthenticated,
+        Self::SessionGone,
+        Self::TooMuch,
+        Self::HeartbeatTimeout,
+        Self::TakenOver,
+        Self::Version,
+        Self::Draining,
+        Self::NodeFailed,
+    ];
+
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Normal => 1000,
+            Self::TooLong => 1009,
+            Self::Internal => 4000,
+            Self::BadMessage => 4001,
+            Self::NotAuthenticated => 4003,
+            Self::AuthenticationFailed => 4004,
+            Self::AlreadyAuthenticated => 4005,
+            Self::SessionGone => 4006,
+            Self::TooMuch => 4008,
+            Self::HeartbeatTimeout => 4009,
+            Self::TakenOver => 4010,
+            Self::Version => 4012,
+            Self::Draining => 4013,
+            Self::NodeFailed => 4015,
+        }
+    }
+}
+
+/// A close frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// For programs.
+    pub code: CloseCode,
+    /// For people; of 4013, where to go. At most [`Close::MAX_REASON`] bytes.
+    pub reason: Cow<'static, str>,
+}
+
+impl Close {
+    /// What a control frame has room for (RFC 6455 §5.5).
+    pub const MAX_REASON: usize = 123;
+
+    /// A close; of a reason that is too long, the beginning.
+    pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
+        let mut reason = reason.into();
+        if reason.len() > Self::MAX_REASON {
+            let end = (0..=Self::MAX_REASON).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
+            reason = reason[..end].to_owned().into();
+        }
+        Self { code, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_may_be_sent() {
+        let numbers: BTreeSet<u16> = CloseCode::ALL.iter().map(|code| code.number()).collect();
+        assert_eq!(numbers.len(), CloseCode::ALL.len());
+        assert!(numbers.iter().all(|number| [1000, 1009].contains(number) || (4000..5000).contains(number)));
+    }
+
+    #[test]
+    fn a_reason_fits_its_frame_and_stays_text() {
+        let close = Close::new(CloseCode::Internal, "é".repeat(100));
+        assert_eq!(close.reason.len(), 122);
+        assert_eq!(Close::new(CloseCode::Internal, "short").reason, "short");
+    }
+}

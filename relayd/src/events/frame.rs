@@ -1,0 +1,323 @@
+//! The frames of `relay.v1+json`, as serde types. `docs/asyncapi.json` describes them and is checked against them.
+//!
+//! A client's frame is `{"t", "d"}`, the relay's is `{"t", "seq", "ts", "d"}`: `seq` is the number of the last event
+//! that this socket was told or passed over, `ts` Unix milliseconds. Session events are `session::Event`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+use crate::session::{Language, SessionId, SessionView, Status};
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientFrame {
+    /// Who is there; the first frame, once.
+    Hello(Hello),
+    /// The client is alive, and has seen so much.
+    Heartbeat(Heartbeat),
+    /// A newer token of the same subject and role.
+    TokenRefresh(TokenRefresh),
+}
+
+/// Frame `hello`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// A token; absent for an anonymous listener and at an open relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<Hidden>,
+    /// The ticket of a `welcome`, instead of a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<Hidden>,
+    /// The number of the last event seen: what came after is told, no snapshot is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+}
+
+/// Frame `heartbeat` of a client.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The number of the last event seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
+}
+
+/// Frame `token.refresh`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRefresh {
+    /// The token.
+    pub token: Hidden,
+}
+
+/// Text that is nobody's to see.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hidden(pub String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl ClientFrame {
+    /// Reads a message. What is wrong with it is told without what it holds.
+    pub fn read(text: &str) -> Result<Self, FrameError> {
+        let envelope: Envelope = serde_json::from_str(text).map_err(|error| FrameError::new(&error))?;
+        let data = Value::Object(envelope.d.unwrap_or_default());
+        match envelope.t.as_str() {
+            "hello" => {
+                let hello: Hello = within(data)?;
+                if hello.token.is_some() && hello.resume.is_some() {
+                    return Err(FrameError("hello has a token or a resume ticket, not both".to_owned()));
+                }
+                Ok(Self::Hello(hello))
+            }
+            "heartbeat" => Ok(Self::Heartbeat(within(data)?)),
+            "token.refresh" => Ok(Self::TokenRefresh(within(data)?)),
+            _ => Err(FrameError("t must be hello, heartbeat or token.refresh".to_owned())),
+        }
+    }
+
+    /// The message that [`ClientFrame::read`] reads as this.
+    pub fn write(&self) -> String {
+        let (name, data) = match self {
+            Self::Hello(hello) => ("hello", serde_json::to_value(hello)),
+            Self::Heartbeat(heartbeat) => ("heartbeat", serde_json::to_value(heartbeat)),
+            Self::TokenRefresh(refresh) => ("token.refresh", serde_json::to_value(refresh)),
+        };
+        let data = data.expect("texts and numbers are JSON");
+        serde_json::json!({ "t": name, "d": data }).to_string()
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope {
+    t: String,
+    d: Option<Map<String, Value>>,
+}
+
+fn within<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, FrameError> {
+    serde_json::from_value(data).map_err(|error| FrameError::new(&error))
+}
+
+/// Why a message is no frame.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct FrameError(String);
+
+impl FrameError {
+    /// serde's messages name fields and types; of what was sent they repeat at most one value, which is cut.
+    fn new(error: &serde_json::Error) -> Self {
+        let text = match error.classify() {
+            serde_json::error::Category::Data => {
+                let text = error.to_string();
+                // A string of the wrong place may be a token.
+                if text.contains("string \"") { "a field has the wrong type".to_owned() } else { text }
+            }
+            _ => format!("the message is not JSON: line {}, column {}", error.line(), error.column()),
+        };
+        Self(text.chars().take(MAX_DETAIL).collect())
+    }
+}
+
+/// What the relay says besides the session's events.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "t", content = "d", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ServerFrame {
+    /// The answer to `hello`.
+    Welcome {
+        /// The session.
+        session_id: SessionId,
+        /// This relay, for as long as it runs.
+        node: String,
+        /// When this relay began to count: event numbers of another epoch mean nothing here.
+        epoch: u64,
+        /// How often either side says `heartbeat`.
+        heartbeat_ms: u64,
+        /// The ticket to come back with.
+        resume: String,
+        /// The number of the session's newest event.
+        seq: u64,
+        /// What the caller is here: speak, listen, moderate or admin.
+        role: &'static str,
+        /// Whether events follow from where the client left off; if not, a snapshot does.
+        resumed: bool,
+    },
+    /// The session as it is, for a client that has seen nothing of it.
+    SessionJoined(Snapshot),
+    /// The session as it is, for a client that has missed events for good.
+    Resync {
+        /// The session.
+        snapshot: Snapshot,
+    },
+    /// The relay is alive.
+    Heartbeat {},
+    /// The answer to a client's heartbeat.
+    HeartbeatAck {},
+    /// The answer to `token.refresh`.
+    TokenRefreshed {
+        /// When the token expires, in Unix milliseconds.
+        expires_at: u64,
+    },
+    /// A frame was not taken; the socket stays open.
+    Error {
+        /// For programs, as in problem documents.
+        code: &'static str,
+        /// For people.
+        detail: String,
+    },
+}
+
+impl ServerFrame {
+    /// The message.
+    pub fn write(&self, seq: u64, ts: u64) -> String {
+        #[derive(Serialize)]
+        struct Envelope<'a> {
+            seq: u64,
+            ts: u64,
+            #[serde(flatten)]
+            frame: &'a ServerFrame,
+        }
+        serde_json::to_string(&Envelope { seq, ts, frame: self }).expect("a frame is JSON")
+    }
+}
+
+/// A session as its followers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Its name.
+    pub session_id: SessionId,
+    /// Its status.
+    pub status: Status,
+    /// What the speaker speaks.
+    pub source_language: Language,
+    /// All its languages, the source first.
+    pub languages: Vec<Language>,
+    /// Whether the speaker of the source language is connected.
+    pub speaker_connected: bool,
+    /// Connected listeners of all tracks.
+    pub listeners: usize,
+    /// Its tracks, in the order of the languages.
+    pub tracks: Vec<TrackSnapshot>,
+}
+
+/// A track as followers see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackSnapshot {
+    /// Its language.
+    pub language: Language,
+    /// Whether its publisher is connected.
+    pub speaker_connected: bool,
+    /// Connected listeners.
+    pub listeners: usize,
+}
+
+impl From<&SessionView> for Snapshot {
+    fn from(view: &SessionView) -> Self {
+        let track = |track: &crate::session::TrackView| TrackSnapshot {
+            language: track.language.clone(),
+            speaker_connected: track.speaker_connected,
+            listeners: track.listeners,
+        };
+        Self {
+            session_id: view.id.clone(),
+            status: view.status,
+            source_language: view.source.clone(),
+            languages: view.tracks.iter().map(|track| track.language.clone()).collect(),
+            speaker_connected: view.speaker_connected,
+            listeners: view.listeners,
+            tracks: view.tracks.iter().map(track).collect(),
+        }
+    }
+}
+
+/// Characters of the detail of an error.
+const MAX_DETAIL: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn frames_read_back() {
+        let token = || Some(Hidden("t".into()));
+        for frame in [
+            ClientFrame::Hello(Hello::default()),
+            ClientFrame::Hello(Hello { token: token(), resume: None, seq: None }),
+            ClientFrame::Hello(Hello { token: None, resume: token(), seq: Some(u64::MAX) }),
+            ClientFrame::Heartbeat(Heartbeat { seq: Some(7) }),
+            ClientFrame::Heartbeat(Heartbeat::default()),
+            ClientFrame::TokenRefresh(TokenRefresh { token: Hidden("t".into()) }),
+        ] {
+            assert_eq!(ClientFrame::read(&frame.write()), Ok(frame));
+        }
+        assert_eq!(ClientFrame::read(r#"{"t":"hello"}"#), Ok(ClientFrame::Hello(Hello::default())));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused_and_not_repeated() {
+        for text in [
+            "",
+            "null",
+            "[]",
+            "{}",
+            r#"{"t":1}"#,
+            r#"{"t":"welcome"}"#,
+            r#"{"t":"hello","d":[]}"#,
+            r#"{"t":"hello","d":{},"seq":1}"#,
+            r#"{"t":"hello","d":{"token":1}}"#,
+            r#"{"t":"hello","d":{"secret":"geheim"}}"#,
+            r#"{"t":"hello","d":{"seq":"geheim"}}"#,
+            r#"{"t":"hello","d":{"seq":-1}}"#,
+            r#"{"t":"hello","d":{"seq":1.5}}"#,
+            r#"{"t":"hello","d":{"seq":18446744073709551616}}"#,
+            r#"{"t":"hello","d":{"token":"a","resume":"b"}}"#,
+            r#"{"t":"token.refresh"}"#,
+            r#"{"t":"token.refresh","d":{"token":null}}"#,
+            r#"{"t":"heartbeat","d":"geheim"}"#,
+            r#"{"t":"heartbeat","t":"heartbeat"}"#,
+        ] {
+            let error = ClientFrame::read(text).expect_err(text).to_string();
+            assert!(!error.is_empty() && error.len() < 4 * MAX_DETAIL, "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+        let deep = format!(r#"{{"t":"hello","d":{}"#, r#"{"a":"#.repeat(5000));
+        assert!(ClientFrame::read(&deep).is_err());
+    }
+
+    #[test]
+    fn a_token_is_not_in_debug_output() {
+        let frame = ClientFrame::read(r#"{"t":"hello","d":{"token":"geheim"}}"#).unwrap();
+        assert!(!format!("{frame:?}").contains("geheim"));
+    }
+
+    #[test]
+    fn the_relays_frames_have_name_number_time_and_data() {
+        let text = ServerFrame::TokenRefreshed { expires_at: 5 }.write(7, 9);
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(value, json!({"t": "tokenRefreshed", "seq": 7, "ts": 9, "d": {"expiresAt": 5}}));
+        let value: Value = serde_json::from_str(&ServerFrame::Heartbeat {}.write(0, 1)).unwrap();
+        assert_eq!(value, json!({"t": "heartbeat", "seq": 0, "ts": 1, "d": {}}));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_read_reads_back(text in "\\{\"t\":\"(hello|heartbeat)\",\"d\":\\{(\"seq\":[0-9]{1,20})?\\}\\}") {
+            if let Ok(frame) = ClientFrame::read(&text) {
+                prop_assert_eq!(ClientFrame::read(&frame.write()), Ok(frame));
+            }
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! A session's events over a WebSocket, `relay.v1+json`: what is said in which order, without a socket.
+//!
+//! [`Protocol`] is the pure core: frames and ticks in, frames and a close out, `now` passed in. [`frame`] is what is
+//! on the wire, [`close`] how it ends, [`ticket`] how a client comes back. The sockets are in `http::events`.
+
+pub mod close;
+pub mod frame;
+pub mod protocol;
+mod rate;
+mod tally;
+pub mod ticket;
+
+pub use close::{Close, CloseCode};
+pub use frame::{ClientFrame, FrameError, ServerFrame, Snapshot};
+pub use protocol::{Output, Protocol, Timing, Welcomed};
+pub use tally::{Sockets, Tally, TallyGuard};
+pub use ticket::{Ticket, Tickets};
+
+/// The name of the WebSocket subprotocol.
+pub const SUBPROTOCOL: &str = "relay.v1+json";

@@ -1,0 +1,101 @@
+//! What the sockets of a relay add up to: how many there are, what waits in them, how they ended.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::close::CloseCode;
+
+/// The figures of all sockets. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    state: Arc<Mutex<Sockets>>,
+}
+
+/// Figures for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Sockets that are open.
+    pub live: usize,
+    /// Messages that wait to be read by clients.
+    pub queued_messages: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
+    /// The most bytes that ever waited in one socket.
+    pub queued_bytes_max: usize,
+    /// Closes by the relay, by code.
+    pub closed: BTreeMap<CloseCode, u64>,
+}
+
+impl Tally {
+    /// One more socket, for as long as the guard lives.
+    pub fn open(&self) -> TallyGuard {
+        self.state().live += 1;
+        TallyGuard { tally: self.clone(), messages: 0, bytes: 0 }
+    }
+
+    /// The figures now.
+    pub fn sockets(&self) -> Sockets {
+        self.state().clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, Sockets> {
+        // Every change under the lock is complete in itself.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One socket's part.
+#[derive(Debug)]
+pub struct TallyGuard {
+    tally: Tally,
+    messages: usize,
+    bytes: usize,
+}
+
+impl TallyGuard {
+    /// So much waits in this socket now.
+    pub fn queued(&mut self, messages: usize, bytes: usize) {
+        if (self.messages, self.bytes) == (messages, bytes) {
+            return;
+        }
+        let mut state = self.tally.state();
+        state.queued_messages = state.queued_messages + messages - self.messages;
+        state.queued_bytes = state.queued_bytes + bytes - self.bytes;
+        state.queued_bytes_max = state.queued_bytes_max.max(bytes);
+        (self.messages, self.bytes) = (messages, bytes);
+    }
+
+    /// The relay closes it.
+    pub fn closed(&self, code: CloseCode) {
+        *self.tally.state().closed.entry(code).or_default() += 1;
+    }
+}
+
+impl Drop for TallyGuard {
+    fn drop(&mut self) {
+        self.queued(0, 0);
+        self.tally.state().live -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_socket_adds_it_takes_away() {
+        let tally = Tally::default();
+        let (mut first, mut second) = (tally.open(), tally.open());
+        first.queued(2, 500);
+        second.queued(1, 70);
+        first.queued(1, 200);
+        second.closed(CloseCode::TooMuch);
+        let sockets = tally.sockets();
+        assert_eq!((sockets.live, sockets.queued_messages, sockets.queued_bytes), (2, 2, 270));
+        assert_eq!(sockets.queued_bytes_max, 500);
+        drop((first, second));
+        let sockets = tally.sockets();
+        assert_eq!((sockets.live, sockets.queued_messages, sockets.queued_bytes), (0, 0, 0));
+        assert_eq!(sockets.closed[&CloseCode::TooMuch], 1);
+    }
+}
