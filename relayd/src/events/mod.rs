@@ -4,6 +4,7 @@
 //! on the wire, [`close`] how it ends, [`ticket`] how a client comes back. The sockets are in `http::events`.
 
 pub mod close;
+mod followers;
 pub mod frame;
 pub mod protocol;
 mod rate;
@@ -11,6 +12,7 @@ mod tally;
 pub mod ticket;
 
 pub use close::{Close, CloseCode};
+pub use followers::{Followers, unix_ms};
 pub use frame::{ClientFrame, FrameError, ServerFrame, Snapshot};
 pub use protocol::{Output, Protocol, Timing, Welcomed};
 pub use tally::{Sockets, Tally, TallyGuard};

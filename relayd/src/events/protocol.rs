@@ -207,6 +207,11 @@ impl Protocol {
         self.close(CloseCode::TooLong, "the message is too long");
     }
 
+    /// Something came that is no WebSocket message, or text that is no UTF-8.
+    pub fn handle_unreadable(&mut self) {
+        self.close(CloseCode::BadMessage, "this is no WebSocket message");
+    }
+
     /// The client was let in.
     pub fn handle_welcomed(&mut self, now: Instant, welcomed: Welcomed) {
         if self.state != State::Asked {

@@ -219,7 +219,9 @@ fn a_second_hello_is_4005_before_and_after_the_welcome() {
 
 #[test]
 fn what_ends_it_from_outside_has_its_code() {
-    let cases: [(u16, fn(&mut Protocol)); 7] = [
+    type End = fn(&mut Protocol);
+    let cases: [(u16, End); 8] = [
+        (4001, Protocol::handle_unreadable),
         (4006, Protocol::handle_over),
         (4004, Protocol::handle_expired),
         (4010, Protocol::handle_taken_over),

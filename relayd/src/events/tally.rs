@@ -1,9 +1,6 @@
-//! What the sockets of a relay add up to: how many there are, what waits in them, how they ended.
+//! What the sockets of a relay add up to: how many there are, and what waits in them.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use super::close::CloseCode;
 
 /// The figures of all sockets. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -12,7 +9,7 @@ pub struct Tally {
 }
 
 /// Figures for metrics.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sockets {
     /// Sockets that are open.
     pub live: usize,
@@ -22,8 +19,6 @@ pub struct Sockets {
     pub queued_bytes: usize,
     /// The most bytes that ever waited in one socket.
     pub queued_bytes_max: usize,
-    /// Closes by the relay, by code.
-    pub closed: BTreeMap<CloseCode, u64>,
 }
 
 impl Tally {
@@ -35,7 +30,7 @@ impl Tally {
 
     /// The figures now.
     pub fn sockets(&self) -> Sockets {
-        self.state().clone()
+        *self.state()
     }
 
     fn state(&self) -> MutexGuard<'_, Sockets> {
@@ -64,11 +59,6 @@ impl TallyGuard {
         state.queued_bytes_max = state.queued_bytes_max.max(bytes);
         (self.messages, self.bytes) = (messages, bytes);
     }
-
-    /// The relay closes it.
-    pub fn closed(&self, code: CloseCode) {
-        *self.tally.state().closed.entry(code).or_default() += 1;
-    }
 }
 
 impl Drop for TallyGuard {
@@ -89,13 +79,11 @@ mod tests {
         first.queued(2, 500);
         second.queued(1, 70);
         first.queued(1, 200);
-        second.closed(CloseCode::TooMuch);
         let sockets = tally.sockets();
         assert_eq!((sockets.live, sockets.queued_messages, sockets.queued_bytes), (2, 2, 270));
         assert_eq!(sockets.queued_bytes_max, 500);
         drop((first, second));
         let sockets = tally.sockets();
         assert_eq!((sockets.live, sockets.queued_messages, sockets.queued_bytes), (0, 0, 0));
-        assert_eq!(sockets.closed[&CloseCode::TooMuch], 1);
     }
 }

@@ -218,8 +218,7 @@ mod tests {
         let text = ticket.text().to_owned();
         assert_eq!(text.len(), 43);
         ticket.release(now);
-        let (again, caller) =
-            tickets.resume(now + Duration::from_secs(59), "demo", &text).expect("in time");
+        let (again, caller) = tickets.resume(now + Duration::from_secs(59), "demo", &text).expect("in time");
         assert!(matches!(caller, Caller::Open));
         assert_eq!(again.text(), text, "the ticket stays the same");
         let much_later = now + Duration::from_secs(3600);

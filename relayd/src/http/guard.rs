@@ -47,8 +47,10 @@ impl Guard {
         if self.allows_origin(origin, &authority) {
             return Ok(Some(origin.clone()));
         }
-        if request.method() == Method::GET || request.method() == Method::HEAD {
-            return Ok(None); // Without CORS headers the browser keeps the answer from the page.
+        let upgrades = request.headers().contains_key(header::UPGRADE);
+        if !upgrades && (request.method() == Method::GET || request.method() == Method::HEAD) {
+            // Without CORS headers the browser keeps the answer from the page; from a WebSocket it keeps nothing.
+            return Ok(None);
         }
         let detail =
             format!("pages of {origin:?} may not call this relay; http.allowed_origins lists those that may");

@@ -7,6 +7,7 @@ mod body;
 mod connecting;
 mod document;
 mod endpoint;
+mod events;
 mod gate;
 mod guard;
 mod legs;
@@ -22,6 +23,7 @@ mod sessions;
 mod stall;
 mod whep;
 mod whip;
+mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use serde::de::DeserializeOwned;
 
 use crate::auth::Authority;
 use crate::config;
+use crate::events::Followers;
 use crate::metrics::Metrics;
 use crate::session::Service;
 use crate::webhook::{WebhookCounts, Webhooks};
@@ -58,6 +61,7 @@ pub(crate) struct Api {
     webhooks: Option<Webhooks>,
     guard: Guard,
     proxies: Proxies,
+    followers: Followers,
     draining: AtomicBool,
 }
 
@@ -80,6 +84,7 @@ impl Api {
             webhooks,
             guard: Guard::new(own, &config.http),
             proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
+            followers: Followers::new(config),
             draining: AtomicBool::new(false),
         })
     }
@@ -97,6 +102,7 @@ impl Api {
     /// From now on nothing new is taken and `/readyz` says so.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.followers.drain();
     }
 
     fn is_draining(&self) -> bool {
@@ -130,6 +136,7 @@ pub(crate) fn routes() -> Routes {
         .merge(whip::routes())
         .merge(whep::routes())
         .merge(legs::routes())
+        .merge(events::routes())
         .merge(pages::routes())
         .merge(qr::routes())
         .merge(openapi::routes())

@@ -74,6 +74,8 @@ codes! {
     BodyTooLarge = 413, "BODY_TOO_LARGE", "body-too-large", "The body is too large";
     /// The wrong `Content-Type`.
     WrongContentType = 415, "UNSUPPORTED_MEDIA_TYPE", "unsupported-media-type", "This content type is not taken here";
+    /// The address is that of a WebSocket.
+    UpgradeRequired = 426, "UPGRADE_REQUIRED", "upgrade-required", "This is the address of a WebSocket";
     /// A `Host` that is not this relay.
     HostNotAllowed = 421, "MISDIRECTED_REQUEST", "misdirected-request", "This host name is not served here";
     /// SDP that asks for something the relay does not do.

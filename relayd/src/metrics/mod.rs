@@ -19,6 +19,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::events::Tally;
 use crate::overload::Overload;
 use crate::records::Records;
 use crate::session::Service;
@@ -35,6 +36,7 @@ pub(crate) struct Metrics {
     handle: PrometheusHandle,
     records: Records,
     overload: Overload,
+    sockets: Tally,
     attempts: Attempts,
     first_audio: FirstAudio,
 }
@@ -51,6 +53,7 @@ impl Metrics {
             recorder,
             records: Records::default(),
             overload,
+            sockets: Tally::default(),
             attempts: Attempts::default(),
             first_audio: FirstAudio::default(),
         };
@@ -78,6 +81,11 @@ impl Metrics {
                 self.first_audio_took(sample);
             }
         }
+    }
+
+    /// What waits in the sockets of events.
+    pub(crate) fn sockets(&self) -> &Tally {
+        &self.sockets
     }
 
     /// A token did not hold. The reason is from a fixed list.
@@ -163,6 +171,7 @@ impl Metrics {
             refresh::sessions(&counts);
             refresh::records(&self.records);
             refresh::overload(&self.overload);
+            refresh::sockets(&self.sockets);
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);
             }

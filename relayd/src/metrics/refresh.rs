@@ -3,6 +3,7 @@
 use metrics::{counter, gauge};
 
 use super::table::*;
+use crate::events::Tally;
 use crate::overload::Overload;
 use crate::records::Records;
 use crate::session::Counts;
@@ -21,6 +22,13 @@ pub(super) fn overload(overload: &Overload) {
     gauge!(OVERLOADED).set(if overload.is_overloaded() { 1.0 } else { 0.0 });
     gauge!(LAG, "of" => "runtime").set(overload.lag().runtime.as_secs_f64());
     gauge!(LAG, "of" => "shard").set(overload.lag().shard.as_secs_f64());
+}
+
+pub(super) fn sockets(tally: &Tally) {
+    let sockets = tally.sockets();
+    gauge!(WEBSOCKET_QUEUED).set(sockets.queued_messages as f64);
+    gauge!(WEBSOCKET_QUEUED_BYTES).set(sockets.queued_bytes as f64);
+    gauge!(WEBSOCKET_QUEUED_BYTES_MAX).set(sockets.queued_bytes_max as f64);
 }
 
 pub(super) fn sessions(counts: &Counts) {

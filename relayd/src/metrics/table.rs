@@ -26,6 +26,9 @@ metrics_table! {
     TOKEN_FAILURES = "relayd_token_failures_total", describe_counter, Count, "Tokens that did not hold, by reason";
     RATE_LIMITED = "relayd_rate_limited_total", describe_counter, Count, "Requests refused by a limit per address or token, by limit";
     WEBSOCKET_QUEUE = "relayd_websocket_queue_events", describe_histogram, Count, "Events that waited for a WebSocket when it was served";
+    WEBSOCKET_QUEUED = "relayd_websocket_queued_messages", describe_gauge, Count, "Messages that wait in the relay for WebSocket clients to read";
+    WEBSOCKET_QUEUED_BYTES = "relayd_websocket_queued_bytes", describe_gauge, Bytes, "Their bytes";
+    WEBSOCKET_QUEUED_BYTES_MAX = "relayd_websocket_queued_max_bytes", describe_gauge, Bytes, "The most bytes that ever waited in one WebSocket; events.write_buffer is the bound";
     WEBSOCKETS_CLOSED = "relayd_websockets_closed_total", describe_counter, Count, "WebSockets closed, by code";
     OVERLOADED = "relayd_overloaded", describe_gauge, Count, "1 while new joins and sessions are refused because the relay lags";
     LAG = "relayd_lag_seconds", describe_gauge, Seconds, "How late the runtime and the media thread were when last asked, by which of them";
