@@ -8,14 +8,15 @@
 //! and as many remembered ids of ended ones. Work: at most one entry per track and per connection.
 
 mod feed;
+mod shared;
 mod state;
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use relay_engine::{Epoch, TrackId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::error::SessionError;
 use super::event::EndReason;
@@ -23,18 +24,19 @@ use super::hub::Hub;
 use super::id::SessionId;
 use super::language::Language;
 use super::lease::Lease;
-use super::machine::{Machine, Rules, Seat, Term};
+use super::machine::Term;
 use super::secret::SecretHash;
-use super::slot::{ListenerSlot, Place, PublisherSlot};
+use super::slot::{ListenerSlot, PublisherSlot};
 use super::status::Status;
 use super::view::{Counts, SessionView};
 use crate::auth::{Caller, SessionAccess, Subject};
 use crate::shard::ShardEvent;
-use crate::webrtc::{CloseReason, ResourceId};
+use crate::webrtc::ResourceId;
+#[cfg(test)]
 pub(crate) use feed::FeedSender;
 pub use feed::{FEED, Feed};
+pub(super) use shared::Shared;
 pub(super) use state::Work;
-use state::{Entry, State};
 
 /// Bounds and times of the sessions; see the sections `sessions` and `auth` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,19 +154,12 @@ pub struct Directory {
 impl Directory {
     /// An empty directory.
     pub fn new(limits: Limits) -> Self {
-        let epoch = Epoch { instant: Instant::now(), wall: SystemTime::now() };
-        let shared = Shared {
-            state: Mutex::new(State::new(epoch, limits.max_sessions)),
-            limits,
-            feed: FeedSender::new(),
-            work: Notify::new(),
-        };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared::new(limits)) }
     }
 
     /// Whether this session fits.
     pub fn has_room(&self, owner: Option<&Subject>) -> Result<(), SessionError> {
-        self.shared.state().has_room(owner, &self.shared.limits)
+        self.shared.state().has_room(owner, self.shared.limits())
     }
 
     /// Adds a session under a random free id. `tracks` are those of `spec.languages`, in that order.
@@ -282,7 +277,7 @@ impl Directory {
             return Ok(None);
         };
         let (sender, lapsed) = watch::channel(false);
-        let (place, ()) = self.shared.follow(now, id, term, sender)?;
+        let place = self.shared.follow(now, id, term, sender)?;
         Ok(Some(Lease::new(place, lapsed)))
     }
 }
@@ -324,7 +319,7 @@ impl Directory {
 
     /// Resolves when there may be work again.
     pub(super) async fn has_work(&self) {
-        self.shared.work.notified().await;
+        self.shared.has_work().await;
     }
 }
 
@@ -347,7 +342,7 @@ impl Directory {
 
     /// The events of all sessions, from now on.
     pub fn feed(&self) -> Feed {
-        self.shared.feed.subscribe()
+        self.shared.feed().subscribe()
     }
 
     /// The track of a language of a session, or of its source language.
@@ -365,7 +360,7 @@ impl Directory {
         let state = self.shared.state();
         let mut counts = Counts {
             ended_remembered: state.ended_len(),
-            feed_lost: self.shared.feed.lost.load(Ordering::Relaxed),
+            feed_lost: self.shared.feed().lost.load(Ordering::Relaxed),
             ..Counts::default()
         };
         for entry in state.entries() {
@@ -382,213 +377,6 @@ impl Directory {
             counts.leases += leases;
         }
         counts
-    }
-}
-
-/// What the directory, its slots and its leases share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    limits: Limits,
-    state: Mutex<State>,
-    feed: FeedSender,
-    /// Rung when there is work.
-    work: Notify,
-}
-
-impl Shared {
-    /// Runs `change` on a session if it is still the one that the place was taken in.
-    pub(super) fn with_place(&self, place: &Place, now: Instant, change: impl FnOnce(&mut Machine, Instant)) {
-        let mut state = self.state();
-        if state.is_current(place) {
-            state.change(now, &place.session, &self.feed, |entry| change(&mut entry.machine, now));
-        }
-        self.settle(state);
-    }
-
-    /// A holder is gone.
-    pub(super) fn leave(&self, place: &Place, now: Instant) {
-        let mut state = self.state();
-        if state.is_current(place) {
-            state.change(now, &place.session, &self.feed, |entry| {
-                entry.lapses.remove(&place.holder);
-                entry.machine.handle_gone(now, place.holder);
-            });
-        }
-        self.settle(state);
-    }
-
-    /// A holder's connection has a name by which it can be closed; at once, if the session is over.
-    pub(super) fn accepted(&self, place: &Place, resource: ResourceId) {
-        let now = Instant::now();
-        let mut state = self.state();
-        if state.is_current(place) {
-            state.change(now, &place.session, &self.feed, |entry| {
-                entry.machine.handle_accepted(place.holder, resource);
-            });
-        } else {
-            state.work.legs.insert(resource, CloseReason::SessionEnded);
-        }
-        self.settle(state);
-    }
-
-    /// Whether the place is still its holder's; if not, why.
-    pub(super) fn check_place(&self, place: &Place, language: Option<&str>) -> Result<(), SessionError> {
-        let state = self.state();
-        let entry = state.entry(place.session.as_str())?;
-        if entry.serial != place.serial {
-            return Err(SessionError::Ended { id: place.session.clone() });
-        }
-        entry.machine.track(language)?;
-        if entry.machine.is_seated(place.holder) {
-            return Ok(());
-        }
-        Err(entry.machine.taken(language)?)
-    }
-
-    fn insert(
-        &self,
-        now: Instant,
-        id: Option<SessionId>,
-        spec: SessionSpec,
-        tracks: &[TrackId],
-        resume: Option<SecretHash>,
-    ) -> Result<SessionView, SessionError> {
-        assert_eq!(spec.languages.len(), tracks.len(), "one track per language");
-        let limits = &self.limits;
-        let mut state = self.state();
-        state.has_room(spec.owner.as_ref(), limits)?;
-        let rules = Rules {
-            permanent: id.is_some(),
-            max_listeners: limits.max_listeners,
-            max_languages: limits.max_languages,
-            linger: limits.linger,
-            idle_timeout: limits.idle_timeout,
-            warn_before: limits.warn_before,
-            grace: limits.grace,
-        };
-        let id = id.unwrap_or_else(|| state.free_id());
-        let access = SessionAccess {
-            id: id.clone(),
-            owner: spec.owner,
-            anonymous_listeners: spec.anonymous_listeners,
-        };
-        let tracks = spec.languages.into_iter().zip(tracks.iter().copied()).collect();
-        let machine = Machine::new(now, id.clone(), rules, tracks);
-        state.insert(access, machine, resume);
-        state.change(now, &id, &self.feed, |_| ());
-        Ok(state.entry(id.as_str())?.view())
-    }
-
-    /// What a refused change has put out is nothing.
-    fn change_and_view(
-        &self,
-        now: Instant,
-        id: &str,
-        change: impl FnOnce(&mut Machine) -> Result<(), SessionError>,
-    ) -> Result<SessionView, SessionError> {
-        let mut state = self.state();
-        let id = state.entry(id)?.access.id.clone();
-        state.change(now, &id, &self.feed, |entry| change(&mut entry.machine))?;
-        let view = state.entry(id.as_str()).map(Entry::view);
-        self.settle(state);
-        view
-    }
-
-    fn add_track(
-        &self,
-        now: Instant,
-        id: &str,
-        language: Language,
-        track: TrackId,
-    ) -> Result<SessionView, SessionError> {
-        let mut state = self.state();
-        let id = state.entry(id)?.access.id.clone();
-        state.change(now, &id, &self.feed, |entry| entry.machine.add_track(language, track))?;
-        state.note_track(track, id.clone());
-        let view = state.entry(id.as_str()).map(Entry::view);
-        self.settle(state);
-        view
-    }
-
-    fn end(&self, now: Instant, id: &str, reason: EndReason) -> Result<(), SessionError> {
-        let mut state = self.state();
-        let id = state.entry(id)?.access.id.clone();
-        state.change(now, &id, &self.feed, |entry| entry.machine.end(now, reason));
-        self.settle(state);
-        Ok(())
-    }
-
-    fn end_all(&self, now: Instant, reason: EndReason) {
-        let mut state = self.state();
-        for id in state.ids() {
-            state.change(now, &id, &self.feed, |entry| entry.machine.end(now, reason));
-        }
-        self.settle(state);
-    }
-
-    fn handle_timeout(&self, now: Instant) {
-        let mut state = self.state();
-        state.forget(now, self.limits.ended_memory);
-        for id in state.due(now) {
-            state.change(now, &id, &self.feed, |entry| entry.machine.handle_timeout(now));
-        }
-        self.settle(state);
-    }
-
-    fn change_track(&self, now: Instant, track: TrackId, change: impl FnOnce(&mut Machine)) {
-        let mut state = self.state();
-        if let Some(id) = state.session_of(track) {
-            state.change(now, &id, &self.feed, |entry| change(&mut entry.machine));
-        }
-        self.settle(state);
-    }
-
-    fn seat(
-        self: &Arc<Self>,
-        now: Instant,
-        id: &str,
-        take: impl FnOnce(&mut Entry) -> Result<Seat, SessionError>,
-    ) -> Result<(Place, Seat), SessionError> {
-        let mut state = self.state();
-        let entry = state.entry(id)?;
-        let (session, serial) = (entry.access.id.clone(), entry.serial);
-        let taken = state.change(now, &session, &self.feed, take);
-        self.settle(state);
-        let seat = taken?;
-        Ok((Place { shared: self.clone(), session, serial, holder: seat.holder }, seat))
-    }
-
-    fn follow(
-        self: &Arc<Self>,
-        now: Instant,
-        id: &str,
-        term: Term,
-        lapse: watch::Sender<bool>,
-    ) -> Result<(Place, ()), SessionError> {
-        let mut state = self.state();
-        let entry = state.entry(id)?;
-        let (session, serial) = (entry.access.id.clone(), entry.serial);
-        let taken = state.change(now, &session, &self.feed, |entry| {
-            let holder = entry.machine.follow(term)?;
-            entry.lapses.insert(holder, lapse);
-            Ok(holder)
-        });
-        self.settle(state);
-        Ok((Place { shared: self.clone(), session, serial, holder: taken? }, ()))
-    }
-
-    /// Lets go of the lock, then calls for whoever does the work.
-    fn settle(&self, state: MutexGuard<'_, State>) {
-        let work = !state.work.is_empty();
-        drop(state);
-        if work {
-            self.work.notify_one();
-        }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Every change under the lock is complete in itself, so that a panic elsewhere leaves nothing half done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,6 +14,7 @@
 //! followers; the dismissed are bounded by the connections there may be.
 
 mod lease;
+mod places;
 mod track;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,7 @@ use crate::auth::{SessionAccess, Subject};
 use crate::webrtc::{CloseReason, ResourceId};
 pub(super) use lease::Term;
 use lease::{Due, LeaseId, Leases};
+use places::{Member, Part};
 use track::{Lost, Track};
 
 /// The state of one session.
@@ -90,10 +92,10 @@ impl Machine {
         term: Option<Term>,
         claim: bool,
     ) -> Result<Seat, SessionError> {
+        self.check_live()?;
         let index = self.index(language)?;
-        let before = self.tracks[index].publisher;
         let mut displaced = None;
-        if let Some(holder) = before {
+        if let Some(holder) = self.tracks[index].publisher {
             let member = &self.members[&holder];
             let settled = member.connected || !member.claimed;
             if !(claim && settled && !self.rules.permanent) {
@@ -102,9 +104,8 @@ impl Machine {
             displaced = member.resource;
             self.dismiss(now, holder, CloseReason::TakenOver);
         }
-        let claimed = before.is_some();
-        let holder =
-            self.admit(term, Member { claimed, ..Member::new(Part::Publisher, &self.tracks[index]) });
+        let member = Member { claimed: claim, ..Member::new(Part::Publisher, &self.tracks[index]) };
+        let holder = self.admit(term, member);
         self.tracks[index].publisher = Some(holder);
         if index == 0 {
             self.speaker_away = None;
@@ -119,6 +120,7 @@ impl Machine {
         language: Option<&str>,
         term: Option<Term>,
     ) -> Result<Seat, SessionError> {
+        self.check_live()?;
         let index = self.index(language)?;
         let max = self.rules.max_listeners;
         if self.listeners >= max {
@@ -132,6 +134,7 @@ impl Machine {
 
     /// Takes the place of one more who follows the events on a token. It keeps no session alive.
     pub(super) fn follow(&mut self, term: Term) -> Result<HolderId, SessionError> {
+        self.check_live()?;
         let max = self.rules.max_listeners.saturating_mul(2);
         if self.followers.len() >= max {
             return Err(SessionError::FollowersFull { id: self.id.clone(), max });
@@ -160,6 +163,7 @@ impl Machine {
 
     /// Whether a track of this language may be added.
     pub(super) fn check_new(&self, language: &Language) -> Result<(), SessionError> {
+        self.check_live()?;
         let (id, max) = (self.id.clone(), self.rules.max_languages);
         if self.tracks.iter().any(|track| track.language == *language) {
             return Err(SessionError::LanguageExists {
@@ -184,6 +188,7 @@ impl Machine {
 
     /// Removes a track and dismisses whoever is in it. The source language stays.
     pub(super) fn remove_track(&mut self, now: Instant, language: &str) -> Result<(), SessionError> {
+        self.check_live()?;
         let index = self.index(Some(language))?;
         if index == 0 {
             let (id, language) = (self.id.clone(), self.source.clone());
@@ -222,8 +227,11 @@ impl Machine {
 
 /// What the world did.
 impl Machine {
-    /// A holder's connection was accepted: by this name it can be closed.
+    /// A holder's connection was accepted: by this name it can be closed. After the end that is the owner's to do.
     pub(super) fn handle_accepted(&mut self, holder: HolderId, resource: ResourceId) {
+        if self.is_over() {
+            return;
+        }
         let Some(member) = self.members.get_mut(&holder) else { return };
         member.resource = Some(resource);
         if let Some(reason) = member.dismissed {
@@ -268,7 +276,7 @@ impl Machine {
     pub(super) fn handle_first_packet(&mut self, track: TrackId, leg: LegId) {
         let publisher = self.tracks.iter().find(|known| known.id == track).and_then(|track| track.publisher);
         if let Some(holder) = publisher
-            && self.members[&holder].leg == Some(leg)
+            && self.members.get(&holder).is_some_and(|member| member.leg == Some(leg))
         {
             self.handle_ready(holder);
         }
@@ -371,14 +379,12 @@ impl Machine {
         Ok(self.tracks[self.index(language)?].id)
     }
 
-    /// The refusal of a track's publisher's place.
-    pub(super) fn taken(&self, language: Option<&str>) -> Result<SessionError, SessionError> {
-        Ok(self.speaker_exists(self.index(language)?))
-    }
-
-    /// Whether a holder still has their place.
-    pub(super) fn is_seated(&self, holder: HolderId) -> bool {
-        self.members.get(&holder).is_some_and(|member| member.dismissed.is_none())
+    /// What a publisher is told whose place somebody took over.
+    pub(super) fn check_not_taken_over(&self, holder: HolderId) -> Result<(), SessionError> {
+        let member = self.members.get(&holder);
+        let taken = member.filter(|member| member.dismissed == Some(CloseReason::TakenOver));
+        let index = taken.and_then(|member| self.tracks.iter().position(|track| track.id == member.track));
+        index.map_or(Ok(()), |index| Err(self.speaker_exists(index)))
     }
 
     /// Publishers' and listeners' places taken, and leases.
@@ -406,6 +412,10 @@ impl Machine {
         self.status() == Status::Ended
     }
 
+    fn check_live(&self) -> Result<(), SessionError> {
+        if self.is_over() { Err(SessionError::Ended { id: self.id.clone() }) } else { Ok(()) }
+    }
+
     fn step(&mut self, now: Instant, step: Transition, wanted: Status) -> Result<(), SessionError> {
         let status = self.status();
         if self.lifecycle.handle(now, step) {
@@ -428,90 +438,6 @@ impl Machine {
     fn speaker_exists(&self, index: usize) -> SessionError {
         let language = self.tracks[index].language.clone();
         SessionError::SpeakerExists { id: self.id.clone(), language, status: self.status() }
-    }
-
-    fn next_holder(&mut self) -> HolderId {
-        self.serial += 1;
-        HolderId(self.serial)
-    }
-
-    fn admit(&mut self, term: Option<Term>, member: Member) -> HolderId {
-        let holder = self.next_holder();
-        let lease = term.map(|term| self.leases.take(holder, term));
-        self.members.insert(holder, Member { lease, ..member });
-        holder
-    }
-
-    /// Takes a holder's place away; they are remembered until they are gone.
-    fn dismiss(&mut self, now: Instant, holder: HolderId, reason: CloseReason) {
-        self.vacate(now, holder);
-        let Some(member) = self.members.get_mut(&holder) else { return };
-        member.dismissed = Some(reason);
-        if let Some(resource) = member.resource {
-            self.outputs.push_back(Output::CloseLeg { resource, reason });
-        }
-    }
-
-    /// A lease is over: this holder of it goes.
-    fn lapse(&mut self, now: Instant, holder: HolderId) {
-        if self.followers.remove(&holder).is_some() {
-            self.outputs.push_back(Output::Lapsed(holder));
-        } else {
-            self.dismiss(now, holder, CloseReason::TokenExpired);
-        }
-    }
-
-    /// The one place where a publisher's or listener's place becomes free.
-    fn vacate(&mut self, now: Instant, holder: HolderId) {
-        let over = self.is_over();
-        let Some(member) = self.members.get_mut(&holder).filter(|member| member.dismissed.is_none()) else {
-            return;
-        };
-        if over {
-            return;
-        }
-        let (part, track, connected) = (member.part, member.track, member.connected);
-        if let Some(lease) = member.lease.take() {
-            self.leases.release(lease, holder);
-        }
-        let index = self.tracks.iter().position(|known| known.id == track);
-        match part {
-            Part::Publisher => {
-                if let Some(index) = index {
-                    self.publisher_left(now, index, connected);
-                }
-            }
-            Part::Listener => {
-                self.listeners -= 1;
-                if let Some(index) = index.filter(|_| connected) {
-                    let track = &mut self.tracks[index];
-                    track.listeners -= 1;
-                    let (language, listeners) = (track.language.clone(), track.listeners);
-                    self.tell_staff(Event::ListenerLeft { language, listeners });
-                }
-            }
-        }
-        if self.listeners == 0 && self.tracks.iter().all(|track| track.publisher.is_none()) {
-            self.empty_since = Some(now);
-        }
-    }
-
-    fn publisher_left(&mut self, now: Instant, index: usize, connected: bool) {
-        let track = &mut self.tracks[index];
-        (track.publisher, track.connected, track.ready) = (None, false, false);
-        let language = track.language.clone();
-        if index == 0 {
-            self.speaker_away = Some(now);
-        }
-        if connected {
-            let ends_after = match self.status() {
-                _ if index > 0 || self.rules.permanent => Duration::ZERO,
-                Status::Active => self.rules.linger,
-                Status::Paused => self.rules.idle_timeout,
-                Status::Created | Status::Ended => Duration::ZERO,
-            };
-            self.tell(Event::SpeakerLeft { language, linger_seconds: ends_after.as_secs() });
-        }
     }
 
     /// When the session ends if nothing happens, and why.
@@ -597,43 +523,6 @@ pub(super) enum Output {
     PauseTrack { track: TrackId, paused: bool },
     /// Close a track with all of its connections.
     CloseTrack(TrackId),
-}
-
-/// What somebody does in a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Publisher,
-    Listener,
-}
-
-/// Somebody with a place on a track, or who had one.
-#[derive(Debug)]
-struct Member {
-    part: Part,
-    track: TrackId,
-    connected: bool,
-    /// Took the place from somebody else.
-    claimed: bool,
-    /// Why they lost the place.
-    dismissed: Option<CloseReason>,
-    resource: Option<ResourceId>,
-    leg: Option<LegId>,
-    lease: Option<LeaseId>,
-}
-
-impl Member {
-    fn new(part: Part, track: &Track) -> Self {
-        Self {
-            part,
-            track: track.id,
-            connected: false,
-            claimed: false,
-            dismissed: None,
-            resource: None,
-            leg: None,
-            lease: None,
-        }
-    }
 }
 
 #[cfg(test)]

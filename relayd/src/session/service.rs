@@ -1,6 +1,7 @@
 //! Sessions across the planes: the directory, the tracks on the shard, the connections.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::{Epoch, Peer, TrackId};
@@ -29,12 +30,13 @@ pub struct Service {
     connections: Connections,
     /// Held while work is done: who has it has all earlier work behind them.
     turn: Arc<Mutex<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Service {
     /// Ties the planes together.
     pub fn new(directory: Directory, shard: Shard, connections: Connections) -> Self {
-        Self { directory, shard, connections, turn: Arc::default() }
+        Self { directory, shard, connections, turn: Arc::default(), stopping: Arc::default() }
     }
 
     /// Creates a session and its tracks, whether or not the caller waits for it.
@@ -123,7 +125,8 @@ impl Service {
                     // Nobody loses their place to an offer that cannot be answered.
                     dry_run::answer(&offer, role)?;
                 }
-                let taken = self.directory.publisher_slot(now, session, language, caller, &claim)?;
+                let taken = self.directory.publisher_slot(now, session, language, caller, &claim);
+                let taken = taken.map_err(|error| self.refusal(error))?;
                 let place = taken.slot.place().clone();
                 if taken.displaced.is_some() {
                     self.settle().await;
@@ -131,7 +134,8 @@ impl Service {
                 (Box::new(taken.slot), place, taken.track)
             }
             Role::Listener => {
-                let (slot, track) = self.directory.listener_slot(now, session, language, caller)?;
+                let taken = self.directory.listener_slot(now, session, language, caller);
+                let (slot, track) = taken.map_err(|error| self.refusal(error))?;
                 let place = slot.place().clone();
                 (Box::new(slot), place, track)
             }
@@ -147,13 +151,13 @@ impl Service {
         }
         // The place may be gone while the offer was being answered, with the session or by itself: then that is the
         // answer, whatever became of the connection.
-        if let Err(gone) = place.check(language) {
+        if let Err(gone) = place.check(language, joined.is_ok()) {
             self.settle().await;
             if let Ok(joined) = joined {
                 let _closed_already =
                     self.connections.close(&joined.resource, CloseReason::SessionEnded).await;
             }
-            return Err(gone.into());
+            return Err(self.refusal(gone));
         }
         Ok(joined?)
     }
@@ -182,6 +186,7 @@ impl Service {
 
     /// Ends all sessions, because the relay stops, and all connections.
     pub async fn shutdown(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.directory.end_all(Instant::now(), EndReason::Shutdown);
         self.connections.shutdown().await;
     }
@@ -217,6 +222,11 @@ impl Service {
             service.close_tracks(&tracks).await;
         })
         .await;
+    }
+
+    /// Sessions that end because the relay stops are no reason not to try another relay.
+    fn refusal(&self, error: SessionError) -> ServiceError {
+        if self.stopping.load(Ordering::Relaxed) { JoinError::Closed.into() } else { error.into() }
     }
 
     async fn open_tracks(&self, spec: &SessionSpec) -> Result<Vec<TrackId>, ServiceError> {

@@ -22,9 +22,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Whether the place is still theirs; if not, why.
-    pub(super) fn check(&self, language: Option<&str>) -> Result<(), SessionError> {
-        self.shared.check_place(self, language)
+    /// Whether the place is there still; for a connection that came about, also whether it is still theirs.
+    pub(super) fn check(&self, language: Option<&str>, joined: bool) -> Result<(), SessionError> {
+        self.shared.check_place(self, language, joined)
     }
 
     /// The leg of their connection on the media plane.

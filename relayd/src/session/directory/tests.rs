@@ -1,7 +1,12 @@
+use std::task::Poll;
+use std::time::SystemTime;
+
 use relay_engine::{Config as EngineConfig, Epoch, Relay, TrackSpec};
 
 use super::*;
-use crate::webrtc::Record;
+use crate::auth::{Grant, Role, Scope};
+use crate::session::{Audience, Event, Next, Subscription};
+use crate::webrtc::{CloseReason, Record};
 
 fn limits() -> Limits {
     Limits {
@@ -186,4 +191,277 @@ fn live_and_remembered_sessions_are_bounded() {
         last = directory.create(now, spec(), &tracks(2)).unwrap().view.id;
     }
     assert_eq!(directory.counts().ended_remembered, 2);
+}
+
+fn owned(issuer: &str) -> SessionSpec {
+    let owner = Subject { issuer: issuer.to_owned(), subject: "me".to_owned() };
+    SessionSpec { owner: Some(owner), anonymous_listeners: false, ..spec() }
+}
+
+fn holder(role: Role, takeover: bool, expires: Instant) -> Caller {
+    Caller::Token(Arc::new(Grant {
+        subject: Subject { issuer: "issuer".to_owned(), subject: "me".to_owned() },
+        token_id: None,
+        role,
+        scope: Scope::Own,
+        languages: None,
+        takeover,
+        expires,
+    }))
+}
+
+/// What a follower can read now.
+fn read(follower: &mut Subscription) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    while let Some(next) = follower.take() {
+        match next {
+            Next::Event(event) => names.push(event.event.name()),
+            Next::Lost => names.push("lost"),
+            Next::Over => {
+                names.push("over");
+                break;
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn followers_and_the_feed_hear_every_change_in_order_and_the_view_says_up_to_where() {
+    let now = Instant::now();
+    let directory = Directory::new(limits());
+    let mut feed = directory.feed();
+    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
+    let mut follower = directory.hub(&id).unwrap().subscribe(Some(0));
+    let mut slot = publish(&directory, &id, None).unwrap().slot;
+    slot.connected();
+    slot.ready();
+    assert_eq!(directory.pause(now, &id).unwrap().seq, 3);
+    assert_eq!(directory.resume(now, &id).unwrap().status, Status::Active);
+    let added = directory.add_language(now, &id, "de".parse().unwrap(), tracks(3)[2]).unwrap();
+    assert_eq!((added.seq, added.tracks.len()), (5, 3));
+    directory.remove_language(now, &id, "de").unwrap();
+    directory.end(now, &id, EndReason::Deleted).unwrap();
+    drop(slot);
+    let names = [
+        "sessionCreated",
+        "speakerReady",
+        "sessionPaused",
+        "sessionResumed",
+        "trackAdded",
+        "trackRemoved",
+        "sessionEnded",
+    ];
+    assert_eq!(read(&mut follower), [&names[..], &["over"]].concat());
+    assert!(matches!(directory.hub(&id), Err(SessionError::Ended { .. })));
+    drop(directory);
+    let fed = block_on(async move {
+        let mut fed = Vec::new();
+        while let Some((session, event)) = feed.next().await {
+            assert_eq!(session.as_str(), id);
+            fed.push((event.seq, event.event.name()));
+        }
+        fed
+    });
+    assert_eq!(fed, (1..).zip(names).collect::<Vec<_>>());
+}
+
+/// Runs what never waits for anything outside.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
+}
+
+#[test]
+fn a_feed_that_nobody_reads_in_time_loses_the_oldest_and_counts_them() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let mut feed = directory.feed();
+    let mut slot = publish(&directory, &id, None).unwrap().slot;
+    slot.connected();
+    for step in 0..FEED + 20 {
+        let turned = if step % 2 == 0 { directory.pause(now, &id) } else { directory.resume(now, &id) };
+        turned.unwrap();
+    }
+    let (_, first) = block_on(feed.next()).unwrap();
+    assert!(first.seq > 10, "{}", first.seq);
+    assert!(directory.counts().feed_lost >= 10, "{:?}", directory.counts());
+    assert_eq!(directory.take_work().pauses.len(), 2, "the last word per track");
+}
+
+#[test]
+fn events_are_dated_by_the_wall_clock_that_was_set() {
+    let now = Instant::now();
+    let directory = Directory::new(limits());
+    let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000);
+    directory.set_epoch(Epoch { instant: now, wall });
+    assert_eq!(directory.unix_ms(now + Duration::from_secs(1)), 1_001_000);
+    assert_eq!(directory.unix_ms(now.checked_sub(Duration::from_millis(1)).unwrap()), 999_999);
+    let later = now + Duration::from_millis(500);
+    let id = directory.create(later, spec(), &tracks(2)).unwrap().view.id;
+    let Some(Next::Event(event)) = directory.hub(id.as_str()).unwrap().subscribe(Some(0)).take() else {
+        panic!("no event");
+    };
+    assert_eq!(event.ts, 1_000_500);
+}
+
+#[test]
+fn the_right_secret_or_grant_takes_over_and_nothing_else_does() {
+    let now = Instant::now();
+    let directory = Directory::new(limits());
+    let later = now + Duration::from_secs(3600);
+    let created = directory.create(now, owned("issuer"), &tracks(2)).unwrap();
+    assert!(!format!("{created:?}").contains(&created.resume_secret));
+    let id = created.view.id.to_string();
+    let mut old = publish(&directory, &id, None).unwrap().slot;
+    old.connected();
+    old.accepted("0123456789abcdef0123456789abcdef".parse().unwrap());
+    let (plain, grant) = (holder(Role::Speak, false, later), holder(Role::Speak, true, later));
+    let wrong = Claim::ResumeSecret("A".repeat(43));
+    let secret = || Claim::ResumeSecret(created.resume_secret.clone());
+    for (caller, claim) in [
+        (&plain, &Claim::None),
+        (&grant, &Claim::None),
+        (&plain, &wrong),
+        (&plain, &Claim::TakeoverGrant),
+        (&Caller::Anonymous, &Claim::TakeoverGrant),
+    ] {
+        let refused = directory.publisher_slot(now, &id, None, caller, claim).unwrap_err();
+        assert!(matches!(refused, SessionError::SpeakerExists { .. }), "{caller} {claim:?}: {refused}");
+    }
+    for (caller, claim) in
+        [(&plain, secret()), (&grant, Claim::TakeoverGrant), (&Caller::Open, Claim::TakeoverGrant)]
+    {
+        let mut taken = directory.publisher_slot(now, &id, None, caller, &claim).unwrap();
+        let displaced = taken.displaced.expect("the old connection");
+        assert_eq!(directory.take_work().legs[&displaced], CloseReason::TakenOver);
+        taken.slot.accepted(displaced);
+        taken.slot.connected();
+        drop(std::mem::replace(&mut old, taken.slot));
+        assert!(directory.view(&id).unwrap().speaker_connected, "the old slot changes nothing");
+    }
+}
+
+#[test]
+fn of_many_who_claim_at_once_exactly_one_wins() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let mut old = publish(&directory, &id, None).unwrap().slot;
+    old.connected();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let claim = || directory.publisher_slot(now, &id, None, &Caller::Open, &Claim::TakeoverGrant);
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(claim)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((won.len(), lost.len()), (1, 7));
+    for error in lost {
+        assert!(matches!(error.unwrap_err(), SessionError::SpeakerExists { .. }));
+    }
+}
+
+#[test]
+fn a_connection_that_is_accepted_after_the_end_is_closed() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let (mut slot, _) = listen(&directory, &id, None).unwrap();
+    directory.end(now, &id, EndReason::Deleted).unwrap();
+    assert!(matches!(slot.place().check(None, true), Err(SessionError::Ended { .. })));
+    directory.take_work();
+    let name = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    slot.accepted(name);
+    assert_eq!(directory.take_work().legs[&name], CloseReason::SessionEnded);
+}
+
+#[test]
+fn sessions_of_an_issuer_are_limited_and_freed_by_their_end() {
+    let now = Instant::now();
+    let directory = Directory::new(Limits { max_sessions: 9, max_per_issuer: 2, ..limits() });
+    let mut last = None;
+    for _ in 0..2 {
+        last = Some(directory.create(now, owned("one"), &tracks(2)).unwrap().view.id);
+    }
+    let full = directory.create(now, owned("one"), &tracks(2)).unwrap_err();
+    assert_eq!(full, SessionError::IssuerFull { max: 2 });
+    assert_eq!(directory.has_room(owned("one").owner.as_ref()), Err(full));
+    directory.create(now, owned("two"), &tracks(2)).unwrap();
+    directory.create(now, spec(), &tracks(2)).unwrap();
+    directory.end(now, last.unwrap().as_str(), EndReason::Deleted).unwrap();
+    directory.create(now, owned("one"), &tracks(2)).unwrap();
+}
+
+#[test]
+fn who_may_do_what_is_remembered_with_the_id() {
+    let now = Instant::now();
+    let directory = Directory::new(limits());
+    let id = directory.create(now, owned("issuer"), &tracks(2)).unwrap().view.id;
+    let access = directory.access(id.as_str()).unwrap();
+    assert_eq!((access.owner.unwrap().issuer.as_str(), access.anonymous_listeners), ("issuer", false));
+    directory.end(now, id.as_str(), EndReason::Deleted).unwrap();
+    assert!(directory.access(id.as_str()).unwrap().owner.is_some());
+    directory.handle_timeout(now + Duration::from_secs(10));
+    assert_eq!(directory.access(id.as_str()), None);
+    assert_eq!(directory.access("never-was-100"), None);
+}
+
+#[test]
+fn a_lease_resolves_when_its_token_is_over_and_not_by_the_end_of_its_session() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let caller = holder(Role::Listen, false, now + Duration::from_secs(100));
+    assert!(directory.lease(now, &id, &Caller::Anonymous).unwrap().is_none());
+    let lease = directory.lease(now, &id, &caller).unwrap().unwrap();
+    let other = directory.create(now, spec(), &tracks(2)).unwrap().view.id;
+    let ending = directory.lease(now, other.as_str(), &caller).unwrap().unwrap();
+    let (_slot, _) = directory.listener_slot(now, &id, None, &caller).unwrap();
+    assert_eq!(directory.counts().leases, 2);
+    let mut follower = directory.hub(&id).unwrap().subscribe(None);
+    directory.handle_timeout(now);
+    let Some(Next::Event(warning)) = follower.take() else { panic!("no warning") };
+    assert!(matches!(warning.event, Event::ConnectionWarning { remaining_minutes: 2, .. }), "{warning:?}");
+    assert_eq!(warning.audience, Audience::Subject(caller.subject().unwrap().clone()));
+    directory.end(now, other.as_str(), EndReason::Deleted).unwrap();
+    directory.handle_timeout(now + Duration::from_secs(159));
+    let pending = |lease: &Lease| {
+        block_on(async {
+            let mut expired = std::pin::pin!(lease.expired());
+            std::future::poll_fn(|context| Poll::Ready(expired.as_mut().poll(context).is_pending())).await
+        })
+    };
+    assert!(pending(&lease) && pending(&ending));
+    directory.handle_timeout(now + Duration::from_secs(160));
+    assert!(!pending(&lease) && !pending(&lease) && pending(&ending));
+    drop((lease, ending));
+    assert_eq!(directory.counts().leases, 0);
+    assert!(directory.lease(now, other.as_str(), &Caller::Open).is_err(), "the session is over");
+}
+
+#[test]
+fn all_sessions_end_when_the_relay_stops() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    directory.create_permanent(now, SessionId::demo(), spec(), &tracks(2)).unwrap();
+    let mut follower = directory.hub(&id).unwrap().subscribe(None);
+    directory.end_all(now, EndReason::Shutdown);
+    assert_eq!(read(&mut follower), ["sessionEnded", "over"]);
+    assert_eq!(directory.counts().ended_remembered, 2);
+}
+
+#[test]
+fn the_media_plane_is_heard_by_the_session_whose_track_it_is() {
+    let now = Instant::now();
+    let directory = Directory::new(limits());
+    let ids = tracks(2);
+    let id = directory.create(now, spec(), &ids).unwrap().view.id;
+    let mut follower = directory.hub(id.as_str()).unwrap().subscribe(None);
+    let listener = {
+        let epoch = Epoch { instant: now, wall: SystemTime::now() };
+        let mut relay = Relay::new(EngineConfig::default(), epoch, 1);
+        let track = relay.open_track(now, TrackSpec { name: "t0".into() }).unwrap();
+        relay.open_listener(now, track, relay_engine::LegSpec::new(111)).unwrap().0
+    };
+    let skipped = |track| ShardEvent::FramesSkipped { track, listener, from: 7, count: 3 };
+    directory.handle_shard_event(now, &skipped(ids[1]));
+    assert_eq!(read(&mut follower), ["framesLost"]);
+    directory.end(now, id.as_str(), EndReason::Deleted).unwrap();
+    directory.handle_shard_event(now, &skipped(ids[1]));
 }

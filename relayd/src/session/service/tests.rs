@@ -1,9 +1,10 @@
 use std::task::Poll;
 
 use super::*;
-use crate::session::Limits;
+use crate::auth::{self, Grant, Scope, Subject};
+use crate::session::{Event, Limits, Next};
 use crate::shard::ShardConfig;
-use crate::webrtc::WebRtcConfig;
+use crate::webrtc::{IfMatch, PatchError, WebRtcConfig};
 
 async fn service() -> Service {
     let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
@@ -41,4 +42,154 @@ async fn a_caller_that_hangs_up_leaves_no_session_half_made_or_half_ended() {
     until_tracks(&service, 6).await;
     poll_once(service.end(id.as_str(), EndReason::Deleted)).await;
     until_tracks(&service, 3).await;
+}
+
+/// An offer of a peer that sends or receives.
+fn offer(direction: &str) -> String {
+    format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
+         a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n\
+         a=fingerprint:sha-256 D2:FA:0E:C3:22:59:5E:14:95:69:92:3D:13:B4:84:24:2C:C2:A2:C0:3E:FD:34:8E:5E:EA:6F:AF:52:CE:E6:0F\r\n\
+         m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na={direction}\r\na=rtcp-mux\r\na=rtpmap:111 opus/48000/2\r\n"
+    )
+}
+
+async fn join(
+    service: &Service,
+    role: Role,
+    session: &str,
+    claim: Claim,
+    offer: String,
+) -> Result<Joined, ServiceError> {
+    let caller = &Caller::Open;
+    service.join(JoinRequest { role, session, language: None, caller, claim, offer }, |record| record).await
+}
+
+async fn session(service: &Service) -> Created {
+    let languages = vec!["en".parse().unwrap(), "es".parse().unwrap()];
+    let source = "en".parse().unwrap();
+    service.create(SessionSpec { source, languages, owner: None, anonymous_listeners: true }).await.unwrap()
+}
+
+async fn connections(service: &Service) -> (usize, usize) {
+    let snapshot = service.connections.snapshot().await;
+    (snapshot.publishers.pending, snapshot.listeners.pending)
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let holding = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), holding).await.is_ok(), "never: {what}");
+}
+
+#[tokio::test]
+async fn who_takes_over_gets_the_track_of_the_one_who_is_closed_first() {
+    let service = service().await;
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    let publisher = |claim, offer| join(&service, Role::Publisher, id, claim, offer);
+    let old = publisher(Claim::None, offer("sendonly")).await.unwrap();
+    let refused = publisher(Claim::None, offer("sendonly")).await.unwrap_err();
+    assert!(matches!(refused, ServiceError::Session(SessionError::SpeakerExists { .. })), "{refused}");
+    let broken = publisher(Claim::TakeoverGrant, "v=0".to_owned()).await.unwrap_err();
+    assert!(matches!(broken, ServiceError::Join(JoinError::Malformed(_))), "{broken}");
+    assert!(service.connections.patch(&old.resource, IfMatch::Missing, String::new()).await.is_err());
+    assert_eq!(connections(&service).await, (1, 0), "nobody lost their place to a broken offer");
+
+    let secret = Claim::ResumeSecret(created.resume_secret.clone());
+    let new = publisher(secret, offer("sendonly")).await.unwrap();
+    assert_eq!(connections(&service).await, (1, 0));
+    assert_eq!(
+        service.connections.close(&old.resource, CloseReason::Deleted).await,
+        Err(PatchError::NotFound)
+    );
+    let counts = service.directory.counts();
+    assert_eq!(counts.publishers, 1, "the old one's end took nothing along");
+    service.connections.close(&new.resource, CloseReason::Deleted).await.unwrap();
+    assert_eq!(service.directory.counts().publishers, 0);
+}
+
+#[tokio::test]
+async fn of_two_who_take_over_at_once_one_is_answered() {
+    let service = service().await;
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    join(&service, Role::Publisher, id, Claim::None, offer("sendonly")).await.unwrap();
+    let claim = || join(&service, Role::Publisher, id, Claim::TakeoverGrant, offer("sendonly"));
+    let (one, two) = tokio::join!(claim(), claim());
+    let (won, lost) = if one.is_ok() { (one, two) } else { (two, one) };
+    let lost = lost.unwrap_err();
+    assert!(matches!(lost, ServiceError::Session(SessionError::SpeakerExists { .. })), "{lost}");
+    won.unwrap();
+    assert_eq!((connections(&service).await, service.directory.counts().publishers), ((1, 0), 1));
+}
+
+#[tokio::test]
+async fn languages_come_and_go_with_their_tracks_and_connections() {
+    let service = service().await;
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    until_tracks(&service, 2).await;
+    service.add_language(id, "de".parse().unwrap()).await.unwrap();
+    until_tracks(&service, 3).await;
+    let again = service.add_language(id, "de".parse().unwrap()).await.unwrap_err();
+    assert!(matches!(again, ServiceError::Session(SessionError::LanguageExists { .. })), "{again}");
+    let (caller, claim, offer) = (&Caller::Open, Claim::None, offer("recvonly"));
+    let request =
+        JoinRequest { role: Role::Listener, session: id, language: Some("de"), caller, claim, offer };
+    service.join(request, |record| record).await.unwrap();
+    service.remove_language(id, "de").await.unwrap();
+    assert_eq!(connections(&service).await, (0, 0));
+    until_tracks(&service, 2).await;
+    assert_eq!(service.directory.counts().listeners, 0);
+}
+
+#[tokio::test]
+async fn the_run_loop_ends_what_time_ends_and_closes_its_connections() {
+    let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
+    let (connections_plane, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+    let limits = Limits { grace: Duration::ZERO, linger: Duration::from_millis(1), ..Limits::default() };
+    let service = Service::new(Directory::new(limits), shard, connections_plane);
+    let running = tokio::spawn(service.clone().run());
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    let caller = Caller::Token(Arc::new(Grant {
+        subject: Subject { issuer: "issuer".to_owned(), subject: "me".to_owned() },
+        token_id: None,
+        role: auth::Role::Listen,
+        scope: Scope::Issuer,
+        languages: None,
+        takeover: false,
+        expires: Instant::now() + Duration::from_millis(300),
+    }));
+    let (claim, offer) = (Claim::None, offer("recvonly"));
+    let request =
+        JoinRequest { role: Role::Listener, session: id, language: None, caller: &caller, claim, offer };
+    service.join(request, |record| record).await.unwrap();
+    until("the token is over", async || connections(&service).await == (0, 0)).await;
+    assert_eq!(service.directory.counts().listeners, 0);
+
+    let taken = service.directory.publisher_slot(Instant::now(), id, None, &Caller::Open, &Claim::None);
+    let mut slot = taken.unwrap().slot;
+    slot.connected();
+    drop(slot);
+    until_tracks(&service, 0).await;
+    let over = service.directory.view(id).unwrap_err();
+    assert!(matches!(over, SessionError::Ended { .. }), "{over}");
+    running.abort();
+}
+
+#[tokio::test]
+async fn who_asks_while_the_relay_stops_is_not_told_that_the_session_ended() {
+    let service = service().await;
+    let created = session(&service).await;
+    let mut follower = service.directory.hub(created.view.id.as_str()).unwrap().subscribe(None);
+    service.shutdown().await;
+    let refused = join(&service, Role::Listener, created.view.id.as_str(), Claim::None, offer("recvonly"));
+    assert_eq!(refused.await.unwrap_err(), ServiceError::Join(JoinError::Closed));
+    let Next::Event(event) = follower.next().await else { panic!("no event") };
+    assert_eq!(event.event, Event::SessionEnded { reason: EndReason::Shutdown });
 }
