@@ -74,9 +74,16 @@ impl Daemon {
             let authority = authority.clone();
             async move { authority.prepare(Instant::now()).await }
         }));
+        let records = metrics.records().clone();
         let api = Api::new(service.clone(), &config, http_addr, metrics, authority, sender);
-        let http = Listening::start(Server::new(http_listener, http::router(api.clone()), &config.http));
-        let ops = Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http));
+        let http = Listening::start(Server::new(
+            http_listener,
+            http::router(api.clone()),
+            &config.http,
+            records.clone(),
+        ));
+        let ops =
+            Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http, records));
         let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let webrtc_addr = service.connections().local_addr();

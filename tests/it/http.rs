@@ -3,6 +3,7 @@
 mod client;
 mod document;
 mod limits;
+mod ops;
 mod start;
 mod verbs;
 

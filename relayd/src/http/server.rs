@@ -21,6 +21,7 @@ use tower::ServiceExt;
 
 use super::stall::Stall;
 use crate::config;
+use crate::records::{Kind, Records};
 
 /// One HTTP listener with its limits.
 #[derive(Debug)]
@@ -31,11 +32,17 @@ pub(crate) struct Server {
     write_timeout: Duration,
     max_header: usize,
     admission: Arc<Admission>,
+    records: Records,
 }
 
 impl Server {
     /// A server on a bound listener.
-    pub(crate) fn new(listener: TcpListener, router: Router, settings: &config::Http) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        router: Router,
+        settings: &config::Http,
+        records: Records,
+    ) -> Self {
         let total = file_limit()
             .map_or(settings.max_connections, |files| settings.max_connections.min((files * 6 / 10).max(1)));
         let admission = Admission::new(total, settings.max_connections_per_address);
@@ -46,6 +53,7 @@ impl Server {
             write_timeout: settings.write_timeout,
             max_header: settings.max_header.bytes(),
             admission: Arc::new(admission),
+            records,
         }
     }
 
@@ -81,6 +89,7 @@ impl Server {
         };
         let upgraded = Upgraded { _admitted: Arc::new(admitted) };
         let guard = upgraded.clone();
+        let record = self.records.open(Kind::Http, peer.ip(), None, String::new());
         let router = self.router.clone();
         let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
             let (router, upgraded) = (router.clone(), upgraded.clone());
@@ -119,7 +128,7 @@ impl Server {
             if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "http connection ended");
             }
-            drop(guard);
+            drop((guard, record));
         });
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use metrics::{counter, histogram, with_local_recorder};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -24,6 +24,7 @@ use crate::overload::Overload;
 use crate::records::Records;
 use crate::session::Service;
 use crate::shard::ShardEvent;
+use crate::webhook::WebhookCounts;
 use crate::webrtc::{CloseReason, Role};
 use attempts::{Attempt, Attempts};
 use first_audio::{FirstAudio, Sample};
@@ -46,6 +47,9 @@ impl Metrics {
     pub(crate) fn new(overload: Overload) -> Self {
         let recorder = PrometheusBuilder::new()
             .set_buckets(SECONDS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Full(WEBSOCKET_QUEUE.to_owned()), EVENTS)
+            })
             .expect("the buckets are not empty")
             .build_recorder();
         let metrics = Self {
@@ -159,7 +163,7 @@ impl Metrics {
     }
 
     /// The Prometheus text, with what the planes say now.
-    pub(crate) async fn render(&self, service: &Service) -> String {
+    pub(crate) async fn render(&self, service: &Service, webhooks: &WebhookCounts) -> String {
         let counts = service.directory().counts();
         // A plane that hangs keeps its last figures, and the others are told: now is when they are wanted.
         let (snapshot, shard) = tokio::join!(
@@ -172,6 +176,7 @@ impl Metrics {
             refresh::records(&self.records);
             refresh::overload(&self.overload);
             refresh::sockets(&self.sockets);
+            refresh::webhooks(webhooks);
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);
             }
@@ -222,6 +227,8 @@ fn role_name(role: Role) -> &'static str {
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long histograms collect single values.
 const UPKEEP: Duration = Duration::from_secs(10);
+/// Bounds of the histogram of events that wait; as many as the ring of a session holds are the most.
+const EVENTS: &[f64] = &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// Bounds of the histograms, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 

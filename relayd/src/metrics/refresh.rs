@@ -8,6 +8,7 @@ use crate::overload::Overload;
 use crate::records::Records;
 use crate::session::Counts;
 use crate::shard::ShardStats;
+use crate::webhook::WebhookCounts;
 use crate::webrtc::{Snapshot, StateCounts};
 
 pub(super) fn records(records: &Records) {
@@ -15,6 +16,19 @@ pub(super) fn records(records: &Records) {
         gauge!(CONNECTIONS, "kind" => kind.name()).set(counts.live as f64);
         counter!(CONNECTIONS_OPENED, "kind" => kind.name()).absolute(counts.opened);
         counter!(CONNECTIONS_CLOSED, "kind" => kind.name()).absolute(counts.closed);
+    }
+}
+
+pub(super) fn webhooks(counts: &WebhookCounts) {
+    gauge!(WEBHOOKS_QUEUED).set(counts.queued as f64);
+    let results = [
+        ("delivered", counts.delivered),
+        ("retried", counts.retried),
+        ("failed", counts.failed),
+        ("dropped", counts.dropped),
+    ];
+    for (result, webhooks) in results {
+        counter!(WEBHOOKS, "result" => result).absolute(webhooks);
     }
 }
 

@@ -30,6 +30,8 @@ metrics_table! {
     WEBSOCKET_QUEUED_BYTES = "relayd_websocket_queued_bytes", describe_gauge, Bytes, "Their bytes";
     WEBSOCKET_QUEUED_BYTES_MAX = "relayd_websocket_queued_max_bytes", describe_gauge, Bytes, "The most bytes that ever waited in one WebSocket; events.write_buffer is the bound";
     WEBSOCKETS_CLOSED = "relayd_websockets_closed_total", describe_counter, Count, "WebSockets closed, by code";
+    WEBHOOKS_QUEUED = "relayd_webhook_queue", describe_gauge, Count, "Webhooks that wait to be delivered";
+    WEBHOOKS = "relayd_webhooks_total", describe_counter, Count, "Webhooks by what became of them: delivered, tried again, failed for good, dropped because the queue was full";
     OVERLOADED = "relayd_overloaded", describe_gauge, Count, "1 while new joins and sessions are refused because the relay lags";
     LAG = "relayd_lag_seconds", describe_gauge, Seconds, "How late the runtime and the media thread were when last asked, by which of them";
     EVENTS_DROPPED = "relayd_shard_events_dropped_total", describe_counter, Count, "Events of the media plane that did not fit a reader's queue";
