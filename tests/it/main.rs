@@ -3,6 +3,7 @@
 mod cli;
 mod corpus;
 mod http;
+mod keys;
 mod offers;
 mod sim;
 mod tidy;

@@ -4,14 +4,16 @@
 //! stable. Each holds a property beyond "no panic": what was read is written back the same, is inside what was
 //! given, or is bounded by it.
 
+mod configuration;
 mod signalling;
+mod token;
 mod wire;
 
 /// A body: takes any bytes, panics if the property does not hold.
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 7] = [
+pub const TARGETS: [(&str, Body); 9] = [
     ("rtp", wire::rtp),
     ("rtcp", wire::rtcp),
     ("extensions", wire::extensions),
@@ -19,6 +21,8 @@ pub const TARGETS: [(&str, Body); 7] = [
     ("sdp_offer", signalling::sdp_offer),
     ("trickle_fragment", signalling::trickle_fragment),
     ("demux", signalling::demux),
+    ("jwt", token::jwt),
+    ("config", configuration::config),
 ];
 
 /// Runs the body of a target.

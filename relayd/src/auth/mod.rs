@@ -236,4 +236,4 @@ pub enum AuthSetupError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use crate::outbound::Outbound;
 
 mod forgeries;
 pub(crate) mod harness;
-mod types;
+mod typed_claims;
 
 use harness::{Issuer, WALL, claims};
 

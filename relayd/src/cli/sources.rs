@@ -71,7 +71,8 @@ impl ConfigArgs {
             .iter()
             .map(|pair| {
                 let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (format!("--set {pair}"), key.trim().to_owned(), value.trim().to_owned())
+                // Without the value: it may be a secret.
+                (format!("--set {key}"), key.trim().to_owned(), value.trim().to_owned())
             })
             .collect();
         for (flag, key, value) in named {

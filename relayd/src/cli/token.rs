@@ -88,7 +88,7 @@ struct Issue {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// The key's name in the key set [header kid].
-    #[arg(long, value_name = "NAME", requires = "key")]
+    #[arg(long, value_name = "NAME", requires = "key", conflicts_with = "secret_file")]
     kid: Option<String>,
     #[command(flatten)]
     config: ConfigArgs,
@@ -113,23 +113,36 @@ enum RoleName {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Exit {
-    let done = match &args.command {
-        Command::Issue(issue) => issue.run(),
-        Command::Inspect(inspect) => inspect.run(),
-        Command::Secret { webhook: false } => say(&auth::random_secret()).map(|()| Exit::Ok),
-        Command::Secret { webhook: true } => say(&auth::random_webhook_secret()).map(|()| Exit::Ok),
-    };
-    done.unwrap_or_else(|(exit, why)| {
-        eprintln!("relayd: {why}");
-        exit
-    })
+    match args.execute(std::io::stdin()) {
+        // Written, not printed: a reader that has gone is no reason to panic.
+        Ok((text, exit)) => match writeln!(std::io::stdout(), "{text}") {
+            Ok(()) => exit,
+            Err(_) => Exit::Failed,
+        },
+        Err((exit, why)) => {
+            eprintln!("relayd: {why}");
+            exit
+        }
+    }
+}
+
+impl Args {
+    /// What to print, and the exit code.
+    fn execute(&self, input: impl Read) -> Result<(String, Exit), Failure> {
+        match &self.command {
+            Command::Issue(issue) => Ok((issue.token()?, Exit::Ok)),
+            Command::Inspect(inspect) => inspect.verdict(input),
+            Command::Secret { webhook: false } => Ok((auth::random_secret(), Exit::Ok)),
+            Command::Secret { webhook: true } => Ok((auth::random_webhook_secret(), Exit::Ok)),
+        }
+    }
 }
 
 /// The exit code and what to say of it.
 type Failure = (Exit, String);
 
 impl Issue {
-    fn run(&self) -> Result<Exit, Failure> {
+    fn token(&self) -> Result<String, Failure> {
         let config = self.config.load(None).map_err(usage)?;
         let key = self.signing_key(&config)?;
         let wall = auth::unix_now();
@@ -154,7 +167,7 @@ impl Issue {
             },
         };
         claims.check().map_err(usage)?;
-        say(&key.issue(&claims).map_err(usage)?).map(|()| Exit::Ok)
+        key.issue(&claims).map_err(usage)
     }
 
     fn signing_key(&self, config: &Config) -> Result<SigningKey, Failure> {
@@ -179,13 +192,13 @@ impl Issue {
 }
 
 impl Inspect {
-    fn run(&self) -> Result<Exit, Failure> {
+    fn verdict(&self, input: impl Read) -> Result<(String, Exit), Failure> {
         let config = self.config.load(None).map_err(usage)?;
         let token = match self.token.as_deref() {
             Some(token) if token != "-" => token.to_owned(),
             _ => {
                 let mut text = String::new();
-                let mut input = std::io::stdin().take(4 * MAX_TOKEN_BYTES as u64);
+                let mut input = input.take(4 * MAX_TOKEN_BYTES as u64);
                 input.read_to_string(&mut text).map_err(|error| (Exit::Failed, error.to_string()))?;
                 text
             }
@@ -194,7 +207,7 @@ impl Inspect {
         let (verdict, exit) = verdict(&config, token)?;
         let (header, claims) = auth::peek(token).unwrap_or((Value::Null, Value::Null));
         let shown = json!({ "header": header, "claims": claims, "relay": verdict });
-        say(&format!("{shown:#}")).map(|()| exit)
+        Ok((format!("{shown:#}"), exit))
     }
 }
 
@@ -251,10 +264,9 @@ fn usage(error: impl ToString) -> Failure {
     (Exit::Usage, error.to_string())
 }
 
-/// Written, not printed: a reader that has gone is no reason to panic.
-fn say(text: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout(), "{text}").map_err(|error| (Exit::Failed, error.to_string()))
-}
-
 const NO_KEY: &str = "no key to sign with: name one with --secret-file or --key, or a configuration that has a secret \
     with --config (`relayd token secret` makes one)";
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod tests;

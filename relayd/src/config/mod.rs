@@ -53,10 +53,18 @@ impl Sources {
 impl Config {
     /// Reads every source, folds them and checks the result.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let mut layers = Vec::with_capacity(3);
-        if let Some(path) = &sources.file {
-            layers.push(read_file(path)?);
-        }
+        let file = sources.file.as_deref().map(read_file).transpose()?;
+        Self::over(file, sources)
+    }
+
+    /// The same with this text for a file; `sources.file` only says what messages call it.
+    pub fn load_text(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
+        let name = sources.file.as_deref().unwrap_or(Path::new("relay.toml"));
+        Self::over(Some(read_text(name, text)?), sources)
+    }
+
+    fn over(file: Option<Layer>, sources: &Sources) -> Result<Self, ConfigError> {
+        let mut layers: Vec<Layer> = file.into_iter().collect();
         layers.push(read_environment(&sources.environment)?);
         layers.push(read_flags(&sources.flags)?);
         let config = Self::fold(&layers);
@@ -232,8 +240,12 @@ fn read_file(path: &Path) -> Result<Layer, ConfigError> {
     let unreadable = |reason: String| ConfigError::Unreadable { path: path.to_owned(), reason };
     let bytes = std::fs::read(path).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8 text".into()))?;
+    read_text(path, &text)
+}
+
+fn read_text(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     let mut layer = Layer::default();
-    for entry in file::parse(path, &text)? {
+    for entry in file::parse(path, text)? {
         set(&mut layer, &entry.key, &entry.value, &entry.origin)?;
     }
     Ok(layer)
