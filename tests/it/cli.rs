@@ -160,7 +160,9 @@ fn speech(frames: std::ops::Range<usize>) -> Arc<[ogg::Packet]> {
 
 fn speak(url: String, packets: &Arc<[ogg::Packet]>) -> Result<PublishReport, ClientError> {
     let packets = packets.clone();
-    publish(&PublishOptions { url, token: None, packets, looped: false, stop: Stop::new() }, |_| {})
+    let stop = Stop::new();
+    let options = PublishOptions { url, token: None, resume_secret: None, packets, looped: false, stop };
+    publish(&options, |_| {})
 }
 
 #[test]
@@ -295,6 +297,7 @@ fn exit_codes_tell_scripts_what_happened() {
     let options = PublishOptions {
         url: whip.clone(),
         token: None,
+        resume_secret: None,
         packets: speech(0..50),
         looped: true,
         stop: stop.clone(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Exit;
 use super::client::{ProgressLine, clock, fail, millis, stop_on_signals};
-use crate::client::{ListenOptions, ListenReport, Stop, listen};
+use crate::client::{ListenOptions, ListenReport, Stop, listen, without_userinfo};
 
 const AFTER_HELP: &str = "\
 A listener may be there before the speaker: it is connected, and audio begins when the speaker does.
@@ -23,7 +23,7 @@ Exit codes:
   1  the connection was lost or closed by the relay, or the file cannot be written
   2  wrong usage
   4  the relay could not be reached
-  5  the relay refused: no such session or language, no valid token, no capacity
+  5  the relay refused: no such session or language, no valid token, too many tries, no capacity
   6  connected, but no audio was received";
 
 /// Listen to a WHEP address; write an Ogg Opus file or only count.
@@ -113,7 +113,7 @@ fn progress(report: &ListenReport) -> String {
 fn json(url: &str, report: &ListenReport) -> String {
     let stats = report.reception;
     serde_json::json!({
-        "url": url,
+        "url": without_userinfo(url),
         "seconds": report.elapsed.as_secs_f64(),
         "ssrc": report.ssrc,
         "packets": stats.packets,
@@ -154,7 +154,9 @@ mod tests {
 
     #[test]
     fn the_summary_is_json_for_scripts() {
-        let value: serde_json::Value = serde_json::from_str(&json("http://x/whep/demo", &report())).unwrap();
+        let value: serde_json::Value =
+            serde_json::from_str(&json("http://ann:secret@x/whep/demo", &report())).unwrap();
+        assert_eq!(value["url"], "http://x/whep/demo");
         assert_eq!(value["packets"], 495);
         assert_eq!(value["loss"], 0.01);
         assert_eq!(value["jitterMs"], 0.4);

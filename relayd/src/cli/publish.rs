@@ -23,7 +23,7 @@ Exit codes:
   1  the connection was lost or closed by the relay
   2  wrong usage, or the file is not Ogg Opus
   4  the relay could not be reached
-  5  the relay refused: no such session, somebody speaks already, no valid token";
+  5  the relay refused: no such session, somebody speaks already, no valid token, too many tries";
 
 /// Publish an Ogg Opus file to a WHIP address in real time.
 #[derive(Debug, clap::Args)]
@@ -42,6 +42,9 @@ pub(super) struct Args {
     /// environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// The `resumeSecret` that creating the session was answered with: takes the place of whoever speaks there now.
+    #[arg(long, env = "RELAYD_RESUME_SECRET", hide_env_values = true, value_name = "SECRET")]
+    resume_secret: Option<String>,
     /// No progress and no summary.
     #[arg(long, short)]
     quiet: bool,
@@ -64,6 +67,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let options = PublishOptions {
         url: args.url.clone(),
         token: args.token.clone(),
+        resume_secret: args.resume_secret.clone(),
         packets,
         looped: args.looped,
         stop,

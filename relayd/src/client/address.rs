@@ -16,12 +16,13 @@ pub enum Role {
 
 /// Checks an address as typed.
 pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
-    let uri: Uri = address.parse().map_err(|_| AddressError::Malformed(address.to_owned()))?;
+    let shown = || without_userinfo(address);
+    let uri: Uri = address.parse().map_err(|_| AddressError::Malformed(shown()))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(AddressError::Scheme(address.to_owned()));
+        return Err(AddressError::Scheme(shown()));
     }
     if uri.host().is_none_or(str::is_empty) {
-        return Err(AddressError::Malformed(address.to_owned()));
+        return Err(AddressError::Malformed(shown()));
     }
     let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
     // Other servers name their endpoints as they like: only what is certainly wrong is refused.
@@ -29,7 +30,7 @@ pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     match (segments.first(), role) {
         (None | Some(&"listen" | &"speak"), _) if !has("whip") && !has("whep") => {
             let try_instead = endpoint_of(&uri, &segments, role);
-            Err(AddressError::Page { given: address.to_owned(), role, try_instead })
+            Err(AddressError::Page { given: shown(), role, try_instead })
         }
         (_, Role::Publisher) if has("whep") && !has("whip") => Err(AddressError::Whep),
         (_, Role::Listener) if has("whip") && !has("whep") => Err(AddressError::Whip),
@@ -39,7 +40,7 @@ pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
 
 /// The endpoint of a session whose page this is; with words to fill in where the page does not say it.
 fn endpoint_of(page: &Uri, segments: &[&str], role: Role) -> String {
-    let server = page.authority().map(ToString::to_string).unwrap_or_default();
+    let server = page.authority().map(|authority| host_and_port(authority.as_str())).unwrap_or_default();
     let scheme = page.scheme_str().unwrap_or("http");
     let session = segments.get(1).unwrap_or(&"SESSION");
     match (role, segments.get(2)) {
@@ -49,6 +50,19 @@ fn endpoint_of(page: &Uri, segments: &[&str], role: Role) -> String {
             format!("{scheme}://{server}/whep/{session}/{}", language.unwrap_or(&"LANGUAGE"))
         }
     }
+}
+
+/// An address as it may be shown: without the user and password that may stand before its host (RFC 3986 §3.2.1).
+pub(crate) fn without_userinfo(address: &str) -> String {
+    let start = address.find("://").map_or(0, |at| at + 3);
+    let length = address[start..].find(['/', '?', '#']).unwrap_or(address.len() - start);
+    let (authority, rest) = address[start..].split_at(length);
+    format!("{}{}{rest}", &address[..start], host_and_port(authority))
+}
+
+/// The end of an authority, behind user and password.
+pub(super) fn host_and_port(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, rest)| rest)
 }
 
 /// Scheme, host and port (RFC 6454): whom a secret is for.
@@ -213,6 +227,34 @@ mod tests {
         );
         assert_eq!(resolved(base, "mailto:somebody"), None);
         assert_eq!(resolved(base, "/a b"), None);
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        for (address, shown) in [
+            (
+                "http://ann:secret@relay.example:8080/whip/a@b?c=d@e",
+                "http://relay.example:8080/whip/a@b?c=d@e",
+            ),
+            ("https://ann:se@cret@[::1]/whip/a", "https://[::1]/whip/a"),
+            ("ann:secret@relay.example/whip/a", "relay.example/whip/a"),
+            ("http://relay.example/whip/a", "http://relay.example/whip/a"),
+            ("https://ann@relay.example", "https://relay.example"),
+            ("", ""),
+        ] {
+            assert_eq!(without_userinfo(address), shown);
+        }
+        for (address, role) in [
+            ("http://ann:secret@x/listen/demo/es", Role::Publisher),
+            ("http://ann:secret@x/speak/demo", Role::Listener),
+            ("ftp://ann:secret@x/whip/demo", Role::Publisher),
+            ("ann:secret@x/whip/demo", Role::Publisher),
+            ("http://ann:secret@x y/", Role::Publisher),
+            ("http://ann:secret@", Role::Listener),
+        ] {
+            let error = parse(address, role).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        }
     }
 
     #[test]

@@ -171,7 +171,8 @@ fn scripted(sequences: impl IntoIterator<Item = u64>) -> Vec<Scripted> {
 
 fn publish_to(server: &Server, packets: &[ogg::Packet], looped: bool, stop: &Stop) -> PublishOptions {
     let packets = Arc::from(packets);
-    PublishOptions { url: server.url.clone(), token: None, packets, looped, stop: stop.clone() }
+    let url = server.url.clone();
+    PublishOptions { url, token: None, resume_secret: None, packets, looped, stop: stop.clone() }
 }
 
 #[test]

@@ -28,14 +28,25 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) struct Endpoint {
     agent: Agent,
     uri: Uri,
-    token: Option<Token>,
+    credentials: Credentials,
+    /// Whom the credentials are for.
+    origin: Option<address::Origin>,
 }
 
-/// A bearer token and the origin that it is for.
-#[derive(Debug, Clone)]
-struct Token {
-    secret: String,
-    origin: Option<address::Origin>,
+/// What a server is shown. `Debug` shows nothing of it.
+#[derive(Clone, Default)]
+pub(super) struct Credentials {
+    /// Bearer token.
+    pub token: Option<String>,
+    /// A session's resume secret, by which a speaker takes the place of the one there is.
+    pub resume: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let set = |secret: &Option<String>| if secret.is_some() { "set" } else { "unset" };
+        write!(f, "Credentials {{ token: {}, resume: {} }}", set(&self.token), set(&self.resume))
+    }
 }
 
 /// What an accepted offer made on the server.
@@ -46,7 +57,7 @@ pub(super) struct Resource {
 }
 
 impl Endpoint {
-    pub(super) fn new(uri: Uri, token: Option<String>) -> Self {
+    pub(super) fn new(uri: Uri, credentials: Credentials) -> Self {
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -59,8 +70,8 @@ impl Endpoint {
             .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();
-        let token = token.map(|secret| Token { secret, origin: address::origin(&uri) });
-        Self { agent, uri, token }
+        let origin = address::origin(&uri);
+        Self { agent, uri, credentials, origin }
     }
 
     /// Sends the offer.
@@ -70,6 +81,9 @@ impl Endpoint {
             request = request.header(header::ACCEPT, "application/sdp, application/problem+json");
             if let Some(bearer) = endpoint.authorization(uri) {
                 request = request.header(header::AUTHORIZATION, bearer);
+            }
+            if let Some(secret) = endpoint.credentials.resume.as_ref().filter(|_| endpoint.trusts(uri)) {
+                request = request.header("Relay-Resume", secret);
             }
             request.send(sdp)
         })?;
@@ -86,8 +100,13 @@ impl Endpoint {
 
     /// The `Authorization` header for a request to `uri`, if the token is for there.
     fn authorization(&self, uri: &Uri) -> Option<String> {
-        let token = self.token.as_ref().filter(|token| token.origin == address::origin(uri))?;
-        Some(format!("Bearer {}", token.secret))
+        let token = self.credentials.token.as_ref().filter(|_| self.trusts(uri))?;
+        Some(format!("Bearer {token}"))
+    }
+
+    /// Whether the credentials are for the server of this address.
+    fn trusts(&self, uri: &Uri) -> bool {
+        self.origin.is_some() && self.origin == address::origin(uri)
     }
 
     /// Makes a request until it is answered by something else than a redirect; returns who answered.
@@ -142,7 +161,9 @@ fn next_hop(from: &Uri, status: StatusCode, headers: &HeaderMap) -> Result<Optio
     let location = text(headers, header::LOCATION).ok_or(HttpError::NoLocation)?;
     let next = address::resolve(from, location).ok_or(HttpError::NoLocation)?;
     match (from.scheme_str(), next.scheme_str()) {
-        (Some("https"), Some("http")) => Err(HttpError::Downgrade { to: next.to_string() }),
+        (Some("https"), Some("http")) => {
+            Err(HttpError::Downgrade { to: address::without_userinfo(&next.to_string()) })
+        }
         (_, Some("http" | "https")) => Ok(Some(next)),
         _ => Err(HttpError::NoLocation),
     }
@@ -164,7 +185,8 @@ fn content_type(headers: &HeaderMap) -> String {
 }
 
 fn unreachable(uri: &Uri, error: &ureq::Error) -> HttpError {
-    let server = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let server = uri.authority().map(|authority| address::host_and_port(authority.as_str()).to_owned());
+    let server = server.unwrap_or_default();
     let why = match error {
         ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
             "nothing listens there".to_owned()

@@ -9,6 +9,7 @@ use super::*;
 struct Seen {
     line: String,
     authorization: Option<String>,
+    resume: Option<String>,
     body: String,
 }
 
@@ -23,13 +24,14 @@ fn server(answers: Vec<String>) -> (SocketAddr, JoinHandle<Vec<Seen>>) {
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut line = String::new();
             reader.read_line(&mut line).unwrap();
-            let (mut authorization, mut length) = (None, 0);
+            let (mut authorization, mut resume, mut length) = (None, None, 0);
             loop {
                 let mut header = String::new();
                 reader.read_line(&mut header).unwrap();
                 let Some((name, value)) = header.trim().split_once(": ") else { break };
                 match name.to_ascii_lowercase().as_str() {
                     "authorization" => authorization = Some(value.to_owned()),
+                    "relay-resume" => resume = Some(value.to_owned()),
                     "content-length" => length = value.parse().unwrap(),
                     _ => {}
                 }
@@ -40,6 +42,7 @@ fn server(answers: Vec<String>) -> (SocketAddr, JoinHandle<Vec<Seen>>) {
             seen.push(Seen {
                 line: line.trim().to_owned(),
                 authorization,
+                resume,
                 body: String::from_utf8(body).unwrap(),
             });
         }
@@ -66,7 +69,8 @@ fn redirect(status: &str, location: &str) -> String {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    Endpoint::new(format!("http://{address}/whip/demo/en").parse().unwrap(), Some("secret".into()))
+    let credentials = Credentials { token: Some("secret".into()), resume: Some("mine".into()) };
+    Endpoint::new(format!("http://{address}/whip/demo/en").parse().unwrap(), credentials)
 }
 
 fn offer_error(answers: Vec<String>) -> HttpError {
@@ -89,9 +93,15 @@ fn an_offer_is_posted_and_its_resource_deleted() {
             Seen {
                 line: "POST /whip/demo/en HTTP/1.1".into(),
                 authorization: authorization.clone(),
+                resume: Some("mine".into()),
                 body: "offer".into()
             },
-            Seen { line: "DELETE /v1/legs/a1 HTTP/1.1".into(), authorization, body: String::new() },
+            Seen {
+                line: "DELETE /v1/legs/a1 HTTP/1.1".into(),
+                authorization,
+                resume: None,
+                body: String::new()
+            },
         ]
     );
 }
@@ -108,6 +118,7 @@ fn a_307_keeps_method_and_body_and_the_location_belongs_to_the_last_server() {
     assert_eq!(seen[0].body, "offer");
     assert_eq!(seen[1].line, "DELETE /v1/legs/a1 HTTP/1.1");
     assert_eq!([&seen[0].authorization, &seen[1].authorization], [&None, &None], "another origin");
+    assert_eq!(seen[0].resume, None, "another origin");
 }
 
 #[test]
@@ -161,6 +172,13 @@ fn a_problem_document_is_shown_to_the_user() {
         offer_error(vec![busy]).to_string(),
         "the server failed (503): Service Unavailable, try again in 2 s"
     );
+    let body =
+        r#"{"title":"Too many requests","detail":"5 joins per second are taken","code":"RATE_LIMITED"}"#;
+    let headers = ["Content-Type: application/problem+json", "Retry-After: 3"];
+    assert_eq!(
+        offer_error(vec![answer("429 Too Many Requests", &headers, body)]).to_string(),
+        "the server refused (429): Too many requests: 5 joins per second are taken [RATE_LIMITED], try again in 3 s"
+    );
     let plain = answer("401 Unauthorized", &["Content-Type: text/plain"], "no\u{1b}[31m token\nmore");
     assert_eq!(offer_error(vec![plain]).to_string(), "the server refused (401): Unauthorized: no[31m token");
     let broken = answer("400 Bad Request", &["Content-Type: application/problem+json"], "{\"title\":7");
@@ -205,9 +223,32 @@ fn https_speaks_tls() {
         stream.read_exact(&mut record).unwrap();
         record
     });
-    let endpoint = Endpoint::new(format!("https://{address}/whip/demo").parse().unwrap(), None);
+    let endpoint =
+        Endpoint::new(format!("https://{address}/whip/demo").parse().unwrap(), Credentials::default());
     let error = endpoint.offer("offer").unwrap_err();
     assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
     let [kind, .., message] = thread.join().unwrap();
     assert_eq!((kind, message), (22, 1), "a handshake record with a ClientHello");
+}
+
+#[test]
+fn no_message_shows_a_password() {
+    let (address, thread) = server(vec![answer("302 Found", &["Location: /x"], "")]);
+    let at = |address: &str| Endpoint::new(address.parse().unwrap(), Credentials::default());
+    let errors = [
+        at("http://ann:secret@127.0.0.1:1/whip/demo").offer("offer").unwrap_err(),
+        at(&format!("http://ann:secret@{address}/whip/demo")).offer("offer").unwrap_err(),
+        next_hop(
+            &"https://relay.example/whip/demo".parse().unwrap(),
+            StatusCode::TEMPORARY_REDIRECT,
+            &[(header::LOCATION, "http://ann:secret@relay.example/x".parse().unwrap())].into_iter().collect(),
+        )
+        .unwrap_err(),
+    ];
+    thread.join().unwrap();
+    for error in errors {
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+    }
+    let shown = format!("{:?}", endpoint(address));
+    assert!(!shown.contains("secret") && !shown.contains("mine"), "{shown}");
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use str0m::rtp::RtpPacket;
 
 use super::address::{self, Role};
-use super::http::Endpoint;
+use super::http::{Credentials, Endpoint};
 use super::peer::{Peer, PeerEvent};
 use super::reception::{Reception, ReceptionStats};
 use super::reorder::Reorder;
@@ -61,7 +61,7 @@ pub fn listen(
     // Before the offer: a path that cannot be written should not reach the server. What is there is kept until it
     // has answered: a mistyped address must not cost an older recording.
     let file = options.out.as_ref().map(open_file).transpose()?;
-    let endpoint = Endpoint::new(uri, options.token.clone());
+    let endpoint = Endpoint::new(uri, Credentials { token: options.token.clone(), resume: None });
     let runtime = runtime()?;
     let _context = runtime.enter();
     let (mut peer, offer) = Peer::offer(socket, Role::Listener)?;

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+pub(crate) use self::address::without_userinfo;
 pub use self::address::{AddressError, Role};
 pub use self::http::{HttpError, Problem};
 pub use self::listen::{ListenOptions, ListenReport, listen};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use str0m::stats::MediaEgressStats;
 
 use super::address::{self, Role};
-use super::http::Endpoint;
+use super::http::{Credentials, Endpoint};
 use super::pace::{Pacer, duration};
 use super::peer::{Outgoing, Peer, PeerEvent};
 use super::{ClientError, PROGRESS_INTERVAL, Stop, far_future, ogg, runtime};
@@ -24,6 +24,8 @@ pub struct PublishOptions {
     pub url: String,
     /// Bearer token.
     pub token: Option<String>,
+    /// The session's resume secret: takes the place of whoever speaks now.
+    pub resume_secret: Option<String>,
     /// The audio, from [`read_file`](super::read_file).
     pub packets: Arc<[ogg::Packet]>,
     /// Begin again at the end, until stopped.
@@ -75,7 +77,8 @@ pub fn publish(
 ) -> Result<PublishReport, ClientError> {
     let uri = address::parse(&options.url, Role::Publisher)?;
     let socket = address::bind_towards(&uri)?;
-    let endpoint = Endpoint::new(uri, options.token.clone());
+    let credentials = Credentials { token: options.token.clone(), resume: options.resume_secret.clone() };
+    let endpoint = Endpoint::new(uri, credentials);
     let runtime = runtime()?;
     let _context = runtime.enter();
     let (mut peer, offer) = Peer::offer(socket, Role::Publisher)?;
