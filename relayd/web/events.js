@@ -125,9 +125,9 @@ export class Events extends EventTarget {
     }
     if (typeof frame?.t !== 'string') return;
     if (this.#phase === 'up') this.#listenOn();
+    // Every frame carries the number of the last event before it or in it. After a restart of the relay they begin anew.
+    if (Number.isSafeInteger(frame.seq)) this.#seq = frame.seq;
     if (frame.t === 'welcome') this.#welcomed(frame.d ?? {});
-    // A frame is counted once it is here; a welcome names the newest event, of which some may still be under way.
-    else if (Number.isSafeInteger(frame.seq) && frame.seq > (this.#seq ?? -1)) this.#seq = frame.seq;
     if (!OWN.has(frame.t)) this.dispatchEvent(new CustomEvent('event', { detail: frame }));
   }
 
@@ -135,7 +135,6 @@ export class Events extends EventTarget {
     this.#phase = 'up';
     this.#resuming = false;
     this.#resume = welcome.resume ?? null;
-    if (this.#seq === null && Number.isSafeInteger(welcome.seq)) this.#seq = welcome.seq;
     if (welcome.heartbeatMs > 0) this.#period = welcome.heartbeatMs;
     this.#listenOn();
     this.#beat();

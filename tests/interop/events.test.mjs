@@ -68,7 +68,7 @@ function client(more = {}) {
 function welcomed(more = {}, welcome = WELCOME) {
   const events = client(more);
   last().open();
-  last().say('welcome', welcome);
+  last().say('welcome', welcome, welcome.seq);
   return events;
 }
 
@@ -95,8 +95,8 @@ test('it is up with the welcome, and tells what comes after it', () => {
   assert.equal(events.up, true);
   last().say('sessionJoined', { speakerConnected: false });
   last().say('speakerReady', { language: 'en' }, 8);
-  last().say('heartbeatAck', {});
-  last().say('heartbeat', {});
+  last().say('heartbeatAck', {}, 8);
+  last().say('heartbeat', {}, 8);
   assert.deepEqual(names(), ['up', 'sessionJoined', 'speakerReady']);
   assert.equal(events.seq, 8);
 });
@@ -117,12 +117,24 @@ test('a lost connection is resumed at once, after the last event that came', () 
   last().open();
   assert.deepEqual(last().sent, [{ t: 'hello', d: { resume: 'ticket-1', seq: 9 } }]);
   // The welcome names the newest; what lies between is still to come, and is what a second loss must ask for.
-  last().say('welcome', { ...WELCOME, resume: 'ticket-2', seq: 12 });
+  last().say('welcome', { ...WELCOME, resume: 'ticket-2', seq: 12, resumed: true }, 9);
   last().say('listenerJoined', { language: 'en', listeners: 2 }, 10);
   last().end(1006);
   mock.timers.tick(300);
   last().open();
   assert.deepEqual(last().sent, [{ t: 'hello', d: { resume: 'ticket-2', seq: 10 } }]);
+});
+
+test('a relay that was restarted counts anew', () => {
+  const events = welcomed();
+  last().end(1006);
+  mock.timers.tick(0);
+  last().open();
+  last().say('welcome', { ...WELCOME, epoch: 2, seq: 1, resumed: false }, 1);
+  last().say('sessionJoined', { speakerConnected: false }, 1);
+  assert.equal(events.seq, 1);
+  last().say('resync', { snapshot: {} }, 300);
+  assert.equal(events.seq, 300);
 });
 
 test('pauses grow to five seconds, each anywhere below', () => {
