@@ -57,6 +57,7 @@ class Program:
     async def __aenter__(self) -> "Program":
         self.process = await asyncio.create_subprocess_exec(
             *self.command,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             cwd=HERE,
@@ -81,6 +82,12 @@ class Program:
                 self.news.notify_all()
         async with self.news:
             self.news.notify_all()
+
+    async def does(self, step: str, seconds: float) -> None:
+        """Has a program that takes steps take one, and waits until it says that it is done."""
+        self.process.stdin.write(f"{step}\n".encode())
+        await self.process.stdin.drain()
+        await self.says(json.dumps({"done": step.split()[0]}, separators=(",", ":")), seconds)
 
     async def says(self, word: str, seconds: float) -> None:
         """Waits for a line that holds the word."""

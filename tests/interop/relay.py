@@ -23,6 +23,7 @@ class Session:
     whip: dict[str, str]
     whep: dict[str, str]
     pages: dict[str, str]
+    events: str = ""
 
 
 def free_port() -> int:
@@ -90,19 +91,23 @@ class Relay:
         except (urllib.error.URLError, OSError):
             return False
 
-    def call(self, method: str, path: str, body: dict | None = None) -> dict:
+    def call(self, method: str, path: str, body: dict | None = None, token: str | None = None) -> dict:
         """Calls the API and answers with the JSON it returned."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method=method)
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             text = answer.read()
         return json.loads(text) if text else {}
 
-    def session(self, *languages: str) -> Session:
+    def session(self, *languages: str, token: str | None = None, **more: object) -> Session:
         """Creates a session; the first language is the speaker's."""
         source, *others = languages or ("en",)
-        made = self.call("POST", "/v1/sessions", {"sourceLanguage": source, "languages": list(others)})
-        return Session(made["sessionId"], made["whip"], made["whep"], made["pages"])
+        spec = {"sourceLanguage": source, "languages": list(others)} | more
+        made = self.call("POST", "/v1/sessions", spec, token)
+        return Session(made["sessionId"], made["whip"], made["whep"], made["pages"], made["events"])
 
     def state(self, session: Session) -> dict:
         """The session as the API shows it."""
