@@ -154,7 +154,7 @@ fn what_cannot_be_issued_is_refused_with_the_reason() {
         (&["--key", p384.path()], Exit::Usage, "no usable private key"),
         (&["--key", secret.path()], Exit::Usage, "no usable private key"),
         (&["--key", p384.path(), "--secret-file", secret.path()], Exit::Usage, "cannot be used with"),
-        (&["--secret-file", secret.path(), "--kid", "a"], Exit::Usage, "--key"),
+        (&["--secret-file", secret.path(), "--kid", "a"], Exit::Usage, "cannot be used with"),
         (&["--secret-file", secret.path(), "--lifetime", "5"], Exit::Usage, "a duration with its unit"),
         (&["--secret-file", secret.path(), "--lifetime", "0s"], Exit::Usage, "a duration with its unit"),
         (&["--secret-file", secret.path(), "--session", "Not An Id"], Exit::Usage, "`relay.session`"),

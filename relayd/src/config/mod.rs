@@ -59,7 +59,7 @@ impl Config {
 
     /// The same with this text for a file; `sources.file` only says what messages call it.
     pub fn load_text(text: &str, sources: &Sources) -> Result<Self, ConfigError> {
-        let name = sources.file.as_deref().unwrap_or(Path::new("relay.toml"));
+        let name = sources.file.as_deref().unwrap_or_else(|| Path::new("relay.toml"));
         Self::over(Some(read_text(name, text)?), sources)
     }
 

@@ -23,7 +23,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    let text = api.metrics.render(&api.service, &api.webhook_counts()).await;
+    let text = api.metrics.render(&api.service, &api.authority().counts(), &api.webhook_counts()).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 

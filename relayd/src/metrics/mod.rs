@@ -19,6 +19,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::auth::AuthCounts;
 use crate::events::Tally;
 use crate::overload::Overload;
 use crate::records::Records;
@@ -163,7 +164,12 @@ impl Metrics {
     }
 
     /// The Prometheus text, with what the planes say now.
-    pub(crate) async fn render(&self, service: &Service, webhooks: &WebhookCounts) -> String {
+    pub(crate) async fn render(
+        &self,
+        service: &Service,
+        tokens: &AuthCounts,
+        webhooks: &WebhookCounts,
+    ) -> String {
         let counts = service.directory().counts();
         // A plane that hangs keeps its last figures, and the others are told: now is when they are wanted.
         let (snapshot, shard) = tokio::join!(
@@ -176,6 +182,7 @@ impl Metrics {
             refresh::records(&self.records);
             refresh::overload(&self.overload);
             refresh::sockets(&self.sockets);
+            refresh::tokens(tokens);
             refresh::webhooks(webhooks);
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);

@@ -3,6 +3,7 @@
 use metrics::{counter, gauge};
 
 use super::table::*;
+use crate::auth::AuthCounts;
 use crate::events::Tally;
 use crate::overload::Overload;
 use crate::records::Records;
@@ -17,6 +18,12 @@ pub(super) fn records(records: &Records) {
         counter!(CONNECTIONS_OPENED, "kind" => kind.name()).absolute(counts.opened);
         counter!(CONNECTIONS_CLOSED, "kind" => kind.name()).absolute(counts.closed);
     }
+}
+
+pub(super) fn tokens(counts: &AuthCounts) {
+    counter!(TOKENS).absolute(counts.accepted);
+    counter!(KEY_SETS, "result" => "ok").absolute(counts.key_refreshes);
+    counter!(KEY_SETS, "result" => "failed").absolute(counts.key_refresh_failures);
 }
 
 pub(super) fn webhooks(counts: &WebhookCounts) {

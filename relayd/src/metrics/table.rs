@@ -24,6 +24,8 @@ metrics_table! {
     CONNECTIONS_OPENED = "relayd_connections_opened_total", describe_counter, Count, "Records of connections made, by kind";
     CONNECTIONS_CLOSED = "relayd_connections_closed_total", describe_counter, Count, "Records of connections removed, by kind";
     TOKEN_FAILURES = "relayd_token_failures_total", describe_counter, Count, "Tokens that did not hold, by reason";
+    TOKENS = "relayd_tokens_accepted_total", describe_counter, Count, "Tokens that held";
+    KEY_SETS = "relayd_key_set_requests_total", describe_counter, Count, "Requests for the key set of auth.jwks_url, by result (ok, failed)";
     RATE_LIMITED = "relayd_rate_limited_total", describe_counter, Count, "Requests refused by a limit per address or token, by limit";
     WEBSOCKET_QUEUE = "relayd_websocket_queue_events", describe_histogram, Count, "Events that waited for a WebSocket when it was served";
     WEBSOCKET_QUEUED = "relayd_websocket_queued_messages", describe_gauge, Count, "Messages that wait in the relay for WebSocket clients to read";
