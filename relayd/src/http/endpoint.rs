@@ -98,6 +98,8 @@ async fn answer(
     api.check_open()?;
     api.service.directory().track(session, language)?;
     let offer = body::text(request, Kind::Sdp, &api.settings).await?;
+    // Again: a body takes its time, and sessions that end because the relay stops are not what the client asked for.
+    api.check_open()?;
     let id = api.service.directory().view(session)?.id;
     let recorded = |slot| connecting.record(id, slot);
     let (caller, claim) = (&Caller::Open, Claim::None);

@@ -1,8 +1,10 @@
 use std::task::Poll;
 
+use relay_engine::{LegSpec, rtp};
+
 use super::*;
 use crate::auth::{self, Grant, Scope, Subject};
-use crate::session::{Event, Limits, Next};
+use crate::session::{Event, Limits, Next, Status, Taken};
 use crate::shard::ShardConfig;
 use crate::webrtc::{IfMatch, PatchError, WebRtcConfig};
 
@@ -192,4 +194,50 @@ async fn who_asks_while_the_relay_stops_is_not_told_that_the_session_ended() {
     assert_eq!(refused.await.unwrap_err(), ServiceError::Join(JoinError::Closed));
     let Next::Event(event) = follower.next().await else { panic!("no event") };
     assert_eq!(event.event, Event::SessionEnded { reason: EndReason::Shutdown });
+}
+
+/// The packet of this number in a stream of 20 ms frames.
+fn packet(sequence: u16) -> rtp::Packet {
+    let mut bytes = vec![0x80, 111];
+    bytes.extend(sequence.to_be_bytes());
+    bytes.extend((u32::from(sequence) * 960).to_be_bytes());
+    bytes.extend([0, 0, 0, 7, 0xFC, 1, 2, 3]);
+    rtp::Packet::parse(bytes.into()).unwrap()
+}
+
+async fn frames(service: &Service, track: TrackId) -> u64 {
+    service.shard.ping().await.unwrap();
+    service.shard.track_stats(track).await.unwrap().unwrap().frames
+}
+
+#[tokio::test]
+async fn who_waits_hears_of_the_first_packet_and_nobody_hears_what_is_spoken_in_a_break() {
+    let service = service().await;
+    let running = tokio::spawn(service.clone().run());
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    let mut follower = service.directory.hub(id).unwrap().subscribe(None);
+    let taken = service.directory.publisher_slot(Instant::now(), id, None, &Caller::Open, &Claim::None);
+    let Taken { mut slot, track, .. } = taken.unwrap();
+    let leg = service.shard.open_publisher(track, LegSpec::new(111)).await.unwrap();
+    slot.place().set_leg(leg);
+    slot.connected();
+    service.shard.publisher_up(leg);
+    assert!(service.shard.packet(leg, packet(1)));
+    let heard = tokio::time::timeout(Duration::from_secs(20), follower.next()).await.expect("an event");
+    let Next::Event(event) = heard else { panic!("{heard:?}") };
+    assert_eq!(event.event, Event::SpeakerReady { language: "en".parse().unwrap() });
+    assert!(service.directory.view(id).unwrap().tracks[0].speaker_ready);
+
+    assert_eq!(service.pause(id).await.unwrap().status, Status::Paused);
+    let before = frames(&service, track).await;
+    for sequence in 2..12 {
+        assert!(service.shard.packet(leg, packet(sequence)));
+    }
+    until("all are taken", async || service.shard.stats().await.unwrap().queue.taken == 11).await;
+    assert_eq!(frames(&service, track).await, before);
+    assert_eq!(service.resume(id).await.unwrap().status, Status::Active);
+    assert!(service.shard.packet(leg, packet(12)));
+    until("the break is over", async || frames(&service, track).await > before).await;
+    running.abort();
 }
