@@ -109,8 +109,10 @@ const SCENES = {
 
     await speaker.getByRole('button', { name: 'Pause' }).click();
     await expectText(speaker, '#state', /Paused/);
+    await expectText(listener, '#state', /The speaker pauses/);
     await speaker.getByRole('button', { name: 'Resume' }).click();
     await expectText(speaker, '#state', /On air/);
+    await expectText(listener, '#state', /Live in English/);
 
     await listener.getByText('Spanish').click();
     await expectText(listener, '#state', /Waiting for the Spanish speaker/);
@@ -148,6 +150,77 @@ const SCENES = {
     await second.close();
   },
 
+  'the speaker takes over from another tab, and the other is told': async (context) => {
+    const first = await visit(context, '/speak');
+    await first.getByLabel('You speak').selectOption('en');
+    await first.getByRole('button', { name: 'Create session' }).click();
+    await expectText(first, '#state', /Not on air yet/);
+    const id = new URL(first.url()).pathname.split('/')[2];
+    const second = await visit(context, `/speak/${id}`);
+    await second.getByRole('button', { name: 'Start speaking' }).click();
+    await expectText(second, '#state', /On air/);
+    await first.getByRole('button', { name: 'Start speaking' }).click();
+    await expectText(first, '#failure', /Somebody is already speaking/);
+    await first.getByRole('button', { name: 'Take over here' }).click();
+    await expectText(first, '#state', /On air/);
+    await expectText(second, '#state', /Connection lost|Not on air/);
+    await expectText(first, '#state', /On air/);
+    await second.close();
+    await first.close();
+  },
+
+  'a language is added while the session runs': async (context) => {
+    const id = await createSession([]);
+    const speaker = await visit(context, `/speak/${id}`);
+    const listener = await visit(context, `/listen/${id}`);
+    await listener.getByRole('button', { name: 'Play' }).click();
+    await expectText(listener, '#state', /Waiting for the English speaker/);
+    await speaker.getByLabel('Add a language').selectOption('de');
+    await expectText(listener, '#languages', /English[\s\S]*German/);
+    await expectText(speaker, '#languages', /English[\s\S]*German/);
+    await listener.getByText('German').click();
+    await expectText(listener, '#state', /Waiting for the German speaker/);
+    await listener.close();
+    await speaker.close();
+  },
+
+  'pages that get events do not ask': async (context) => {
+    const id = await createSession();
+    const page = await context.newPage();
+    let asked = 0;
+    await page.route('**/v1/sessions/*', (route) => {
+      asked += 1;
+      return route.continue();
+    });
+    await page.goto(`${base}/listen/${id}`);
+    await expectText(page, '#state', /Nobody speaks yet/);
+    const speaker = await visit(context, `/speak/${id}`);
+    await speaker.getByRole('button', { name: 'Start speaking' }).click();
+    await expectText(page, '#state', /The speaker is live/);
+    await speaker.getByRole('button', { name: 'Stop' }).click();
+    await expectText(page, '#state', /Nobody speaks yet/);
+    await endSession(id);
+    await expectText(page, '#failure', /The session has ended/);
+    if (asked !== 1) throw new Error(`the page asked ${asked} times`);
+    await page.close();
+    await speaker.close();
+  },
+
+  'pages that get no events ask instead': async (context) => {
+    const id = await createSession();
+    const page = await context.newPage();
+    await page.routeWebSocket('**/events', (socket) => socket.close());
+    await page.goto(`${base}/listen/${id}`);
+    await expectText(page, '#state', /Nobody speaks yet/);
+    const speaker = await visit(context, `/speak/${id}`);
+    await speaker.getByRole('button', { name: 'Start speaking' }).click();
+    await expectText(page, '#state', /The speaker is live/);
+    await endSession(id);
+    await expectText(page, '#failure', /The session has ended/);
+    await page.close();
+    await speaker.close();
+  },
+
   'an unknown session says so and offers to open another': async (context) => {
     const page = await visit(context, '/listen/no-such-session-1');
     await expectText(page, '#failure', /There is no such session[\s\S]*Check the link/);
@@ -183,14 +256,25 @@ const SCENES = {
 
   'a relay out of reach is said at once and found again': async (context) => {
     const id = await createSession();
-    const page = await visit(context, `/listen/${id}`);
+    const page = await context.newPage();
+    const sockets = [];
+    let reachable = true;
+    await page.routeWebSocket('**/events', (socket) => {
+      if (!reachable) return socket.close();
+      sockets.push(socket);
+      socket.connectToServer();
+    });
+    await page.goto(`${base}/listen/${id}`);
     await page.getByRole('button', { name: 'Play' }).click();
     await expectText(page, '#state', /Connected/);
     await page.getByRole('button', { name: 'Stop' }).click();
+    reachable = false;
     await page.route('**/v1/**', (route) => route.abort());
+    for (const socket of sockets) socket.close();
     await expectText(page, '#state', /The relay does not answer/);
     await page.getByRole('button', { name: 'Play' }).click();
     await expectText(page, '#state', /does not answer. Trying again by itself/);
+    reachable = true;
     await page.unroute('**/v1/**');
     await expectText(page, '#state', /Connected/, 15000);
     await page.close();
