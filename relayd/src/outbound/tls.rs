@@ -10,6 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use ureq::Error;
+use ureq::unversioned::transport::time::{Duration, Instant};
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
@@ -59,7 +60,14 @@ impl<In: Transport> Connector<In> for Tls {
             .map_err(|_| Error::Tls("not a name that certificates have"))?;
         let mut connection = ClientConnection::new(self.config.clone(), name)?;
         let mut socket = TransportAdapter::new(transport.boxed(), details.current_time.clone());
-        socket.set_timeout(details.timeout);
+        // What the connection took is no longer there for the handshake.
+        let mut timeout = details.timeout;
+        let clock = ((details.current_time)(), details.now);
+        if let (Duration::Exact(limit), (Instant::Exact(now), Instant::Exact(since))) = (timeout.after, clock)
+        {
+            timeout.after = Duration::Exact(limit.saturating_sub(now.saturating_duration_since(since)));
+        }
+        socket.set_timeout(timeout);
         connection.complete_io(&mut socket)?;
         let buffers =
             LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
