@@ -1,6 +1,6 @@
 //! The HTTP surfaces of the daemon: what each request, good or bad, is answered.
 
-mod client;
+pub(crate) mod client;
 mod document;
 mod limits;
 mod ops;

@@ -2,6 +2,7 @@
 
 mod cli;
 mod corpus;
+mod events;
 mod http;
 mod keys;
 mod offers;

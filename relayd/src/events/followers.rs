@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::streams::Streams;
 use super::ticket::Tickets;
 use crate::config;
 
@@ -16,6 +17,8 @@ pub struct Followers {
     pub grace: Duration,
     /// Resume tickets.
     pub tickets: Tickets,
+    /// Streams of server-sent events.
+    pub streams: Streams,
     /// A name for this process.
     pub node: String,
     /// When it began to count, in Unix milliseconds.
@@ -30,6 +33,7 @@ impl Followers {
         let settings = config.events.clone();
         Self {
             tickets: Tickets::new(settings.resume_window, settings.max_tickets),
+            streams: Streams::new(settings.max_streams, settings.max_streams_per_leg),
             settings,
             grace: config.auth.grace,
             node: format!("n-{:08x}", rand::random::<u32>()),

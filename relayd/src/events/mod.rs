@@ -8,6 +8,7 @@ mod followers;
 pub mod frame;
 pub mod protocol;
 mod rate;
+mod streams;
 mod tally;
 pub mod ticket;
 
@@ -15,8 +16,15 @@ pub use close::{Close, CloseCode};
 pub use followers::{Followers, unix_ms};
 pub use frame::{ClientFrame, FrameError, ServerFrame, Snapshot};
 pub use protocol::{Output, Protocol, Timing, Welcomed};
+pub use streams::{Reader, StreamId, Streams, Topic, Topics};
 pub use tally::{Sockets, Tally, TallyGuard};
 pub use ticket::{Ticket, Tickets};
 
 /// The name of the WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "relay.v1+json";
+
+/// The AsyncAPI document of this protocol.
+pub const ASYNCAPI: &str = include_str!("../../../docs/asyncapi.json");
+
+#[cfg(test)]
+mod asyncapi_tests;

@@ -12,7 +12,8 @@ use axum::Extension;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::response::Response;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
 use utoipa_axum::routes;
 
 use super::peer::Peer;
@@ -25,14 +26,29 @@ use crate::auth::{Action, Caller, Grant, SessionAccess, decide};
 use crate::events::frame::{Hello, Hidden};
 use crate::events::protocol::Refusal;
 use crate::events::{
-    Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing, Welcomed, unix_ms,
+    ASYNCAPI, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing, Welcomed, unix_ms,
 };
 use crate::records::{Kind, RecordGuard};
 use crate::session::{Hub, Lease, Next, SessionError, Subscription};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
-    Routes::new().add(Policy::Events, routes!(open)).refuses(&[Code::UpgradeRequired, Code::Draining])
+    Routes::new()
+        .add(Policy::Events, routes!(open))
+        .refuses(&[Code::UpgradeRequired, Code::Draining])
+        .add(Policy::Public, routes!(asyncapi))
+}
+
+/// The WebSocket's messages
+#[utoipa::path(
+    get,
+    path = "/v1/asyncapi.json",
+    tag = "pages",
+    operation_id = "asyncapi",
+    responses((status = 200, description = "AsyncAPI 3.0.", content_type = "application/json", body = serde_json::Value))
+)]
+async fn asyncapi() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-cache")], ASYNCAPI)
 }
 
 /// Follow a session

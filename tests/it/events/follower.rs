@@ -1,0 +1,114 @@
+//! A WebSocket client that says exactly what a test says, on a handshake written by hand.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sends the handshake; what was answered, and the connection.
+pub(crate) async fn shake(
+    address: SocketAddr,
+    session: &str,
+    headers: &[(&str, &str)],
+) -> (String, TcpStream) {
+    let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
+    let mut request = format!(
+        "GET /v1/sessions/{session}/events HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\n\
+         connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    );
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the relay reads");
+    let mut head = Vec::new();
+    let reading = async {
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a whole answer"));
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("an answer in time");
+    (String::from_utf8(head).expect("a head is text").to_ascii_lowercase(), stream)
+}
+
+/// The offer of our subprotocol.
+pub(crate) const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "relay.v1+json");
+
+/// Somebody who follows a session.
+pub(crate) struct Follower {
+    pub socket: WebSocketStream<TcpStream>,
+}
+
+impl Follower {
+    /// Opens the socket and says nothing.
+    pub(crate) async fn open(address: SocketAddr, session: &str) -> Self {
+        let (head, stream) = shake(address, session, &[PROTOCOL]).await;
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        assert!(head.contains("sec-websocket-protocol: relay.v1+json"), "{head}");
+        Self { socket: WebSocketStream::from_raw_socket(stream, Role::Client, None).await }
+    }
+
+    /// Opens the socket, says hello with this, and hears welcome.
+    pub(crate) async fn hello(address: SocketAddr, session: &str, who: Value) -> (Self, Value) {
+        let mut follower = Self::open(address, session).await;
+        follower.say("hello", who).await;
+        let welcome = follower.frame("welcome").await;
+        (follower, welcome)
+    }
+
+    pub(crate) async fn say(&mut self, name: &str, data: Value) {
+        self.text(&json!({ "t": name, "d": data }).to_string()).await;
+    }
+
+    /// Sends; a relay that has hung up already is no failure.
+    pub(crate) async fn text(&mut self, text: &str) {
+        let _hung_up = self.socket.send(Message::text(text)).await.is_err();
+    }
+
+    /// The next frame, which is of this name. Heartbeats are passed over, but when asked for.
+    #[track_caller]
+    pub(crate) fn frame(&mut self, name: &str) -> impl Future<Output = Value> {
+        let caller = std::panic::Location::caller();
+        async move {
+            loop {
+                match self.heard().await {
+                    Ok(frame) if frame["t"] == "heartbeat" && name != "heartbeat" => {}
+                    Ok(frame) if frame["t"] == name => return frame,
+                    other => panic!("not {name} but {other:?}, at {caller}"),
+                }
+            }
+        }
+    }
+
+    /// The close, with frames before it passed over.
+    pub(crate) async fn closed(&mut self) -> (u16, String) {
+        loop {
+            if let Err(closed) = self.heard().await {
+                return closed;
+            }
+        }
+    }
+
+    async fn heard(&mut self) -> Result<Value, (u16, String)> {
+        loop {
+            let message = timeout(PATIENCE, self.socket.next()).await.expect("something is said in time");
+            match message {
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).expect("JSON")),
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    return Err((frame.code.into(), frame.reason.to_string()));
+                }
+                Some(Ok(Message::Close(None)) | Err(_)) | None => return Err((0, String::new())),
+                Some(Ok(_)) => {}
+            }
+        }
+    }
+}
