@@ -22,8 +22,10 @@ use crate::http::{self, Api, ops};
 use crate::metrics::Metrics;
 use crate::outbound::{Outbound, OutboundSetupError};
 use crate::overload::Overload;
+use crate::records::Records;
 use crate::session::{
-    Claim, Directory, Feed, Language, Limits, PublisherSlot, Service, ServiceError, SessionId, SessionSpec,
+    Claim, Counts, Directory, Feed, Language, Limits, PublisherSlot, Service, ServiceError, SessionId,
+    SessionSpec,
 };
 use crate::shard::ShardConfig;
 use crate::webhook::Webhooks;
@@ -123,6 +125,16 @@ impl Daemon {
     /// The connection plane, for tests and tools that look at its counts.
     pub fn connections(&self) -> &Connections {
         self.service.connections()
+    }
+
+    /// The records of open connections, for tests and tools that count them.
+    pub fn records(&self) -> Records {
+        self.api.records()
+    }
+
+    /// Totals of the sessions, for tests and tools that count them.
+    pub fn session_counts(&self) -> Counts {
+        self.service.directory().counts()
     }
 
     /// Stops in order, within `daemon.shutdown_timeout`; `false` when that was not enough.

@@ -4,7 +4,8 @@
 
 pub(crate) mod follower;
 mod hostile;
-mod tokens;
+mod sse;
+pub(crate) mod tokens;
 
 use std::time::Duration;
 

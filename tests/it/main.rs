@@ -6,6 +6,7 @@ mod events;
 mod http;
 mod keys;
 mod offers;
+mod records;
 mod sim;
 mod tidy;
 mod webrtc;

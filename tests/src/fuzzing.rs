@@ -6,6 +6,7 @@
 
 mod configuration;
 mod signalling;
+mod socket;
 mod token;
 mod wire;
 
@@ -13,7 +14,7 @@ mod wire;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 9] = [
+pub const TARGETS: [(&str, Body); 10] = [
     ("rtp", wire::rtp),
     ("rtcp", wire::rtcp),
     ("extensions", wire::extensions),
@@ -22,6 +23,7 @@ pub const TARGETS: [(&str, Body); 9] = [
     ("trickle_fragment", signalling::trickle_fragment),
     ("demux", signalling::demux),
     ("jwt", token::jwt),
+    ("ws_message", socket::ws_message),
     ("config", configuration::config),
 ];
 

@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 use super::frame::{ClientFrame, Hello, Hidden, TokenRefresh, TrackSnapshot};
 use super::{CloseCode, SUBPROTOCOL, ServerFrame, Snapshot};
 use crate::auth::Role;
-use crate::session::{
-    Audience, EndReason, Event, Language, Numbered, SessionId, Status, WarningReason,
-};
+use crate::session::{Audience, EndReason, Event, Language, Numbered, SessionId, Status, WarningReason};
 
 fn document() -> Value {
     serde_json::from_str(super::ASYNCAPI).expect("docs/asyncapi.json is JSON")
@@ -23,12 +21,15 @@ fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), St
         match keyword.as_str() {
             "description" | "required" | "additionalProperties" => {}
             "$ref" => {
-                let pointer = rule.as_str().and_then(|text| text.strip_prefix('#')).expect("a local reference");
+                let pointer =
+                    rule.as_str().and_then(|text| text.strip_prefix('#')).expect("a local reference");
                 let target = root.pointer(pointer).unwrap_or_else(|| panic!("{pointer} leads nowhere"));
                 check(root, target, value, at)?;
             }
             "const" if value != rule => return fail("not the constant"),
-            "enum" if !rule.as_array().expect("an enum is a list").contains(value) => return fail("not listed"),
+            "enum" if !rule.as_array().expect("an enum is a list").contains(value) => {
+                return fail("not listed");
+            }
             "const" | "enum" => {}
             "type" => {
                 let fits = match rule.as_str().expect("a type is a name") {
@@ -249,7 +250,8 @@ fn what_clients_may_say_is_read_and_what_they_may_not_is_refused() {
         for example in message["examples"].as_array().expect("examples") {
             let payload = &example["payload"];
             check(&document, &message["payload"], payload, name).unwrap_or_else(|why| panic!("{why}"));
-            let frame = ClientFrame::read(&payload.to_string()).unwrap_or_else(|why| panic!("{payload}: {why}"));
+            let frame =
+                ClientFrame::read(&payload.to_string()).unwrap_or_else(|why| panic!("{payload}: {why}"));
             let written: Value = serde_json::from_str(&frame.write()).unwrap();
             assert_eq!(&written, payload, "nothing of it is passed over");
             seen.extend(payload["d"].as_object().unwrap().keys().cloned());
@@ -257,8 +259,12 @@ fn what_clients_may_say_is_read_and_what_they_may_not_is_refused() {
             more["d"]["another"] = json!(1);
             assert!(ClientFrame::read(&more.to_string()).is_err(), "{more}");
         }
-        let described: BTreeSet<String> =
-            message["payload"]["properties"]["d"]["properties"].as_object().unwrap().keys().cloned().collect();
+        let described: BTreeSet<String> = message["payload"]["properties"]["d"]["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect();
         assert_eq!(seen, described, "{name}: every field has an example");
         let required = message["payload"]["properties"]["d"]["required"].as_array().unwrap();
         let bare = ClientFrame::read(&json!({ "t": name, "d": {} }).to_string());

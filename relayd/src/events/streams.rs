@@ -1,6 +1,7 @@
 //! The streams of server-sent events: which were asked for, and how many there may be.
 //!
-//! Memory: at most `max` entries of some 200 bytes, `max_per_leg` for one connection. One stream has one reader: a
+//! Memory: one entry of some 100 bytes for each listener, at most `max` streams of the same, `max_per_leg` for one
+//! listener; a listener that is gone takes its streams along. One stream has one reader: a
 //! newer one takes the older one's place, as a client comes back whose loss nobody has noticed yet.
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::session::SessionId;
 use crate::webrtc::ResourceId;
 
 /// What a listener may be told (draft-ietf-wish-whep §4.9.1).
@@ -74,22 +76,25 @@ impl Streams {
         Self { shared: Arc::new(Shared { max, max_per_leg, state: Mutex::default() }) }
     }
 
-    /// Makes a stream for a leg; `None` when there are too many. `lives` tells the legs that are there still: the
-    /// streams of others are forgotten.
-    pub fn create(
-        &self,
-        leg: ResourceId,
-        topics: Topics,
-        lives: impl Fn(&ResourceId) -> bool,
-    ) -> Option<StreamId> {
+    /// A listener is there, for as long as the guard.
+    pub fn listen(&self, leg: ResourceId, place: Place) -> Listening {
+        self.shared.state().listening.insert(leg, place);
+        Listening { streams: self.clone(), leg }
+    }
+
+    /// Where a listener is, if it is there.
+    pub fn place(&self, leg: &ResourceId) -> Option<Place> {
+        self.shared.state().listening.get(leg).cloned()
+    }
+
+    /// Makes a stream for a listener that is there; `None` when there are too many.
+    pub fn create(&self, leg: ResourceId, topics: Topics) -> Option<StreamId> {
         let mut state = self.shared.state();
-        if state.entries.len() >= self.shared.max {
-            state.entries.retain(|(leg, _), _| lives(leg));
-        }
         let same = state.entries.range((leg, StreamId(0))..=(leg, StreamId(u64::MAX))).count();
         if state.entries.len() >= self.shared.max || same >= self.shared.max_per_leg {
             return None;
         }
+        state.listening.get(&leg)?;
         state.last += 1;
         let id = StreamId(state.last);
         state.entries.insert((leg, id), Entry { topics, reader: None });
@@ -110,11 +115,6 @@ impl Streams {
         self.shared.state().entries.remove(&(leg, id)).is_some()
     }
 
-    /// Forgets the streams of a leg that is gone.
-    pub fn remove_leg(&self, leg: ResourceId) {
-        self.shared.state().entries.retain(|(known, _), _| *known != leg);
-    }
-
     /// How many there are.
     pub fn len(&self) -> usize {
         self.shared.state().entries.len()
@@ -123,6 +123,36 @@ impl Streams {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Where a listener is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The session.
+    pub session: SessionId,
+    /// The language as it was asked for; `None`: the source language.
+    pub language: Option<String>,
+    /// Whose token it was.
+    pub who: String,
+}
+
+/// A listener that is there; dropping this ends its streams.
+#[derive(Debug)]
+pub struct Listening {
+    streams: Streams,
+    leg: ResourceId,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        let mut state = self.streams.shared.state();
+        state.listening.remove(&self.leg);
+        let all = (self.leg, StreamId(0))..=(self.leg, StreamId(u64::MAX));
+        let keys: Vec<_> = state.entries.range(all).map(|(key, _)| *key).collect();
+        for key in keys {
+            state.entries.remove(&key);
+        }
     }
 }
 
@@ -160,6 +190,7 @@ impl Shared {
 #[derive(Debug, Default)]
 struct State {
     last: u64,
+    listening: BTreeMap<ResourceId, Place>,
     entries: BTreeMap<(ResourceId, StreamId), Entry>,
 }
 
@@ -178,6 +209,10 @@ mod tests {
         digit.to_string().repeat(32).parse().unwrap()
     }
 
+    fn place() -> Place {
+        Place { session: SessionId::demo(), language: None, who: String::new() }
+    }
+
     #[test]
     fn topics_are_those_of_the_draft() {
         let names: Vec<_> = Topic::ALL.iter().map(|topic| topic.name()).collect();
@@ -191,25 +226,29 @@ mod tests {
     #[test]
     fn a_leg_has_so_many_streams_and_all_have_so_many() {
         let streams = Streams::new(3, 2);
-        let create = |digit| streams.create(leg(digit), Topics::ALL, |_| true);
+        let listen = |digit| streams.listen(leg(digit), place());
+        let (listening, _b, _c) = (listen('a'), listen('b'), listen('c'));
+        let create = |digit| streams.create(leg(digit), Topics::ALL);
         let first = create('a').unwrap();
         assert!(create('a').is_some() && create('a').is_none(), "two for one leg");
         assert!(create('b').is_some() && create('c').is_none(), "three in all");
-        assert!(streams.create(leg('c'), Topics::ALL, |known| *known != leg('b')).is_some(), "b is gone");
         assert!(streams.remove(leg('a'), first) && !streams.remove(leg('a'), first));
-        streams.remove_leg(leg('a'));
-        assert_eq!(streams.len(), 1);
-        assert!(streams.read(leg('a'), first).is_none());
+        assert!(create('c').is_some() && create('d').is_none(), "d does not listen");
+        assert_eq!(streams.place(&leg('a')), Some(place()));
+        drop(listening);
+        assert_eq!((streams.len(), streams.place(&leg('a'))), (2, None));
+        assert!(create('a').is_none() && streams.read(leg('a'), first).is_none());
     }
 
     #[tokio::test]
     async fn a_reader_is_over_when_another_comes_or_the_stream_goes() {
         let streams = Streams::new(3, 2);
-        let id = streams.create(leg('a'), Topics::ALL, |_| true).unwrap();
+        let listening = streams.listen(leg('a'), place());
+        let id = streams.create(leg('a'), Topics::ALL).unwrap();
         let (_, mut first) = streams.read(leg('a'), id).unwrap();
         let (_, mut second) = streams.read(leg('a'), id).unwrap();
         first.over().await;
-        streams.remove(leg('a'), id);
+        drop(listening);
         second.over().await;
         assert!(streams.is_empty());
     }

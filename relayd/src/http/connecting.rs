@@ -1,6 +1,5 @@
 //! A connection on its way: measured until it is up, on record while it lasts.
 
-use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +10,7 @@ use super::Api;
 use super::peer::Peer;
 use super::problem::Problem;
 use crate::auth::Caller;
+use crate::events::{Listening, Place, Streams};
 use crate::metrics::JoinAttempt;
 use crate::records::{Kind, RecordGuard, Records};
 use crate::session::SessionId;
@@ -24,11 +24,13 @@ pub(super) struct Connecting {
     role: Role,
     address: IpAddr,
     who: String,
+    streams: Streams,
+    language: Option<String>,
 }
 
 impl Connecting {
-    /// A request to join came, for what `place` says.
-    pub(super) fn begin(api: &Api, role: Role, place: impl Hash, request: &Request) -> Self {
+    /// A request to join came, for a session and one of its languages.
+    pub(super) fn begin(api: &Api, role: Role, place: (&str, Option<&str>), request: &Request) -> Self {
         let extensions = request.extensions();
         let who = match extensions.get::<Caller>() {
             Some(Caller::Token(grant)) => grant.subject.subject.clone(),
@@ -39,7 +41,8 @@ impl Connecting {
         // A subject is the same wherever it comes from; nobody else has more than an address.
         let holder = if who.is_empty() { Err(address) } else { Ok(&who) };
         let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), role, (place, holder));
-        Self { attempt, records: api.metrics.records().clone(), role, address, who }
+        let (records, streams) = (api.metrics.records().clone(), api.followers.streams.clone());
+        Self { attempt, records, role, address, who, streams, language: place.1.map(str::to_owned) }
     }
 
     /// It was refused.
@@ -54,7 +57,7 @@ impl Connecting {
 
     /// Its slot, measured and on record.
     pub(super) fn record(&self, session: SessionId, slot: Box<dyn Record>) -> Box<dyn Record> {
-        Box::new(Recorded { connecting: self.clone(), session, slot, guard: None })
+        Box::new(Recorded { connecting: self.clone(), session, slot, guard: None, listening: None })
     }
 }
 
@@ -63,16 +66,21 @@ struct Recorded {
     session: SessionId,
     slot: Box<dyn Record>,
     guard: Option<RecordGuard>,
+    listening: Option<Listening>,
 }
 
 impl Record for Recorded {
     fn accepted(&mut self, resource: ResourceId) {
-        let Connecting { records, role, address, who, .. } = &self.connecting;
+        let Connecting { records, role, address, who, streams, language, .. } = &self.connecting;
         let kind = match role {
             Role::Publisher => Kind::Publisher,
             Role::Listener => Kind::Listener,
         };
         self.guard = Some(records.open(kind, *address, Some(self.session.clone()), who.clone()));
+        if *role == Role::Listener {
+            let place = Place { session: self.session.clone(), language: language.clone(), who: who.clone() };
+            self.listening = Some(streams.listen(resource, place));
+        }
         self.slot.accepted(resource);
     }
 

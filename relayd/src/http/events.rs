@@ -26,7 +26,8 @@ use crate::auth::{Action, Caller, Grant, SessionAccess, decide};
 use crate::events::frame::{Hello, Hidden};
 use crate::events::protocol::Refusal;
 use crate::events::{
-    ASYNCAPI, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing, Welcomed, unix_ms,
+    ASYNCAPI, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing,
+    Welcomed, unix_ms,
 };
 use crate::records::{Kind, RecordGuard};
 use crate::session::{Hub, Lease, Next, SessionError, Subscription};

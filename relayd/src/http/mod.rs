@@ -20,6 +20,7 @@ mod qr;
 pub(crate) mod route;
 pub(crate) mod server;
 mod sessions;
+mod sse;
 mod stall;
 mod whep;
 mod whip;
@@ -43,6 +44,7 @@ use crate::auth::Authority;
 use crate::config;
 use crate::events::Followers;
 use crate::metrics::Metrics;
+use crate::records::Records;
 use crate::session::Service;
 use crate::webhook::{WebhookCounts, Webhooks};
 use guard::Guard;
@@ -105,6 +107,11 @@ impl Api {
         self.followers.drain();
     }
 
+    /// The records of open connections.
+    pub(crate) fn records(&self) -> Records {
+        self.metrics.records().clone()
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
@@ -137,6 +144,7 @@ pub(crate) fn routes() -> Routes {
         .merge(whep::routes())
         .merge(legs::routes())
         .merge(events::routes())
+        .merge(sse::routes())
         .merge(pages::routes())
         .merge(qr::routes())
         .merge(openapi::routes())

@@ -11,7 +11,7 @@ use crate::http::client::{JSON, Relay};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 
-async fn relay(change: impl FnOnce(&mut relayd::config::Config)) -> Relay {
+pub(crate) async fn relay(change: impl FnOnce(&mut relayd::config::Config)) -> Relay {
     Relay::with(|config| {
         config.auth.mode = AuthMode::Token;
         config.auth.secret = Secret::new(SECRET);
@@ -25,7 +25,7 @@ fn now() -> u64 {
 }
 
 /// A token that is good for so long.
-fn token(subject: &str, role: &str, session: &str, seconds: u64) -> String {
+pub(crate) fn token(subject: &str, role: &str, session: &str, seconds: u64) -> String {
     let claims = json!({
         "iss": "tests",
         "sub": subject,
@@ -37,7 +37,7 @@ fn token(subject: &str, role: &str, session: &str, seconds: u64) -> String {
 }
 
 /// A session of the subject `owner`.
-async fn session(relay: &Relay, body: &Value) -> String {
+pub(crate) async fn session(relay: &Relay, body: &Value) -> String {
     let bearer = format!("Bearer {}", token("owner", "speak", "*", 600));
     let headers = [JSON, ("authorization", bearer.as_str())];
     let reply = relay.send("POST", "/v1/sessions", &headers, body.to_string().as_bytes()).await;

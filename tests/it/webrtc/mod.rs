@@ -4,7 +4,7 @@
 
 mod hostile;
 mod lifecycle;
-mod peer;
+pub(crate) mod peer;
 mod speaker;
 mod tap;
 

@@ -18,23 +18,23 @@ use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig};
 use super::tap::{self, Keys};
 
 /// How long anything may take; nothing waits for it unless it fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The connection plane and its shard, with one track.
-pub(super) struct Relay {
-    pub(super) connections: Connections,
-    pub(super) shard: Shard,
-    pub(super) track: TrackId,
-    pub(super) ledger: Ledger,
+pub(crate) struct Relay {
+    pub(crate) connections: Connections,
+    pub(crate) shard: Shard,
+    pub(crate) track: TrackId,
+    pub(crate) ledger: Ledger,
     task: ConnectionsTask,
 }
 
 impl Relay {
-    pub(super) async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
+    pub(crate) async fn start(change: impl FnOnce(&mut WebRtcConfig)) -> Self {
         Self::start_with(change, ShardConfig::default()).await
     }
 
-    pub(super) async fn start_with(change: impl FnOnce(&mut WebRtcConfig), shard: ShardConfig) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut WebRtcConfig), shard: ShardConfig) -> Self {
         let mut config = WebRtcConfig { bind: "127.0.0.1:0".parse().unwrap(), ..WebRtcConfig::default() };
         change(&mut config);
         let (connections, shard, task) = Connections::bind(config, shard).await.unwrap();
@@ -42,7 +42,7 @@ impl Relay {
         Self { connections, shard, track, ledger: Ledger::default(), task }
     }
 
-    pub(super) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
+    pub(crate) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
         let join = Join { offer, track: self.track, record: self.ledger.open() };
         match role {
             Role::Publisher => self.connections.publish(join).await,
@@ -51,7 +51,7 @@ impl Relay {
     }
 
     /// A peer that has its answer and has not sent a packet yet.
-    pub(super) async fn answered(&self, role: Role) -> Peer {
+    pub(crate) async fn answered(&self, role: Role) -> Peer {
         let mut peer = Peer::new(role);
         let offer = peer.offer();
         let joined = self.join(role, offer).await.unwrap();
@@ -60,25 +60,25 @@ impl Relay {
     }
 
     /// A peer that is connected, on both sides.
-    pub(super) async fn connected(&self, role: Role) -> Peer {
+    pub(crate) async fn connected(&self, role: Role) -> Peer {
         let mut peer = self.answered(role).await;
         self.connect(&mut peer).await;
         peer
     }
 
-    pub(super) async fn connect(&self, peer: &mut Peer) {
+    pub(crate) async fn connect(&self, peer: &mut Peer) {
         until(&mut [peer], "peer connects", |peers| peers[0].connected);
         let connected = peer.joined().resource;
         // The relay is connected before the peer or at the same time: its flight comes last.
         assert!(self.connections.snapshot().await.counters.connected > 0, "{connected}");
     }
 
-    pub(super) fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.connections.local_addr()
     }
 
     /// Stops it, and holds that nothing is left over.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.connections.shutdown().await;
         self.task.join().await;
         let snapshot = self.connections.snapshot().await;
@@ -90,27 +90,27 @@ impl Relay {
 
 /// What became of every record.
 #[derive(Clone, Default)]
-pub(super) struct Ledger(Arc<Mutex<Vec<Entry>>>);
+pub(crate) struct Ledger(Arc<Mutex<Vec<Entry>>>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) connected: u32,
-    pub(super) reasons: Vec<CloseReason>,
-    pub(super) drops: u32,
+pub(crate) struct Entry {
+    pub(crate) connected: u32,
+    pub(crate) reasons: Vec<CloseReason>,
+    pub(crate) drops: u32,
 }
 
 impl Ledger {
-    pub(super) fn open(&self) -> Box<dyn Record> {
+    pub(crate) fn open(&self) -> Box<dyn Record> {
         let mut entries = self.0.lock().unwrap();
         entries.push(Entry::default());
         Box::new(Line { ledger: self.clone(), index: entries.len() - 1 })
     }
 
-    pub(super) fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         self.0.lock().unwrap().clone()
     }
 
-    pub(super) fn last(&self) -> Entry {
+    pub(crate) fn last(&self) -> Entry {
         self.entries().pop().unwrap()
     }
 }
@@ -144,45 +144,45 @@ impl Drop for Line {
 
 /// A packet that a listener heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Heard {
-    pub(super) ssrc: u32,
-    pub(super) sequence: u64,
-    pub(super) timestamp: u32,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Heard {
+    pub(crate) ssrc: u32,
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// A WebRTC client.
-pub(super) struct Peer {
-    pub(super) rtc: Rtc,
-    pub(super) keys: Keys,
-    pub(super) socket: UdpSocket,
+pub(crate) struct Peer {
+    pub(crate) rtc: Rtc,
+    pub(crate) keys: Keys,
+    pub(crate) socket: UdpSocket,
     /// Where the peer thinks that it is.
     local: SocketAddr,
-    pub(super) connected: bool,
-    pub(super) closed: bool,
-    pub(super) heard: Vec<Heard>,
+    pub(crate) connected: bool,
+    pub(crate) closed: bool,
+    pub(crate) heard: Vec<Heard>,
     /// Every DTLS datagram that it has sent.
-    pub(super) handshake: Vec<Vec<u8>>,
+    pub(crate) handshake: Vec<Vec<u8>>,
     /// Sent from the peer's own socket right before its first DTLS datagram.
-    pub(super) before_hello: Option<Vec<u8>>,
+    pub(crate) before_hello: Option<Vec<u8>>,
     /// Does not hear DTLS, as a client that has not started its own yet.
-    pub(super) deaf_to_dtls: bool,
+    pub(crate) deaf_to_dtls: bool,
     /// Sends nothing but STUN.
-    pub(super) withholds_dtls: bool,
-    pub(super) mid: Mid,
-    pub(super) sequence: u64,
-    pub(super) offer: String,
+    pub(crate) withholds_dtls: bool,
+    pub(crate) mid: Mid,
+    pub(crate) sequence: u64,
+    pub(crate) offer: String,
     joined: Option<Joined>,
     pending: Option<SdpPendingOffer>,
     deadline: Instant,
 }
 
 impl Peer {
-    pub(super) fn new(role: Role) -> Self {
+    pub(crate) fn new(role: Role) -> Self {
         Self::bound_to("127.0.0.1:0", role)
     }
 
-    pub(super) fn bound_to(address: &str, role: Role) -> Self {
+    pub(crate) fn bound_to(address: &str, role: Role) -> Self {
         let socket = UdpSocket::bind(address).unwrap();
         let local = socket.local_addr().unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
@@ -218,34 +218,39 @@ impl Peer {
     }
 
     /// Moves to another port without a word; returns the old socket.
-    pub(super) fn rebind(&mut self) -> UdpSocket {
+    pub(crate) fn rebind(&mut self) -> UdpSocket {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         std::mem::replace(&mut self.socket, socket)
     }
 
-    pub(super) fn offer(&self) -> String {
+    pub(crate) fn offer(&self) -> String {
         self.offer.clone()
     }
 
-    pub(super) fn take_answer(&mut self, joined: Joined) {
-        let answer = SdpAnswer::from_sdp_string(&joined.answer).unwrap();
-        self.rtc.sdp_api().accept_answer(self.pending.take().unwrap(), answer).unwrap();
+    pub(crate) fn take_answer(&mut self, joined: Joined) {
+        self.take_sdp(&joined.answer);
         self.joined = Some(joined);
     }
 
-    pub(super) fn joined(&self) -> &Joined {
+    /// Takes an answer that came by HTTP.
+    pub(crate) fn take_sdp(&mut self, answer: &str) {
+        let answer = SdpAnswer::from_sdp_string(answer).unwrap();
+        self.rtc.sdp_api().accept_answer(self.pending.take().unwrap(), answer).unwrap();
+    }
+
+    pub(crate) fn joined(&self) -> &Joined {
         self.joined.as_ref().unwrap()
     }
 
     /// The SSRC that the answer announces.
-    pub(super) fn announced_ssrc(&self) -> u32 {
+    pub(crate) fn announced_ssrc(&self) -> u32 {
         let line = self.joined().answer.lines().find_map(|line| line.strip_prefix("a=ssrc:")).unwrap();
         line.split(' ').next().unwrap().parse().unwrap()
     }
 
     /// Sends one 20 ms frame whose payload holds `number`.
-    pub(super) fn speak(&mut self, number: u32) {
+    pub(crate) fn speak(&mut self, number: u32) {
         let mut payload = vec![0xFC];
         payload.extend(number.to_be_bytes());
         let pt = self.rtc.codec_config().iter().next().unwrap().pt();
@@ -258,13 +263,13 @@ impl Peer {
     }
 
     /// The numbers heard so far.
-    pub(super) fn numbers(&self) -> Vec<u32> {
+    pub(crate) fn numbers(&self) -> Vec<u32> {
         let number = |heard: &Heard| u32::from_be_bytes(heard.payload[1..5].try_into().unwrap());
         self.heard.iter().map(number).collect()
     }
 
     /// One turn: what is due, what has come (waiting a millisecond at most).
-    pub(super) fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.flush();
         if Instant::now() >= self.deadline {
             self.tick();
@@ -287,7 +292,7 @@ impl Peer {
         self.flush();
     }
 
-    pub(super) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         loop {
             match self.rtc.poll_output() {
                 Err(_) => return,
@@ -323,7 +328,7 @@ impl Peer {
 }
 
 /// Turns the peers until `done`, or fails.
-pub(super) fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mut Peer]) -> bool) {
+pub(crate) fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&mut [&mut Peer]) -> bool) {
     tokio::task::block_in_place(|| {
         let start = Instant::now();
         while !done(peers) {
@@ -334,7 +339,7 @@ pub(super) fn until(peers: &mut [&mut Peer], what: &str, mut done: impl FnMut(&m
 }
 
 /// Turns the peers until the relay's snapshot is as wanted, or fails.
-pub(super) async fn until_snapshot(
+pub(crate) async fn until_snapshot(
     relay: &Relay,
     peers: &mut [&mut Peer],
     what: &str,
@@ -353,7 +358,7 @@ pub(super) async fn until_snapshot(
 }
 
 /// Has the publisher speak the numbers while the listeners listen, until each has heard the last one.
-pub(super) fn converse(publisher: &mut Peer, listeners: &mut [&mut Peer], numbers: std::ops::Range<u32>) {
+pub(crate) fn converse(publisher: &mut Peer, listeners: &mut [&mut Peer], numbers: std::ops::Range<u32>) {
     for number in numbers.clone() {
         publisher.speak(number);
         publisher.turn();

@@ -13,10 +13,10 @@ use str0m::crypto::dtls::{
 use str0m::{Rtc, RtcConfig};
 
 /// Where the keys will be once the peer, which is the DTLS client, is connected.
-pub(super) type Keys = Arc<Mutex<Option<KeyingMaterial>>>;
+pub(crate) type Keys = Arc<Mutex<Option<KeyingMaterial>>>;
 
 /// Builds an `Rtc` whose keys are copied.
-pub(super) fn build(config: RtcConfig) -> (Rtc, Keys) {
+pub(crate) fn build(config: RtcConfig) -> (Rtc, Keys) {
     let provider = CryptoProvider { dtls_provider: &Provider, ..str0m::crypto::from_feature_flags() };
     let keys = Keys::default();
     NEXT.set(Some(keys.clone()));
