@@ -11,7 +11,7 @@ use relayd::config::Config;
 use relayd::records::Kind;
 use relayd::webrtc::Role;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::events::follower::{Follower, PROTOCOL, shake};
@@ -30,6 +30,7 @@ enum Death {
     MidDtls(Role),
     Live(Role),
     LiveAndDeleted(Role),
+    ReadingEvents,
     MidHandshake,
     BeforeHello,
     MidFrame,
@@ -55,7 +56,7 @@ const CHEAP: [Death; 12] = [
     Death::MidRefresh,
 ];
 
-const WITH_MEDIA: [Death; 9] = [
+const WITH_MEDIA: [Death; 10] = [
     Death::BeforeTheAnswer(Role::Publisher),
     Death::BeforeIce(Role::Publisher),
     Death::BeforeIce(Role::Listener),
@@ -65,6 +66,7 @@ const WITH_MEDIA: [Death; 9] = [
     Death::Live(Role::Listener),
     Death::LiveAndDeleted(Role::Publisher),
     Death::LiveAndDeleted(Role::Listener),
+    Death::ReadingEvents,
 ];
 
 /// Nobody waits long for the dead.
@@ -111,6 +113,18 @@ impl Victim {
                 let (_peer, leg) = self.live(role).await;
                 let headers = [("authorization", self.bearer.as_str())];
                 assert_eq!(send(self.address, "DELETE", &leg, &headers, b"").await.status, 200);
+            }
+            Death::ReadingEvents => {
+                let (_peer, leg) = self.live(Role::Listener).await;
+                let mut stream = self
+                    .raw(&format!(
+                        "GET {leg}/sse HTTP/1.1\r\nhost: localhost\r\nauthorization: {}\r\n\r\n",
+                        self.bearer
+                    ))
+                    .await;
+                let mut head = [0; 12];
+                stream.read_exact(&mut head).await.unwrap();
+                assert_eq!(&head, b"HTTP/1.1 200");
             }
             Death::MidHandshake => {
                 let head = format!(
@@ -245,7 +259,12 @@ async fn whoever_dies_leaves_nothing_behind() {
     }
     let opened = |kind: Kind| relay.daemon.records().counts()[kind as usize].1.opened;
     assert!(opened(Kind::Http) >= 20, "they were on record");
-    assert!(opened(Kind::Events) >= 6 && opened(Kind::Publisher) >= 4 && opened(Kind::Listener) >= 5);
+    assert!(
+        opened(Kind::Events) >= 6
+            && opened(Kind::Publisher) >= 4
+            && opened(Kind::Listener) >= 5
+            && opened(Kind::ServerSentEvents) == 1
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
