@@ -3,3 +3,4 @@
 pub mod allocations;
 pub mod audience;
 pub mod crowd;
+pub mod relay;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -280,7 +280,15 @@ fn warn_of_strangers(config: &Config) {
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|error| StartError::Bind { key, address, error })
+    listen(address).map_err(|error| StartError::Bind { key, address, error })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // As TcpListener::bind does: connections of the process before must not keep the port.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
@@ -330,6 +338,9 @@ fn shard(config: &Config) -> ShardConfig {
         .max_tracks(config.media.max_tracks);
     ShardConfig { relay, ..ShardConfig::default() }
 }
+
+/// Connections that wait to be accepted; one more has to knock again a second later. The system may grant less.
+const BACKLOG: u32 = 4096;
 
 /// The engine's own limit of listeners; `webrtc.max_connections` is the one that is meant to be met.
 const ENGINE_LISTENERS: usize = 65_536;

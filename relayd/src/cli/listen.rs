@@ -140,7 +140,13 @@ mod tests {
             jitter: Duration::from_micros(380),
             ..ReceptionStats::default()
         };
-        ListenReport { connected: true, elapsed: Duration::from_secs(10), ssrc: Some(7), reception }
+        ListenReport {
+            connected: true,
+            elapsed: Duration::from_secs(10),
+            ssrc: Some(7),
+            first_packet: None,
+            reception,
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct ListenReport {
     pub elapsed: Duration,
     /// SSRC of the stream, once audio has come.
     pub ssrc: Option<u32>,
+    /// When the first packet came.
+    pub first_packet: Option<Instant>,
     /// What came.
     pub reception: ReceptionStats,
 }
@@ -149,6 +151,7 @@ impl Ear {
         if !self.reception.count(packet.timestamp, ssrc, sequence, timestamp, packet.payload.len()) {
             return Ok(());
         }
+        self.report.first_packet.get_or_insert_with(Instant::now);
         let changed = self.report.ssrc.is_some_and(|before| before != ssrc);
         self.report.ssrc = Some(ssrc);
         match &mut self.recording {

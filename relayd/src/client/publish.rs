@@ -41,6 +41,8 @@ pub struct PublishReport {
     pub connected: bool,
     /// SSRC of the stream.
     pub ssrc: u32,
+    /// When the first packet was sent.
+    pub first_packet: Option<Instant>,
     /// Packets sent.
     pub packets: u64,
     /// Their payload bytes.
@@ -135,6 +137,7 @@ impl Speaker<'_> {
 
     fn send(&mut self, peer: &mut Peer, pacer: &mut Pacer, packet: &ogg::Packet) -> Result<(), ClientError> {
         let stamp = pacer.take(Instant::now(), packet.samples);
+        self.report.first_packet.get_or_insert_with(Instant::now);
         let sequence = self.first_sequence + self.report.packets;
         peer.send(Outgoing { sequence, stamp, payload: packet.data.clone() })?;
         self.report.packets += 1;
