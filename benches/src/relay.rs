@@ -61,8 +61,14 @@ impl Relay {
     pub fn speak(&self, session: &str) -> Speaker {
         let stop = Stop::new();
         let url = self.url(&format!("/whip/{session}"));
-        let options =
-            PublishOptions { url, token: None, packets: speech(), looped: true, stop: stop.clone() };
+        let options = PublishOptions {
+            url,
+            token: None,
+            resume_secret: None,
+            packets: speech(),
+            looped: true,
+            stop: stop.clone(),
+        };
         Speaker { stop, thread: std::thread::spawn(move || publish(&options, |_| {}).expect("a speaker")) }
     }
 }

@@ -1,6 +1,6 @@
 //! A connection on its way: measured until it is up, on record while it lasts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,7 +37,7 @@ impl Connecting {
             _ => String::new(),
         };
         // Without a connection, as in tests of the router, it is this machine.
-        let address = extensions.get::<Peer>().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.0);
+        let address = extensions.get::<Peer>().map_or(LOOPBACK, |peer| peer.0);
         // A subject is the same wherever it comes from; nobody else has more than an address.
         let holder = if who.is_empty() { Err(address) } else { Ok(&who) };
         let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), role, (place, holder));
@@ -94,3 +94,5 @@ impl Record for Recorded {
         self.slot.disconnected(reason);
     }
 }
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

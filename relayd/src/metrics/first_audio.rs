@@ -96,7 +96,7 @@ impl FirstAudio {
 }
 
 impl State {
-    fn first_packet(&mut self, leg: LegId, at: Instant) -> Option<Sample> {
+    fn first_packet(&self, leg: LegId, at: Instant) -> Option<Sample> {
         let number = self.legs.get(&leg)?;
         let waiting = self.waiting.get(number)?;
         let (_, track) = waiting.of?;
