@@ -14,13 +14,13 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends the handshake; what was answered, and the connection.
+/// Sends the handshake; what was answered, and the connection. A relay that is full, because connections before this
+/// one are not quite gone, is asked again.
 pub(crate) async fn shake(
     address: SocketAddr,
     session: &str,
     headers: &[(&str, &str)],
 ) -> (String, TcpStream) {
-    let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
     let mut request = format!(
         "GET /v1/sessions/{session}/events HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\n\
          connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -29,15 +29,23 @@ pub(crate) async fn shake(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await.expect("the relay reads");
-    let mut head = Vec::new();
-    let reading = async {
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await.expect("a whole answer"));
+    let shaking = async {
+        loop {
+            let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
+            let sent = stream.write_all(request.as_bytes()).await.is_ok();
+            let mut head = Vec::new();
+            while sent && !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.read_u8().await else { break };
+                head.push(byte);
+            }
+            let head = String::from_utf8(head).expect("a head is text").to_ascii_lowercase();
+            if !head.is_empty() && !head.starts_with("http/1.1 503 ") {
+                return (head, stream);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, reading).await.expect("an answer in time");
-    (String::from_utf8(head).expect("a head is text").to_ascii_lowercase(), stream)
+    timeout(PATIENCE, shaking).await.expect("an answer in time")
 }
 
 /// The offer of our subprotocol.

@@ -163,8 +163,9 @@ async fn one_that_neither_reads_nor_answers_is_gone_when_it_is_dead() {
     let id = relay.session().await;
     let (_, mut mute) = shake(relay.daemon.http_addr(), &id, &[PROTOCOL]).await;
     let hello = br#"{"t":"hello","d":{}}"#;
-    mute.write_all(&header(0x81, hello.len() as u64)).await.unwrap();
-    mute.write_all(hello).await.unwrap();
+    let mut frame = header(0x81, hello.len() as u64);
+    frame.extend(hello);
+    mute.write_all(&frame).await.unwrap();
     // The connection is open still, but the relay has let go of it.
     until("its place is free", async || relay.send("GET", "/", &[], b"").await.status == 200).await;
 }
