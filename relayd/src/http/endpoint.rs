@@ -96,6 +96,7 @@ async fn answer(
 ) -> Result<Response, Problem> {
     body::check_type(request.headers(), Kind::Sdp)?;
     api.check_open()?;
+    api.check_load()?;
     api.service.directory().track(session, language)?;
     let offer = body::text(request, Kind::Sdp, &api.settings).await?;
     // Again: a body takes its time, and sessions that end because the relay stops are not what the client asked for.

@@ -120,6 +120,11 @@ impl Api {
         if self.is_draining() {
             return Err(Problem::new(Code::Draining, "the relay is stopping; come again, or to another one"));
         }
+        Ok(())
+    }
+
+    /// Whether there is time for more; who is in a session already is not asked.
+    fn check_load(&self) -> Result<(), Problem> {
         if self.metrics.overload().is_overloaded() {
             return Err(Problem::new(Code::Capacity, "the relay has more to do than it can; come again"));
         }

@@ -42,6 +42,7 @@ pub(super) fn routes() -> Routes {
 async fn create(State(api): State<Arc<Api>>, request: Request) -> Result<Response, Problem> {
     body::check_type(request.headers(), Kind::Json)?;
     api.check_open()?;
+    api.check_load()?;
     let base = api.base_url(request.headers());
     let text = body::text(request, Kind::Json, &api.settings).await?;
     let view = api.service.create(spec(&text, api.max_languages)?).await?.view;

@@ -106,14 +106,15 @@ impl Shard {
 
     /// The leg of a listener is connected: from now on it is sent to.
     ///
-    /// Given again with the same keys it only moves the destination; SRTP goes on where it was.
-    pub fn leg_up(&self, leg: LegId, egress: Egress) {
-        self.tell(Command::LegUp { leg, egress: Box::new(egress) });
+    /// Given again with the same keys it only moves the destination; SRTP goes on where it was. False if the shard does
+    /// not take it: the leg stays as it is.
+    pub fn leg_up(&self, leg: LegId, egress: Egress) -> bool {
+        self.tell(Command::LegUp { leg, egress: Box::new(egress) })
     }
 
-    /// The leg of a publisher is connected.
-    pub fn publisher_up(&self, leg: LegId) {
-        self.tell(Command::PublisherUp { leg });
+    /// The leg of a publisher is connected. False if the shard does not take it.
+    pub fn publisher_up(&self, leg: LegId) -> bool {
+        self.tell(Command::PublisherUp { leg })
     }
 
     /// The leg lost its connection and may get it back: nothing is sent to it until it is up again.
@@ -235,11 +236,13 @@ impl Shard {
         drop(self.orders.send(order));
     }
 
-    /// For commands without an answer: a shard that has ended has nothing left to be told.
-    fn tell(&self, command: Command) {
-        if let Err(ShardError::Overloaded) = self.send(command) {
+    /// For commands without an answer; whether it was taken. A shard that has ended has nothing left to be told.
+    fn tell(&self, command: Command) -> bool {
+        let sent = self.send(command);
+        if sent == Err(ShardError::Overloaded) {
             tracing::error!("the media thread has not taken a command for {COMMAND_PATIENCE:?}: it is lost");
         }
+        sent.is_ok()
     }
 
     /// The thread empties its queue in microseconds, so a full one is worth a short wait, even on a runtime.

@@ -221,15 +221,19 @@ impl Plane {
         connection.record.connected();
         self.counters.connected += 1;
         info!(resource = %connection.resource.prefix(), role = ?connection.role, profile = ?keys.profile(), "connected");
-        match connection.role {
+        let up = match connection.role {
             Role::Listener => {
                 let destination = self.on_the_wire(path);
-                self.parts.shard.leg_up(leg.leg, Egress { destination, keys });
+                self.parts.shard.leg_up(leg.leg, Egress { destination, keys })
             }
             Role::Publisher => {
                 connection.reports = Some(keys.srtcp_receiver());
-                self.parts.shard.publisher_up(leg.leg);
+                self.parts.shard.publisher_up(leg.leg)
             }
+        };
+        if !up {
+            // It would be a connection without media: better its peer joins again.
+            self.remove(slot, Some(CloseReason::Failed));
         }
     }
 
