@@ -72,6 +72,8 @@ pub struct Welcomed {
 pub enum Refusal {
     /// The token is not taken: why.
     Token(String),
+    /// Whether the token is good cannot be told now: why.
+    Unavailable(String),
     /// Nobody has this ticket, or not any more.
     Ticket,
     /// The token is taken, and does not open this session.
@@ -91,6 +93,7 @@ impl From<Refusal> for Close {
         use CloseCode::{AuthenticationFailed, Draining, Internal, SessionGone, TooMuch};
         match refusal {
             Refusal::Token(why) => Self::new(AuthenticationFailed, why),
+            Refusal::Unavailable(why) => Self::new(Internal, why),
             Refusal::Ticket => {
                 Self::new(AuthenticationFailed, "unknown resume ticket; say hello with the token")
             }

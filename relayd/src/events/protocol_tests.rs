@@ -188,6 +188,7 @@ fn something_else_first_or_nothing_in_five_seconds_is_4003() {
 fn a_refusal_closes_as_it_says() {
     for (refusal, number, word) in [
         (Refusal::Token("the token has expired".into()), 4004, "expired"),
+        (Refusal::Unavailable("no keys".into()), 4000, "no keys"),
         (Refusal::Ticket, 4004, "hello with the token"),
         (Refusal::Denied(Denied::Unauthorized), 4004, "token"),
         (Refusal::Denied(Denied::Forbidden("not yours")), 4004, "not yours"),

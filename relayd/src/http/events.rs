@@ -374,7 +374,8 @@ async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Cal
     api.authority.authenticate(Instant::now(), token).await.map_err(|error| {
         tracing::debug!(%peer, reason = error.reason(), "token refused");
         api.metrics.token_failed(error.reason());
-        Refusal::Token(error.to_string())
+        let why = error.to_string();
+        if error.is_temporary() { Refusal::Unavailable(why) } else { Refusal::Token(why) }
     })
 }
 
@@ -395,6 +396,7 @@ async fn renewed(
         Err(Refusal::RateLimited) => {
             return Err(("RATE_LIMITED", "too many tokens from this address did not hold".to_owned()));
         }
+        Err(Refusal::Unavailable(why)) => return Err(("UNAVAILABLE", why)),
         Err(Refusal::Token(why)) => return Err(("UNAUTHORIZED", why)),
         Err(_) => return Err(("UNAUTHORIZED", "the token is not taken".to_owned())),
     };
