@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::LISTENER;
-use super::client::Relay;
+use super::client::{JSON, Relay, until};
 
 fn document(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/ops").join(name);
@@ -110,4 +111,26 @@ async fn the_operator_sees_who_is_connected_and_nothing_that_opens_a_connection(
     assert_eq!(relay.send("DELETE", joined.header("location"), &[], b"").await.status, 200);
     let counts = relay.ops("/connections").await.json()["counts"]["listener"].clone();
     assert_eq!(counts, serde_json::json!({ "live": 0, "opened": 1, "closed": 1 }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_that_lags_refuses_new_work_and_nothing_else() {
+    // Nobody is this punctual, so this relay is overloaded once it has been watched for long enough.
+    let relay = Relay::with(|config| config.limits.max_lag = Duration::from_nanos(1)).await;
+    let id = relay.session().await;
+    let joined = relay.join(&format!("/whep/{id}"), LISTENER).await;
+    assert_eq!(joined.status, 201);
+    let lags = async || relay.ops("/metrics").await.body.contains("\nrelayd_overloaded 1\n");
+    until("it notices", lags).await;
+    for refused in [
+        relay.send("POST", "/v1/sessions", &[JSON], br#"{"sourceLanguage":"en"}"#).await,
+        relay.join(&format!("/whep/{id}"), LISTENER).await,
+    ] {
+        refused.problem(503, "CAPACITY");
+        assert!(refused.header("retry-after").parse::<u32>().unwrap() > 0);
+    }
+    assert_eq!(relay.send("GET", &format!("/v1/sessions/{id}"), &[], b"").await.status, 200);
+    assert_eq!(relay.send("GET", joined.header("location"), &[], b"").await.status, 204);
+    assert_eq!(relay.ops("/readyz").await.status, 200);
+    assert_eq!(relay.send("DELETE", &format!("/v1/sessions/{id}"), &[], b"").await.status, 204);
 }
