@@ -205,8 +205,13 @@ async function ask(call, status) {
   $('pause').focus();
 }
 
-const leads = () => language === session.sourceLanguage;
-const isPaused = () => muted || session?.status === 'paused';
+function leads() {
+  return language === session.sourceLanguage;
+}
+
+function isPaused() {
+  return muted || session?.status === 'paused';
+}
 
 $('end').addEventListener('click', async () => {
   if (!window.confirm('End the session? Every listener is disconnected, and its link stops working.')) return;
