@@ -1,5 +1,6 @@
 //! Behaviour, one topic per file.
 
+mod auth;
 mod cli;
 mod corpus;
 mod events;

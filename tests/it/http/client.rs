@@ -157,6 +157,31 @@ pub(crate) async fn send(
     Reply::parse(&answer)
 }
 
+/// An answer whose body may never end: its head, and the body if its length is told.
+pub(crate) async fn head(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Reply {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    for (name, value) in headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("\r\n");
+    let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
+    stream.write_all(request.as_bytes()).await.expect("the relay reads");
+    let mut answer = Vec::new();
+    let reading = async {
+        loop {
+            assert!(stream.read_buf(&mut answer).await.expect("an answer") > 0, "the answer breaks off");
+            if !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+                continue;
+            }
+            let reply = Reply::parse(&answer);
+            if reply.header("content-length").parse().unwrap_or(0) <= reply.body.len() {
+                return reply;
+            }
+        }
+    };
+    timeout(PATIENCE, reading).await.expect("an answer in time")
+}
+
 /// Sends raw bytes, then reads until the server closes; what it said.
 pub(crate) async fn raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
