@@ -33,7 +33,12 @@ async fn a_session_is_created_looked_at_and_ended() {
     assert_eq!(document["pages"]["speak"], format!("{base}/speak/{id}"));
 
     let shown = relay.send("GET", created.header("location"), &[], b"").await;
-    assert_eq!((shown.status, shown.json()), (200, document.clone()));
+    let mut told = document.clone();
+    let secret =
+        told.as_object_mut().unwrap().remove("resumeSecret").expect("who creates is told the secret");
+    assert!(secret.as_str().unwrap().len() >= 32, "{secret}");
+    assert_eq!(told["events"], format!("ws://{}/v1/sessions/{id}/events", relay.daemon.http_addr()));
+    assert_eq!((shown.status, shown.json()), (200, told), "and nobody else is");
     let path = created.header("location");
     assert_eq!(relay.send("DELETE", path, &[], b"").await.status, 204);
     for method in ["GET", "DELETE"] {

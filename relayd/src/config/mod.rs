@@ -128,6 +128,10 @@ impl Config {
         if let Some(text) = self.http.trusted_proxies.iter().find(|text| range(text).is_none()) {
             return refuse("http.trusted_proxies", text, NOT_A_RANGE.into());
         }
+        if let Some(text) = self.webrtc.ice_servers.iter().find(|text| !is_ice_server(text)) {
+            let form = "must be like \"stun:stun.example:3478\" or \"turn:turn.example:3478 user password\"";
+            return refuse("webrtc.ice_servers", text, form.into());
+        }
         if let Some(text) = self.limits.exempt.iter().find(|text| range(text).is_none()) {
             return refuse("limits.exempt", text, NOT_A_RANGE.into());
         }
@@ -223,6 +227,18 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Whether this is the address of a STUN server, or of a TURN server with its user and password.
+fn is_ice_server(text: &str) -> bool {
+    let words: Vec<&str> = text.split(' ').collect();
+    let plain =
+        text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic() && !b"\"\\<>".contains(&byte));
+    let stun = words[0].starts_with("stun:") || words[0].starts_with("stuns:");
+    let turn = words[0].starts_with("turn:") || words[0].starts_with("turns:");
+    plain
+        && words.iter().all(|word| !word.is_empty())
+        && (stun && words.len() == 1 || turn && words.len() == 3)
 }
 
 /// A range of addresses, or one.

@@ -174,6 +174,9 @@ settings! {
         join_timeout: Duration = Duration::from_secs(15);
         /// Silence of a peer after which its connection is closed.
         consent_timeout: Duration = Duration::from_secs(15);
+        /// ICE servers that clients are told of when they join with a token or at an open relay: "stun:stun.example:3478",
+        /// "turn:turn.example:3478?transport=udp user password". This relay needs none; clients behind strict firewalls may.
+        ice_servers: Vec<String> = Vec::new();
     }
 
     /// The media plane.

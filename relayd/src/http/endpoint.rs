@@ -3,21 +3,23 @@
 use std::sync::Arc;
 
 use axum::extract::Request;
-use axum::http::{HeaderName, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use serde_json::{Value, json};
 use utoipa::openapi::HttpMethod;
 use utoipa::openapi::path::Operation;
 
-use super::Api;
 use super::body::{self, Kind};
 use super::connecting::Connecting;
 use super::document::declared;
+use super::openers::Opened;
+use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes, described};
+use super::{Api, link};
 use crate::auth::Caller;
-use crate::session::{Claim, JoinRequest};
+use crate::session::{Claim, JoinRequest, SessionError};
 use crate::webrtc::Role;
 
 /// POST with its handler, and GET, on one path of an endpoint. The id of its operation ends with `form`.
@@ -26,15 +28,24 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
         Role::Publisher => (Policy::Publish, "publish", "Speak (WHIP)", "sends"),
         Role::Listener => (Policy::Listen, "listen", "Listen (WHEP)", "receives"),
     };
+    let offer = if role == Role::Publisher { OFFER_TO_SEND } else { OFFER_TO_RECEIVE };
+    let resume = json!({
+        "name": "Relay-Resume",
+        "in": "header",
+        "required": false,
+        "description": "The session's `resumeSecret`: takes the place of a publisher that is still there.",
+        "schema": { "type": "string" },
+    });
     let joining: Operation = declared(json!({
         "operationId": format!("{id}{form}"),
         "tags": ["media"],
         "summary": summary,
         "description": "An SDP offer with one audio section that is bundled and has Opus.",
+        "parameters": if role == Role::Publisher { json!([resume]) } else { json!([]) },
         "requestBody": {
             "required": true,
             "description": format!("The offer of a peer that {audio} audio."),
-            "content": { (Kind::Sdp.mime()): { "schema": { "type": "string" } } },
+            "content": { (Kind::Sdp.mime()): { "schema": { "type": "string" }, "example": offer } },
         },
         "responses": { "201": {
             "description": "The answer. The connection's own address is in `Location`.",
@@ -62,9 +73,11 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
             Code::BodyTooLarge,
             Code::WrongContentType,
             Code::UnsupportedMedia,
+            Code::TooManyPending,
             Code::Draining,
+            Code::Unavailable,
         ])
-        .refuses(if role == Role::Publisher { &[Code::SpeakerExists] } else { &[] })
+        .refuses(if role == Role::Publisher { &[Code::SpeakerExists, Code::InvalidField] } else { &[] })
         .add(Policy::Public, described(path, HttpMethod::Get, probing, probe))
 }
 
@@ -98,23 +111,55 @@ async fn answer(
     api.check_open()?;
     api.check_load()?;
     api.service.directory().track(session, language)?;
+    let (peer, caller) = (Peer::of(&request), caller_of(&request));
+    let claim = claim(&caller, request.headers())?;
+    let gone = || SessionError::NotFound { id: session.to_owned() };
+    let session_id = api.service.directory().access(session).ok_or_else(gone)?.id;
+    let pending = api.limits.pending(peer, &session_id, &caller).map_err(|crowded| api.crowded(crowded))?;
     let offer = body::text(request, Kind::Sdp, &api.settings).await?;
     // Again: a body takes its time, and sessions that end because the relay stops are not what the client asked for.
     api.check_open()?;
-    let id = api.service.directory().view(session)?.id;
-    let recorded = |slot| connecting.record(id, slot);
-    let (caller, claim) = (&Caller::Open, Claim::None);
-    let request = JoinRequest { role, session, language, caller, claim, offer };
+    let opened = Opened::new(api, &session_id, &caller, pending);
+    let recorded = |slot| connecting.record(session_id, opened.holding(slot));
+    let request = JoinRequest { role, session, language, caller: &caller, claim, offer };
     let joined = api.service.join(request, recorded).await?;
     connecting.answered(&joined);
-    let headers = [
+    let plain = [
         (header::CONTENT_TYPE, Kind::Sdp.mime().to_owned()),
         (header::LOCATION, format!("/v1/legs/{}", joined.resource)),
         (header::ETAG, quoted(&joined.etag)),
         (ACCEPT_PATCH, Kind::Fragment.mime().to_owned()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
-    Ok((StatusCode::CREATED, headers, joined.answer).into_response())
+    let mut response = (StatusCode::CREATED, plain, joined.answer).into_response();
+    let headers = response.headers_mut();
+    if !matches!(caller, Caller::Anonymous) {
+        // Credentials of TURN servers are not for everybody.
+        for server in &api.ice_servers {
+            headers.append(header::LINK, server.clone());
+        }
+    }
+    if role == Role::Listener {
+        headers.append(header::LINK, link::server_sent_events(&joined.resource));
+    }
+    Ok(response)
+}
+
+/// Who makes a request that has passed a route's policy.
+pub(super) fn caller_of(request: &Request) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or(Caller::Anonymous)
+}
+
+/// With what right the caller asks for a place that may be taken.
+fn claim(caller: &Caller, headers: &HeaderMap) -> Result<Claim, Problem> {
+    let mut values = headers.get_all(RELAY_RESUME).iter();
+    if let Some(value) = values.next() {
+        let secret = value.to_str().ok().filter(|secret| !secret.is_empty() && values.next().is_none());
+        let bad = || Problem::field("Relay-Resume", "Relay-Resume must be the session's resumeSecret, once");
+        return Ok(Claim::ResumeSecret(secret.ok_or_else(bad)?.to_owned()));
+    }
+    let granted = caller.grant().is_some_and(|grant| grant.takeover);
+    Ok(if granted { Claim::TakeoverGrant } else { Claim::None })
 }
 
 /// The entity tag as it stands in a header.
@@ -123,3 +168,7 @@ pub(super) fn quoted(etag: &str) -> String {
 }
 
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+/// The session's resume secret: with it a speaker takes the place back that an older connection of theirs has.
+pub(super) const RELAY_RESUME: HeaderName = HeaderName::from_static("relay-resume");
+const OFFER_TO_SEND: &str = include_str!("../../../fuzz/corpus/sdp_offer/str0m_sendonly");
+const OFFER_TO_RECEIVE: &str = include_str!("../../../fuzz/corpus/sdp_offer/str0m_recvonly");

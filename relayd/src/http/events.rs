@@ -370,12 +370,17 @@ async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<A
 
 /// The caller of a token, or of none.
 async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Caller, Refusal> {
-    let token = token.map(|token| token.0.as_str());
-    api.authority.authenticate(Instant::now(), token).await.map_err(|error| {
-        tracing::debug!(%peer, reason = error.reason(), "token refused");
+    let (now, token) = (Instant::now(), token.map(|token| token.0.as_str()));
+    api.check_patience(now, peer).map_err(|_| Refusal::RateLimited)?;
+    api.authority.authenticate(now, token).await.map_err(|error| {
+        tracing::info!(%peer, reason = error.reason(), "token refused");
         api.metrics.token_failed(error.reason());
         let why = error.to_string();
-        if error.is_temporary() { Refusal::Unavailable(why) } else { Refusal::Token(why) }
+        if error.is_temporary() {
+            return Refusal::Unavailable(why);
+        }
+        api.limits.auth_failed(now, peer);
+        Refusal::Token(why)
     })
 }
 

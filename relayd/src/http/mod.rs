@@ -10,15 +10,21 @@ mod endpoint;
 mod events;
 mod gate;
 mod guard;
+mod idempotency;
 mod legs;
+mod limit;
+mod link;
 mod openapi;
+mod openers;
 pub(crate) mod ops;
 mod pages;
 pub(crate) mod peer;
 mod problem;
 mod qr;
+mod request_id;
 pub(crate) mod route;
 pub(crate) mod server;
+mod session_body;
 mod sessions;
 mod sse;
 mod stall;
@@ -26,7 +32,7 @@ mod whep;
 mod whip;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,11 +40,12 @@ use std::time::Instant;
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use crate::auth::Authority;
 use crate::config;
@@ -48,8 +55,12 @@ use crate::records::Records;
 use crate::session::Service;
 use crate::webhook::{WebhookCounts, Webhooks};
 use guard::Guard;
+use idempotency::Idempotency;
+use limit::{Crowded, Limited, Limits};
+use openers::Openers;
 use peer::Proxies;
 use problem::{Code, Problem};
+use request_id::RequestId;
 use route::Routes;
 
 /// What every surface works with.
@@ -61,6 +72,11 @@ pub(crate) struct Api {
     metrics: Arc<Metrics>,
     authority: Authority,
     webhooks: Option<Webhooks>,
+    anonymous_listeners: bool,
+    limits: Limits,
+    openers: Openers,
+    idempotency: Idempotency,
+    ice_servers: Vec<HeaderValue>,
     guard: Guard,
     proxies: Proxies,
     followers: Followers,
@@ -84,6 +100,11 @@ impl Api {
             metrics,
             authority,
             webhooks,
+            anonymous_listeners: config.auth.anonymous_listeners,
+            limits: Limits::new(&config.limits),
+            openers: Openers::default(),
+            idempotency: Idempotency::default(),
+            ice_servers: config.webrtc.ice_servers.iter().filter_map(|text| link::ice_server(text)).collect(),
             guard: Guard::new(own, &config.http),
             proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
             followers: Followers::new(config),
@@ -131,6 +152,23 @@ impl Api {
         Ok(())
     }
 
+    /// Whether this address has to wait because of tokens that did not hold. Whoever takes a token asks first.
+    fn check_patience(&self, now: Instant, peer: IpAddr) -> Result<(), Problem> {
+        self.limits.check_banned(now, peer).map_err(|limited| self.limited(limited))
+    }
+
+    /// A client has gone beyond a rate.
+    fn limited(&self, limited: Limited) -> Problem {
+        self.metrics.rate_limited(limited.limit);
+        limited.into()
+    }
+
+    /// A client has too many connections that are being set up.
+    fn crowded(&self, crowded: Crowded) -> Problem {
+        self.metrics.rate_limited(crowded.limit());
+        crowded.into()
+    }
+
     /// The base of absolute addresses in an answer to a request with these headers.
     fn base_url(&self, headers: &HeaderMap) -> String {
         if !self.settings.public_url.is_empty() {
@@ -174,13 +212,27 @@ fn finish(routes: Router<Arc<Api>>, api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Every request passes here: checked before, measured after.
+/// Every request passes here: named and checked before, measured after.
 async fn pass(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::random();
+    let instance: String = request.uri().path().chars().take(MAX_INSTANCE).collect();
+    let peer = api.proxies.client(&request);
+    request.extensions_mut().insert(peer);
+    request.extensions_mut().insert(id);
+    let span = tracing::info_span!("request", %id);
+    async {
+        let mut response = answer(&api, request, next).await;
+        problem::identify(&mut response, &instance, id);
+        response
+    }
+    .instrument(span)
+    .await
+}
+
+async fn answer(api: &Api, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let method = request.method().clone();
-    let peer = api.proxies.client(&request);
-    request.extensions_mut().insert(peer);
     let response = match api.guard.check(&mut request) {
         Err(problem) => problem.into_response(),
         Ok(origin) => {
@@ -225,3 +277,6 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Api>> for Segments<T> {
         }
     }
 }
+
+/// How much of a path a problem document repeats.
+const MAX_INSTANCE: usize = 200;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: what a header says counts only as far back as trusted proxies wrote it, read from the right.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName, header};
@@ -11,6 +11,13 @@ use ipnet::IpNet;
 /// The client's address, in the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer(pub IpAddr);
+
+impl Peer {
+    /// The client of a request that has come in.
+    pub(crate) fn of(request: &Request) -> IpAddr {
+        request.extensions().get::<Self>().map_or(NOBODY, |peer| peer.0)
+    }
+}
 
 /// The proxies whose word counts.
 #[derive(Debug, Clone, Default)]
@@ -23,10 +30,10 @@ impl Proxies {
     }
 
     /// The client of a request: the connection's other end or, if that is a trusted proxy, the right-most
-    /// address that is not one. Without a connection, as in tests of the router, it is this machine.
+    /// address that is not one.
     pub(super) fn client(&self, request: &Request) -> Peer {
         let info = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let connected = info.map_or(IpAddr::from([127, 0, 0, 1]), |info| info.0.ip().to_canonical());
+        let connected = info.map_or(NOBODY, |info| info.0.ip().to_canonical());
         if !self.trusts(connected) {
             return Peer(connected);
         }
@@ -75,6 +82,8 @@ fn address(text: &str) -> Option<IpAddr> {
     bare.parse::<IpAddr>().or_else(|_| socket()).ok().map(|address| address.to_canonical())
 }
 
+/// Stands for the client of a request that came from none, as in tests of the router.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// More proxies than these in a row are somebody's joke.
 const MAX_HOPS: usize = 16;

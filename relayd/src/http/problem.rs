@@ -9,6 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use super::request_id::{RequestId, X_REQUEST_ID};
 use crate::session::{ServiceError, SessionError};
 use crate::shard::ShardError;
 use crate::webrtc::{JoinError, PatchError};
@@ -88,6 +89,8 @@ codes! {
     RateLimited = 429, "RATE_LIMITED", "rate-limited", "Too many requests";
     /// A limit is reached.
     Capacity = 503, "CAPACITY", "capacity", "The relay is full";
+    /// Something that the relay needs for an answer cannot be had at the moment.
+    Unavailable = 503, "UNAVAILABLE", "unavailable", "The relay cannot answer this at the moment";
     /// The relay is stopping.
     Draining = 503, "DRAINING", "draining", "The relay is stopping";
 }
@@ -115,7 +118,19 @@ impl Code {
 
     /// Whether waiting helps.
     pub(super) fn may_come_again(self) -> bool {
-        matches!(self, Self::SpeakerExists | Self::Capacity | Self::Draining | Self::RateLimited)
+        use Code::{
+            Capacity, Draining, RateLimited, RequestInFlight, SpeakerExists, TooManyPending, Unavailable,
+        };
+        matches!(
+            self,
+            SpeakerExists
+                | RequestInFlight
+                | TooManyPending
+                | RateLimited
+                | Capacity
+                | Unavailable
+                | Draining
+        )
     }
 }
 
@@ -126,13 +141,39 @@ pub(crate) struct Problem {
     detail: String,
     field: Option<String>,
     retry_after: Option<Duration>,
+    challenge: Option<Challenge>,
+}
+
+/// What was wrong with a token, as RFC 6750 §3.1 names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// There was none.
+    Missing,
+    /// The header is not of its form.
+    InvalidRequest,
+    /// It does not hold.
+    InvalidToken,
+    /// It does not grant this.
+    InsufficientScope,
+}
+
+impl Challenge {
+    fn header(self) -> HeaderValue {
+        HeaderValue::from_static(match self {
+            Self::Missing => "Bearer realm=\"relay\"",
+            Self::InvalidRequest => "Bearer realm=\"relay\", error=\"invalid_request\"",
+            Self::InvalidToken => "Bearer realm=\"relay\", error=\"invalid_token\"",
+            Self::InsufficientScope => "Bearer realm=\"relay\", error=\"insufficient_scope\"",
+        })
+    }
 }
 
 impl Problem {
     /// A problem with its explanation for people.
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        let retry_after = code.may_come_again().then_some(RETRY_AFTER);
-        Self { code, detail: detail.into(), field: None, retry_after }
+        let challenge = (code == Code::Unauthorized).then_some(Challenge::Missing);
+        let problem = Self { code, detail: detail.into(), field: None, retry_after: None, challenge };
+        if code.may_come_again() { problem.after(RETRY_AFTER) } else { problem }
     }
 
     /// A problem with one field of a JSON body or query.
@@ -145,35 +186,86 @@ impl Problem {
         self.code.code()
     }
 
-    fn status(&self) -> StatusCode {
-        self.code.status()
+    /// The same; waiting so long helps. A little longer where a crowd may wait, so that not all come at once.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        let crowd = matches!(self.code.entry().0, 429 | 503);
+        let more = if crowd { MAX_JITTER.mul_f64(rand::random()) } else { Duration::ZERO };
+        Self { retry_after: Some(wait + more), ..self }
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    /// The same; this was wrong with the token.
+    pub(crate) fn challenge(self, challenge: Challenge) -> Self {
+        Self { challenge: Some(challenge), ..self }
+    }
+
+    /// The document (RFC 9457): of the request with this path and id, if one was read.
+    fn document(&self, instance: Option<&str>, id: RequestId) -> String {
         let mut document = json!({
             "type": self.code.urn(),
             "title": self.code.title(),
             "status": self.code.status().as_u16(),
             "detail": self.detail,
             "code": self.code.code(),
+            "requestId": id.to_string(),
         });
+        if let Some(instance) = instance {
+            document["instance"] = json!(instance);
+        }
         if let Some(field) = &self.field {
             document["field"] = json!(field);
         }
         if let Some(after) = self.retry_after {
             document["retryAfterMs"] = json!(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
         }
-        let mut response = Response::new(Body::from(document.to_string()));
-        *response.status_mut() = self.status();
+        document.to_string()
+    }
+
+    /// Whole seconds, rounded up: who waits for so long does not come too early.
+    fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|after| after.as_secs() + u64::from(after.subsec_nanos() > 0))
+    }
+
+    /// The answer to a connection whose request is not read; then it is closed.
+    pub(super) fn unread(&self) -> String {
+        let id = RequestId::random();
+        let document = self.document(None, id);
+        let status = self.code.status();
+        let retry =
+            self.retry_after_seconds().map(|after| format!("retry-after: {after}\r\n")).unwrap_or_default();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {MIME}\r\ncache-control: no-store\r\nx-request-id: {id}\r\n{retry}\
+             connection: close\r\ncontent-length: {}\r\n\r\n{document}",
+            document.len()
+        )
+    }
+}
+
+impl IntoResponse for Problem {
+    /// Without a body: [`identify`] writes it, when the request is known.
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = self.code.status();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MIME));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        if let Some(after) = self.retry_after_seconds() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.max(1)));
         }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, challenge.header());
+        }
+        response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// Names the request in its answer, and in the problem document if it is one.
+pub(super) fn identify(response: &mut Response, instance: &str, id: RequestId) {
+    response.headers_mut().insert(X_REQUEST_ID, id.header());
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        tracing::debug!(code = problem.code.code(), detail = problem.detail, "refused");
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(problem.document(Some(instance), id));
     }
 }
 
@@ -247,6 +339,9 @@ impl From<ServiceError> for Problem {
 
 /// When a refused client may come again: a dead speaker is noticed, a pending join given up, a restart done.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
+/// How far those are spread who wait because of a crowd.
+const MAX_JITTER: Duration = Duration::from_secs(2);
+const MIME: &str = "application/problem+json";
 
 #[cfg(test)]
 mod tests {
@@ -260,8 +355,7 @@ mod tests {
         let urns: BTreeSet<_> = Code::ALL.iter().map(|code| code.urn()).collect();
         assert_eq!(urns.len(), Code::ALL.len());
         for code in Code::ALL {
-            let problem = Problem::new(*code, "why");
-            assert!(problem.status().is_client_error() || problem.status().is_server_error());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
             assert!(code.code().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'));
         }
     }
@@ -272,7 +366,29 @@ mod tests {
         assert_eq!(response.status(), StatusCode::CONFLICT);
         assert_eq!(response.headers()[header::RETRY_AFTER], "2");
         assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        for code in [Code::RateLimited, Code::Capacity] {
+            let told = |problem: Problem| {
+                let response = problem.into_response();
+                response.headers()[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap()
+            };
+            let all: BTreeSet<u64> =
+                (0..64).map(|_| told(Problem::new(code, "").after(Duration::from_secs(10)))).collect();
+            assert!(all.len() > 1 && all.iter().all(|after| (10..=12).contains(after)), "{all:?}");
+        }
         let response = Problem::new(Code::SessionNotFound, "").into_response();
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn a_connection_that_is_not_read_gets_a_whole_answer() {
+        let text = Problem::new(Code::Capacity, "too many").unread();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+        assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+        let document: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(document["code"], "CAPACITY");
+        assert!(document["retryAfterMs"].as_u64().unwrap() >= 2000);
+        let id = document["requestId"].as_str().unwrap();
+        assert!(head.contains(&format!("x-request-id: {id}")), "{head}");
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
+use super::problem::{Code, Problem};
 use super::stall::Stall;
 use crate::config;
 use crate::records::{Kind, Records};
@@ -84,7 +85,8 @@ impl Server {
     ) {
         let Some(admitted) = Admitted::take(&self.admission, peer.ip()) else {
             // One attempt that does not wait: whoever floods us is owed no more.
-            let _sent = stream.try_write(FULL);
+            let full = Problem::new(Code::Capacity, "as many connections are open as there may be").unread();
+            let _sent = stream.try_write(full.as_bytes());
             return;
         };
         let upgraded = Upgraded { _admitted: Arc::new(admitted) };
@@ -231,8 +233,6 @@ fn file_limit() -> Option<usize> {
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FULL: &[u8] =
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 2\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {

@@ -16,6 +16,7 @@ async fn what_is_documented_is_served_and_nothing_else_is() {
             .replace("{session}", &id)
             .replace("{language}", "en")
             .replace("{leg}", "0123456789abcdef0123456789abcdef")
+            .replace("{stream}", "0123456789abcdef0123456789abcdef")
             .replace("{file}", "style.css");
         assert!(!path.contains('{'), "{path}");
         for method in METHODS {
