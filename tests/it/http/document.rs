@@ -24,7 +24,8 @@ async fn what_is_documented_is_served_and_nothing_else_is() {
             let documented = item.get(method.to_lowercase());
             assert_eq!(reply.status == 405, documented.is_none(), "{method} {path}: {reply:?}");
             let Some(operation) = documented else { continue };
-            assert!(!reply.body.contains("ROUTE_NOT_FOUND"), "{method} {path}: {reply:?}");
+            let unknown = reply.status == 404 && reply.body.contains("ROUTE_NOT_FOUND");
+            assert!(!unknown, "{method} {path}: {reply:?}");
             let statuses = operation["responses"].as_object().unwrap();
             assert!(statuses.contains_key(&reply.status.to_string()), "{method} {path}: {reply:?}");
         }
