@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::{Algorithm, Grant, Role, Scope, Subject, TokenError};
 use crate::session::Language;
@@ -226,7 +227,7 @@ fn is_name(text: &str) -> bool {
 }
 
 /// Header and claims as they stand in a token, unverified: to show them, never to act on them.
-pub fn peek(token: &str) -> Option<(serde_json::Value, serde_json::Value)> {
+pub fn peek(token: &str) -> Option<(Value, Value)> {
     let mut parts = token.get(..token.len().min(MAX_TOKEN_BYTES))?.split('.');
     Some((json(parts.next()?).ok()?, json(parts.next()?).ok()?))
 }
@@ -234,7 +235,9 @@ pub fn peek(token: &str) -> Option<(serde_json::Value, serde_json::Value)> {
 /// One part of a token. base64 without padding and without stray bits: a token has one spelling.
 fn json<T: DeserializeOwned>(part: &str) -> Result<T, String> {
     let bytes = URL_SAFE_NO_PAD.decode(part).map_err(|_| "not base64url".to_owned())?;
-    serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    // Whole first: what no type asks for is skipped unread, and need not be text.
+    let whole: Result<Value, _> = serde_json::from_slice(&bytes);
+    whole.and_then(|_| serde_json::from_slice(&bytes)).map_err(|error| error.to_string())
 }
 
 /// A member that is there has its type: `null` is not "absent".
