@@ -121,7 +121,7 @@ impl Setting for ByteSize {
             "MiB" => 1024 * 1024,
             _ => return None,
         };
-        number.checked_mul(unit).map(Self)
+        number.checked_mul(unit).filter(|bytes| fits_toml(*bytes)).map(Self)
     }
     fn literal(&self) -> String {
         match self.0 {
@@ -138,13 +138,18 @@ impl Setting for usize {
     fn read(raw: &Raw) -> Option<Self> {
         match raw {
             Raw::Integer(value) => Self::try_from(*value).ok(),
-            Raw::Word(text) => text.parse().ok(),
+            Raw::Word(text) => text.parse().ok().filter(|number| fits_toml(*number)),
             _ => None,
         }
     }
     fn literal(&self) -> String {
         self.to_string()
     }
+}
+
+/// Whether the file could say this number: TOML's are signed.
+fn fits_toml(number: usize) -> bool {
+    i64::try_from(number).is_ok()
 }
 
 impl Setting for bool {
