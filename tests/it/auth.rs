@@ -40,6 +40,7 @@ const fn route(method: &'static str, path: &'static str, policy: Policy, good: u
 /// Every route but OPTIONS, which is public wherever it is.
 const ROUTES: &[Route] = &[
     route("GET", "/", Policy::Public, 200),
+    route("GET", "/docs", Policy::Public, 200),
     route("GET", "/favicon.ico", Policy::Public, 200),
     route("GET", "/listen", Policy::Public, 200),
     route("GET", "/listen/{session}", Policy::Public, 200),
@@ -395,6 +396,41 @@ async fn a_leg_opened_without_a_token_needs_none() {
     let stranger = world.issuer.token("bob", json!({ "role": "admin" }));
     world.send("DELETE", leg, Some(&stranger)).await.problem(404, "LEG_NOT_FOUND");
     assert_eq!(world.send("DELETE", leg, None).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leg_is_closed_by_its_own_or_by_who_manages_the_session() {
+    let world = World::new("own-legs").await;
+    let session = world.session("ann").await;
+    let token =
+        |subject: &str, role: &str| world.issuer.token(subject, json!({ "role": role, "session": session }));
+    let owner = world.issuer.token("ann", json!({ "role": "speak" }));
+    for (closer, may) in [
+        (token("eve", "listen"), false),
+        (token("eve", "speak"), false),
+        (world.issuer.token("eve", json!({ "role": "speak", "session": "*" })), false),
+        // Ann's, but one that only listens.
+        (token("ann", "listen"), false),
+        (token("bob", "listen"), true),
+        (token("eve", "moderate"), true),
+        (token("eve", "admin"), true),
+        (owner, true),
+    ] {
+        let leg = format!("/v1/legs/{}", world.leg(&session, &token("bob", "listen")).await);
+        for (method, path, good) in [
+            ("PATCH", leg.clone(), 428),
+            ("GET", format!("{leg}/sse"), 200),
+            ("POST", format!("{leg}/sse"), 201),
+            ("DELETE", leg.clone(), 200),
+        ] {
+            let reply = world.send(method, &path, Some(&closer)).await;
+            if may {
+                assert_eq!(reply.status, good, "{method} {path}: {reply:?}");
+            } else {
+                reply.problem(404, "LEG_NOT_FOUND");
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

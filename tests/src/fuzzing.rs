@@ -4,6 +4,7 @@
 //! stable. Each holds a property beyond "no panic": what was read is written back the same, is inside what was
 //! given, or is bounded by it.
 
+mod body;
 mod configuration;
 mod signalling;
 mod socket;
@@ -14,7 +15,7 @@ mod wire;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 10] = [
+pub const TARGETS: [(&str, Body); 11] = [
     ("rtp", wire::rtp),
     ("rtcp", wire::rtcp),
     ("extensions", wire::extensions),
@@ -25,6 +26,7 @@ pub const TARGETS: [(&str, Body); 10] = [
     ("jwt", token::jwt),
     ("ws_message", socket::ws_message),
     ("config", configuration::config),
+    ("json_bodies", body::json_bodies),
 ];
 
 /// Runs the body of a target.

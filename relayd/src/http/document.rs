@@ -220,14 +220,14 @@ fn problem() -> Value {
     json!({
         "type": "object",
         "description": "What went wrong (RFC 9457). `code` and `type` are stable; `title` and `detail` are for people.",
-        "required": ["type", "title", "status", "detail", "code", "instance", "requestId"],
+        "required": ["type", "title", "status", "detail", "code", "requestId"],
         "properties": {
             "type": { "type": "string", "enum": types },
             "title": { "type": "string" },
             "status": { "type": "integer", "minimum": 400, "maximum": 599 },
             "detail": { "type": "string" },
             "code": { "type": "string", "enum": codes },
-            "instance": { "type": "string", "description": "The path of the request." },
+            "instance": { "type": "string", "description": "The path of the request; absent where the relay was too full to read it." },
             "requestId": { "type": "string", "description": "As in the header `X-Request-Id`." },
             "field": { "type": "string", "description": "The field of the body or query that is meant." },
             "retryAfterMs": { "type": "integer", "minimum": 0, "description": "As `Retry-After`, in milliseconds." },

@@ -17,7 +17,7 @@ use super::Api;
 use super::peer::Peer;
 use super::problem::{Challenge, Code, Problem};
 use super::route::Policy;
-use crate::auth::{Action, Caller, Denied, SessionAccess, decide};
+use crate::auth::{Action, Caller, Denied, Grant, Role, SessionAccess, Subject, decide};
 use crate::webrtc::ResourceId;
 
 /// The layer's state: one per route.
@@ -77,8 +77,8 @@ impl Gate {
         decide(caller, access, action).map_err(|denied| refused(denied, named))
     }
 
-    /// Who knows a leg's name may use it; if it was opened with a token, only with one for its session; and a
-    /// token that is shown is for its session.
+    /// Who knows a leg's name may use it; if it was opened with a token, only with one for its session that is of
+    /// the same subject, or of somebody who manages the session; and a token that is shown is for its session.
     fn decide_leg(&self, caller: &Caller, named: &Named) -> Result<(), Problem> {
         if matches!(caller, Caller::Open) {
             return Ok(());
@@ -89,7 +89,8 @@ impl Gate {
         match caller {
             Caller::Token(grant) => {
                 let access = self.api.service.directory().access(opener.session.as_str());
-                access.is_some_and(|access| grant.covers(&access)).then_some(()).ok_or_else(unknown)
+                let may = access.is_some_and(|access| may_use(grant, &access, opener.subject.as_ref()));
+                may.then_some(()).ok_or_else(unknown)
             }
             Caller::Anonymous if opener.subject.is_some() => Err(Problem::new(
                 Code::Unauthorized,
@@ -132,6 +133,17 @@ impl Named {
         }
         Ok(named)
     }
+}
+
+/// Whether a token may change and close a leg that this subject opened, or somebody without a token.
+fn may_use(grant: &Grant, access: &SessionAccess, opener: Option<&Subject>) -> bool {
+    let own = opener.is_none_or(|opener| *opener == grant.subject);
+    let manages = match grant.role {
+        Role::Moderate | Role::Admin => true,
+        Role::Speak => access.owner.as_ref() == Some(&grant.subject),
+        Role::Listen => false,
+    };
+    grant.covers(access) && (own || manages)
 }
 
 async fn authenticate(api: &Api, now: Instant, peer: IpAddr, headers: &HeaderMap) -> Result<Caller, Problem> {

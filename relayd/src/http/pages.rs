@@ -30,6 +30,7 @@ pub(super) fn routes() -> Routes {
         )
         .add(Policy::Public, page("/speak", "pageSpeak", "The speaker's page", get(speak)))
         .add(Policy::Public, page("/speak/{session}", "pageSpeakSession", "The speaker's page", get(speak)))
+        .add(Policy::Public, page("/docs", "pageDocs", "The API, readable", get(docs)))
         .add(Policy::Public, page("/favicon.ico", "pageIcon", "The icon", get(icon)))
         .add(Policy::Public, page("/web/{file}", "pageFile", "A file of the pages", get(file)))
 }
@@ -60,6 +61,10 @@ async fn listen(headers: HeaderMap) -> Result<Response, Problem> {
 
 async fn speak(headers: HeaderMap) -> Result<Response, Problem> {
     serve("speak.html", &headers)
+}
+
+async fn docs(headers: HeaderMap) -> Result<Response, Problem> {
+    serve("docs.html", &headers)
 }
 
 async fn icon(headers: HeaderMap) -> Result<Response, Problem> {
@@ -123,7 +128,7 @@ macro_rules! embedded {
 
 /// Every file of `relayd/web`.
 const FILES: &[(&str, &[u8])] = embedded! {
-    "api.js" "awake.js" "create.js" "events.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "sdp.js" "session.js" "share.js" "speak.html" "speak.js" "stats.js" "style.css" "token.js" "watch.js" "whip.js"
+    "api.js" "awake.js" "create.js" "docs.html" "docs.js" "events.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "sdp.js" "session.js" "share.js" "speak.html" "speak.js" "stats.js" "style.css" "token.js" "watch.js" "whip.js"
 };
 
 #[cfg(test)]

@@ -186,6 +186,11 @@ impl Problem {
         self.code.code()
     }
 
+    /// Its HTTP status.
+    pub(super) fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
     /// The same; waiting so long helps. A little longer where a crowd may wait, so that not all come at once.
     pub(crate) fn after(self, wait: Duration) -> Self {
         let crowd = matches!(self.code.entry().0, 429 | 503);
@@ -199,7 +204,7 @@ impl Problem {
     }
 
     /// The document (RFC 9457): of the request with this path and id, if one was read.
-    fn document(&self, instance: Option<&str>, id: RequestId) -> String {
+    pub(super) fn document(&self, instance: Option<&str>, id: RequestId) -> String {
         let mut document = json!({
             "type": self.code.urn(),
             "title": self.code.title(),

@@ -44,7 +44,6 @@ pub(super) struct Session {
     /// Its name: two words and a number.
     session_id: String,
     /// `created`: nobody has spoken yet; `active`; `paused`; `ended`.
-    #[schema(inline)]
     status: Status,
     /// What the speaker speaks.
     source_language: String,

@@ -165,7 +165,7 @@ fn unknown() -> Problem {
 }
 
 /// Reads the body of a POST.
-fn topics(text: &str) -> Result<Topics, Problem> {
+pub(super) fn topics(text: &str) -> Result<Topics, Problem> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| Problem::new(Code::InvalidMessage, format!("the body is not JSON: {error}")))?;
     let wrong = |detail: &str| Problem::field("events", format!("{detail}; there are {KNOWN}"));

@@ -19,9 +19,17 @@ async fn every_method_is_served_or_answered_405_with_allow() {
     let (session, leg) = (format!("/v1/sessions/{id}"), "/v1/legs/0123456789abcdef0123456789abcdef");
     routes.push(("/v1/sessions", &["POST", "OPTIONS"]));
     routes.push((leg, &["GET", "HEAD", "PATCH", "DELETE", "OPTIONS"]));
-    for page in
-        ["/", "/listen", "/listen/x", "/listen/x/en", "/speak", "/speak/x", "/web/style.css", "/qr.svg"]
-    {
+    for page in [
+        "/",
+        "/listen",
+        "/listen/x",
+        "/listen/x/en",
+        "/speak",
+        "/speak/x",
+        "/docs",
+        "/web/style.css",
+        "/qr.svg",
+    ] {
         routes.push((page, &["GET", "HEAD"]));
     }
     routes.push((&session, &["GET", "HEAD", "DELETE", "OPTIONS"]));
