@@ -4,7 +4,9 @@ pub(crate) mod client;
 mod document;
 mod limits;
 mod ops;
+mod rates;
 mod start;
+mod state;
 mod verbs;
 
 use client::{FRAGMENT, JSON, Relay, SDP, offer};
@@ -273,7 +275,9 @@ async fn the_demo_has_its_speakers_and_no_room_for_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_and_codes_are_served() {
     let relay = Relay::start().await;
-    for path in ["/", "/listen", "/listen/demo", "/listen/demo/es", "/speak", "/speak/golden-eagle-427"] {
+    for path in
+        ["/", "/listen", "/listen/demo", "/listen/demo/es", "/speak", "/speak/golden-eagle-427", "/docs"]
+    {
         let page = relay.send("GET", path, &[], b"").await;
         assert_eq!(page.status, 200, "{path}");
         assert_eq!(page.header("content-type"), "text/html; charset=utf-8");

@@ -159,6 +159,14 @@ async fn one_address_has_so_many_connections_and_gets_them_back() {
     let address = relay.daemon.http_addr();
     let held = [TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap()];
     until("the third is refused", async || relay.send("GET", "/", &[], b"").await.status == 503).await;
+    // It is told why before it has asked.
+    let answer = raw(address, b"").await;
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a whole answer");
+    let document: serde_json::Value = serde_json::from_str(body).expect("a problem document");
+    assert_eq!((&document["status"], &document["code"]), (&503.into(), &"CAPACITY".into()));
+    for header in ["content-type: application/problem+json", "x-request-id: ", "retry-after: "] {
+        assert!(head.contains(header), "{head}");
+    }
     drop(held);
     until("places are given back", async || relay.send("GET", "/", &[], b"").await.status == 200).await;
 }
