@@ -251,7 +251,7 @@ impl Directory {
                     Caller::Token(grant) => grant.takeover,
                 },
             };
-            entry.machine.take_publisher(now, language, Term::of(caller), claimed)
+            entry.machine.take_publisher(now, language, Term::of(caller, &entry.access), claimed)
         })?;
         Ok(Taken { slot: PublisherSlot::new(place), track: seat.track, displaced: seat.displaced })
     }
@@ -264,18 +264,17 @@ impl Directory {
         language: Option<&str>,
         caller: &Caller,
     ) -> Result<(ListenerSlot, TrackId), SessionError> {
-        let (place, seat) =
-            self.shared.seat(now, id, |entry| entry.machine.take_listener(language, Term::of(caller)))?;
+        let (place, seat) = self
+            .shared
+            .seat(now, id, |entry| entry.machine.take_listener(language, Term::of(caller, &entry.access)))?;
         Ok((ListenerSlot::new(place), seat.track))
     }
 
     /// A share in the lease of the caller's token, for a connection that follows the events; `None` for callers
-    /// without one. A token that lasts longer than those shown before renews all of the same subject and role.
+    /// without one for this session. A token that lasts longer than those shown before renews all of the same subject and role.
     pub fn lease(&self, now: Instant, id: &str, caller: &Caller) -> Result<Option<Lease>, SessionError> {
-        let Some(term) = Term::of(caller) else {
-            self.shared.state().entry(id)?;
-            return Ok(None);
-        };
+        let term = Term::of(caller, &self.shared.state().entry(id)?.access);
+        let Some(term) = term else { return Ok(None) };
         let (sender, lapsed) = watch::channel(false);
         let place = self.shared.follow(now, id, term, sender)?;
         Ok(Some(Lease::new(place, lapsed)))

@@ -32,7 +32,11 @@ fn tracks(count: usize) -> Vec<TrackId> {
 
 fn spec() -> SessionSpec {
     let languages: Vec<Language> = vec!["en".parse().unwrap(), "es".parse().unwrap()];
-    SessionSpec { source: languages[0].clone(), languages, owner: None, anonymous_listeners: true }
+    SessionSpec { source: languages[0].clone(), languages, owner: Some(me()), anonymous_listeners: true }
+}
+
+fn me() -> Subject {
+    Subject { issuer: "issuer".to_owned(), subject: "me".to_owned() }
 }
 
 fn with_session(now: Instant) -> (Directory, String) {
@@ -200,7 +204,7 @@ fn owned(issuer: &str) -> SessionSpec {
 
 fn holder(role: Role, takeover: bool, expires: Instant) -> Caller {
     Caller::Token(Arc::new(Grant {
-        subject: Subject { issuer: "issuer".to_owned(), subject: "me".to_owned() },
+        subject: me(),
         token_id: None,
         role,
         scope: Scope::Own,
@@ -433,6 +437,24 @@ fn a_lease_resolves_when_its_token_is_over_and_not_by_the_end_of_its_session() {
     drop((lease, ending));
     assert_eq!(directory.counts().leases, 0);
     assert!(directory.lease(now, other.as_str(), &Caller::Open).is_err(), "the session is over");
+}
+
+#[test]
+fn a_token_for_another_session_renews_nothing_where_anybody_may_listen() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let short = holder(Role::Speak, false, now + Duration::from_secs(100));
+    let Caller::Token(grant) = &short else { panic!("a token") };
+    let scope = Scope::Session("other".to_owned());
+    let expires = now + Duration::from_secs(9999);
+    let elsewhere = Caller::Token(Arc::new(Grant { scope, expires, ..(**grant).clone() }));
+    let lease = directory.lease(now, &id, &short).unwrap().unwrap();
+    let (_slot, _) = directory.listener_slot(now, &id, None, &elsewhere).unwrap();
+    assert!(directory.lease(now, &id, &elsewhere).unwrap().is_none(), "as good as no token");
+    directory.handle_timeout(now + Duration::from_secs(100));
+    directory.handle_timeout(now + Duration::from_secs(160));
+    block_on(lease.expired());
+    drop(lease);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::HolderId;
-use crate::auth::{Caller, Role, Subject};
+use crate::auth::{Caller, Role, SessionAccess, Subject};
 
 /// What of a token matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +18,10 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    /// The term of a caller's token, if they have one.
-    pub(crate) fn of(caller: &Caller) -> Option<Self> {
-        let grant = caller.grant()?;
+    /// The term of a caller's token, if they have one for this session. Another token, at a session that lets anybody
+    /// listen, is as good as none: it renews nothing.
+    pub(crate) fn of(caller: &Caller, access: &SessionAccess) -> Option<Self> {
+        let grant = caller.grant().filter(|grant| grant.covers(access))?;
         Some(Self { subject: grant.subject.clone(), role: grant.role, expires: grant.expires })
     }
 }
