@@ -28,7 +28,7 @@ pub use settings::{
 };
 use settings::{KEYS, Layer};
 use value::Raw;
-pub use value::{AuthMode, ByteSize, LogFormat, Secret};
+pub use value::{AuthMode, ByteSize, ForwardedHeader, LogFormat, Secret};
 pub(crate) use webhooks::webhook_key;
 
 /// Where the configuration is taken from.

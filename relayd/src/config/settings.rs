@@ -6,7 +6,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::value::{AuthMode, ByteSize, LogFormat, Raw, Secret, Setting};
+use super::value::{AuthMode, ByteSize, ForwardedHeader, LogFormat, Raw, Secret, Setting};
 
 /// A key that the file, the environment and flags may set.
 #[derive(Debug, Clone, Copy)]
@@ -146,9 +146,12 @@ settings! {
         max_connections: usize = 4096;
         /// TCP connections from one address; beyond, 503. Behind a reverse proxy all come from one: raise it.
         max_connections_per_address: usize = 64;
-        /// Ranges of reverse proxies ("10.0.0.0/8") whose Forwarded or X-Forwarded-For is believed: the client is the
-        /// right-most address there that is not one of them.
+        /// Ranges of reverse proxies ("10.0.0.0/8") whose `forwarded_header` is believed: the client is the right-most
+        /// address there that is not one of them.
         trusted_proxies: Vec<String> = Vec::new();
+        /// The header that these proxies write: "x-forwarded-for" or "forwarded" (RFC 7239). The other one is ignored: it is
+        /// as the client sent it.
+        forwarded_header: ForwardedHeader = ForwardedHeader::XForwardedFor;
     }
 
     /// The operator's listener: /metrics, /healthz, /readyz.

@@ -261,6 +261,33 @@ impl Setting for Secret {
     }
 }
 
+/// The header in which reverse proxies name the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`.
+    XForwardedFor,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
+
+impl Setting for ForwardedHeader {
+    const EXPECTED: &'static str = "\"x-forwarded-for\" or \"forwarded\"";
+    fn read(raw: &Raw) -> Option<Self> {
+        let (Raw::Word(text) | Raw::Text(text)) = raw else { return None };
+        match text.as_str() {
+            "x-forwarded-for" => Some(Self::XForwardedFor),
+            "forwarded" => Some(Self::Forwarded),
+            _ => None,
+        }
+    }
+    fn literal(&self) -> String {
+        match self {
+            Self::XForwardedFor => "\"x-forwarded-for\"".into(),
+            Self::Forwarded => "\"forwarded\"".into(),
+        }
+    }
+}
+
 /// Whether calls take tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthMode {

@@ -108,7 +108,7 @@ impl Api {
             idempotency: Idempotency::default(),
             ice_servers: config.webrtc.ice_servers.iter().filter_map(|text| link::ice_server(text)).collect(),
             guard: Guard::new(own, &config.http),
-            proxies: Proxies::new(&ranges(&config.http.trusted_proxies)),
+            proxies: Proxies::new(ranges(&config.http.trusted_proxies), config.http.forwarded_header),
             followers: Followers::new(config),
             draining: AtomicBool::new(false),
         })

@@ -8,6 +8,8 @@ use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
+use crate::config::ForwardedHeader;
+
 /// The client's address, in the extensions of every request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer(pub IpAddr);
@@ -19,14 +21,18 @@ impl Peer {
     }
 }
 
-/// The proxies whose word counts.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Proxies(Vec<IpNet>);
+/// The proxies whose word counts, and the one header in which they give it: what a proxy does not write it passes on
+/// as the client sent it.
+#[derive(Debug, Clone)]
+pub(super) struct Proxies {
+    trusted: Vec<IpNet>,
+    header: ForwardedHeader,
+}
 
 impl Proxies {
-    /// Those within these ranges.
-    pub(super) fn new(trusted: &[IpNet]) -> Self {
-        Self(trusted.to_vec())
+    /// Those within these ranges, by this header.
+    pub(super) fn new(trusted: Vec<IpNet>, header: ForwardedHeader) -> Self {
+        Self { trusted, header }
     }
 
     /// The client of a request: the connection's other end or, if that is a trusted proxy, the right-most
@@ -38,7 +44,7 @@ impl Proxies {
             return Peer(connected);
         }
         let mut nearest = connected;
-        for hop in hops(request.headers()).into_iter().rev().take(MAX_HOPS) {
+        for hop in hops(self.header, request.headers()).into_iter().rev().take(MAX_HOPS) {
             // What cannot be read ends the chain: nobody vouches for what stands left of it.
             let Some(address) = hop else { break };
             nearest = address;
@@ -50,21 +56,20 @@ impl Proxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|range| range.contains(&address))
+        self.trusted.iter().any(|range| range.contains(&address))
     }
 }
 
-/// The addresses of `Forwarded` (RFC 7239), or else of `X-Forwarded-For`, from left to right.
-fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    let listed = |name: HeaderName| -> Vec<&str> {
-        let values = headers.get_all(name).into_iter();
-        values.flat_map(|value| value.to_str().unwrap_or("?").split(',')).map(str::trim).collect()
+/// The addresses of the header from left to right.
+fn hops(header: ForwardedHeader, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let (name, read): (HeaderName, fn(&str) -> Option<IpAddr>) = match header {
+        ForwardedHeader::XForwardedFor => (X_FORWARDED_FOR, address),
+        ForwardedHeader::Forwarded => (header::FORWARDED, forwarded_for),
     };
-    let forwarded = listed(header::FORWARDED);
-    if forwarded.is_empty() {
-        return listed(X_FORWARDED_FOR).into_iter().map(address).collect();
-    }
-    forwarded.into_iter().map(forwarded_for).collect()
+    let values = headers.get_all(name).into_iter();
+    // At every comma, quoted or not: a quote that the client left open takes nothing of what a proxy has appended.
+    let elements = values.flat_map(|value| value.to_str().unwrap_or("?").split(','));
+    elements.map(|element| read(element.trim())).collect()
 }
 
 /// The `for` of one element of `Forwarded`.
@@ -95,13 +100,17 @@ mod tests {
     use super::*;
 
     fn client(connected: &str, headers: &[(&str, &str)]) -> String {
+        client_by(ForwardedHeader::XForwardedFor, connected, headers)
+    }
+
+    fn client_by(header: ForwardedHeader, connected: &str, headers: &[(&str, &str)]) -> String {
         let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].map(|range| range.parse().unwrap()).to_vec();
         let mut request = Request::new(Body::empty());
         request.extensions_mut().insert(ConnectInfo::<SocketAddr>(connected.parse().unwrap()));
         for (name, value) in headers {
             request.headers_mut().append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
-        Proxies::new(&trusted).client(&request).0.to_string()
+        Proxies::new(trusted, header).client(&request).0.to_string()
     }
 
     #[test]
@@ -134,16 +143,26 @@ mod tests {
     }
 
     #[test]
-    fn forwarded_is_read_like_its_forerunner_and_before_it() {
+    fn forwarded_is_read_like_its_forerunner() {
         for (value, expected) in [
             ("for=192.0.2.7", "192.0.2.7"),
             ("For=6.6.6.6, proto=https;for=\"192.0.2.7:8\";by=10.0.0.1", "192.0.2.7"),
             ("for=\"[2001:db8::7]:4711\"", "2001:db8::7"),
             ("for=_hidden", "10.0.0.1"),
             ("by=10.0.0.9", "10.0.0.1"),
+            ("for=\"6.6.6.6, for=192.0.2.7", "192.0.2.7"),
         ] {
             let headers = [("forwarded", value), ("x-forwarded-for", "6.6.6.6")];
-            assert_eq!(client("10.0.0.1:9", &headers), expected, "{value}");
+            assert_eq!(client_by(ForwardedHeader::Forwarded, "10.0.0.1:9", &headers), expected, "{value}");
         }
+    }
+
+    #[test]
+    fn a_header_that_the_proxy_does_not_write_is_the_clients_and_counts_for_nothing() {
+        let both = [("forwarded", "for=127.0.0.1"), ("x-forwarded-for", "192.0.2.7")];
+        assert_eq!(client("10.0.0.1:9", &both), "192.0.2.7");
+        let both = [("forwarded", "for=192.0.2.7"), ("x-forwarded-for", "127.0.0.1")];
+        assert_eq!(client_by(ForwardedHeader::Forwarded, "10.0.0.1:9", &both), "192.0.2.7");
+        assert_eq!(client("10.0.0.1:9", &both[..1]), "10.0.0.1");
     }
 }
