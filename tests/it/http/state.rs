@@ -11,7 +11,7 @@ use crate::webrtc::peer::{self, Peer};
 async fn session(relay: &Relay) -> (String, String) {
     let body = br#"{"sourceLanguage":"en","languages":["es"]}"#;
     let made = relay.send("POST", "/v1/sessions", &[JSON], body).await.json();
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    let text = |name: &str| made[name].as_str().expect("text").to_owned();
     (text("sessionId"), text("resumeSecret"))
 }
 
