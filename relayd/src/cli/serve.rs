@@ -110,7 +110,7 @@ fn welcome(daemon: &Daemon, demo: bool) -> String {
     let mut line = |name: &str, value: &str| text.push_str(&format!("  {name:<9} {value}\n"));
     line("listen", &listen);
     line("speak", &format!("{http}/speak"));
-    line("API", &format!("{http}/v1/sessions"));
+    line("API", &format!("{http}/docs"));
     line("operator", &format!("{ops}/metrics  {ops}/healthz  {ops}/readyz"));
     line("media", &format!("udp {}", daemon.webrtc_addr()));
     text.push_str("\nCtrl-C or SIGTERM stops it.\n");
