@@ -96,9 +96,10 @@ impl FirstAudio {
 }
 
 impl State {
-    fn first_packet(&self, leg: LegId, at: Instant) -> Option<Sample> {
-        let number = self.legs.get(&leg)?;
-        let waiting = self.waiting.get(number)?;
+    fn first_packet(&mut self, leg: LegId, at: Instant) -> Option<Sample> {
+        // Taken: what is told again is no other first packet.
+        let number = self.legs.remove(&leg)?;
+        let waiting = self.waiting.get(&number)?;
         let (_, track) = waiting.of?;
         let began = self.active.get(&track).filter(|began| **began > waiting.started);
         let early = waiting.role == Role::Listener && began.is_some();

@@ -13,8 +13,9 @@ use tokio::sync::mpsc::error::TrySendError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShardEvent {
-    /// The first packet of a publisher's leg reached its track. Once per leg; while the track is paused, not before it
-    /// goes on.
+    /// The first packet of a publisher's leg reached its track; while the track is paused, not before it goes on. Once
+    /// per leg, but for a reader that had no room for it: then every packet is said to be the first until all have been
+    /// told, since somebody waits for it.
     FirstPacketIn {
         /// The track.
         track: TrackId,
@@ -81,7 +82,14 @@ impl Readers {
         }
     }
 
-    /// Tells everybody who has room for it. A reader that is gone misses nothing.
+    /// Tells everybody who has room for it, and says whether all had. A reader that is gone misses nothing.
+    pub(super) fn tell_all(&mut self, event: ShardEvent) -> bool {
+        let before = self.dropped;
+        self.tell(event);
+        self.dropped == before
+    }
+
+    /// Tells everybody who has room for it.
     pub(super) fn tell(&mut self, event: ShardEvent) {
         for queue in &self.queues {
             if let Err(TrySendError::Full(_)) = queue.try_send(event) {
@@ -110,6 +118,13 @@ impl Firsts {
             self.waiting.resize(slot + 1, false);
         }
         self.waiting[slot] = true;
+    }
+
+    /// Not everybody could be told: the next packet of the leg is a first one too.
+    pub(super) fn again(&mut self, leg: LegId) {
+        if let Some(waiting) = self.waiting.get_mut(leg.slot()) {
+            *waiting = true;
+        }
     }
 
     /// A packet of the leg: whether it is the first.

@@ -162,7 +162,9 @@ impl Plane {
             && let Some(LegStats::Publisher(stats)) = self.relay.leg_stats(leg)
         {
             let (track, at) = (stats.track, now);
-            self.outbound.readers.tell(ShardEvent::FirstPacketIn { track, leg, at });
+            if !self.outbound.readers.tell_all(ShardEvent::FirstPacketIn { track, leg, at }) {
+                self.outbound.firsts.again(leg);
+            }
         }
     }
 

@@ -77,6 +77,27 @@ fn events_that_do_not_fit_are_dropped_and_counted_and_a_reader_that_left_is_not(
 }
 
 #[test]
+fn a_first_packet_that_could_not_be_told_is_told_by_the_next() {
+    let mut stage = Stage::new("127.0.0.1:0");
+    let mut full = reader(&mut stage, 1);
+    let other = stage.plane.open_track(stage.now, "es".to_owned()).unwrap();
+    stage.plane.close(stage.now, Peer::Track(other));
+    stage.plane.drain();
+    stage.speak(&opus(20, 1));
+    stage.speak(&opus(20, 2));
+    assert_eq!(told(&mut full), [ShardEvent::TrackClosed { track: other }], "there was no room");
+    stage.speak(&opus(20, 3));
+    let first = told(&mut full);
+    let (fed, by) = (stage.track, stage.publisher);
+    assert!(
+        matches!(first[..], [ShardEvent::FirstPacketIn { track, leg, .. }] if (track, leg) == (fed, by)),
+        "{first:?}"
+    );
+    stage.speak(&opus(20, 4));
+    assert!(told(&mut full).is_empty());
+}
+
+#[test]
 fn a_paused_track_is_silent_and_goes_on_with_the_next_number_and_the_time_of_day() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
     let mut stage = Stage::new("127.0.0.1:0");
