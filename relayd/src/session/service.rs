@@ -167,7 +167,17 @@ impl Service {
     pub fn run(self) -> impl Future<Output = ()> + Send {
         // Now, not when the task first runs: nothing that happens from here on is missed.
         let mut events = self.shard.events();
-        async move {
+        // Side by side: who waits for a speaker does not wait for connections to be closed.
+        let work = {
+            let service = self.clone();
+            async move {
+                loop {
+                    service.directory.has_work().await;
+                    service.settle().await;
+                }
+            }
+        };
+        let hear = async move {
             let mut timer = tokio::time::interval(TICK);
             timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
@@ -178,8 +188,13 @@ impl Service {
                         self.directory.handle_timeout(now);
                     }
                     Some(event) = events.recv() => self.directory.handle_shard_event(Instant::now(), &event),
-                    () = self.directory.has_work() => self.settle().await,
                 }
+            }
+        };
+        async move {
+            tokio::select! {
+                () = work => {}
+                () = hear => {}
             }
         }
     }
