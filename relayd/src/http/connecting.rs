@@ -70,7 +70,7 @@ struct Recorded {
 }
 
 impl Record for Recorded {
-    fn accepted(&mut self, resource: ResourceId) {
+    fn accepted(&mut self, resource: ResourceId) -> Result<(), CloseReason> {
         let Connecting { records, role, address, who, streams, language, .. } = &self.connecting;
         let kind = match role {
             Role::Publisher => Kind::Publisher,
@@ -81,7 +81,7 @@ impl Record for Recorded {
             let place = Place { session: self.session.clone(), language: language.clone(), who: who.clone() };
             self.listening = Some(streams.listen(resource, place));
         }
-        self.slot.accepted(resource);
+        self.slot.accepted(resource)
     }
 
     fn connected(&mut self) {

@@ -89,9 +89,9 @@ struct Held {
 }
 
 impl Record for Held {
-    fn accepted(&mut self, resource: ResourceId) {
+    fn accepted(&mut self, resource: ResourceId) -> Result<(), CloseReason> {
         self.remembered = Some(self.openers.remember(resource, self.opener.clone()));
-        self.slot.accepted(resource);
+        self.slot.accepted(resource)
     }
 
     fn connected(&mut self) {

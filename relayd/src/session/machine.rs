@@ -228,14 +228,25 @@ impl Machine {
 /// What the world did.
 impl Machine {
     /// A holder's connection was accepted: by this name it can be closed. After the end that is the owner's to do.
-    pub(super) fn handle_accepted(&mut self, holder: HolderId, resource: ResourceId) {
+    ///
+    /// # Errors
+    /// Why a holder lost their place before: it is closed, and had better not open a leg.
+    pub(super) fn handle_accepted(
+        &mut self,
+        holder: HolderId,
+        resource: ResourceId,
+    ) -> Result<(), CloseReason> {
         if self.is_over() {
-            return;
+            return Err(CloseReason::SessionEnded);
         }
-        let Some(member) = self.members.get_mut(&holder) else { return };
+        let Some(member) = self.members.get_mut(&holder) else { return Ok(()) };
         member.resource = Some(resource);
-        if let Some(reason) = member.dismissed {
-            self.outputs.push_back(Output::CloseLeg { resource, reason });
+        match member.dismissed {
+            Some(reason) => {
+                self.outputs.push_back(Output::CloseLeg { resource, reason });
+                Err(reason)
+            }
+            None => Ok(()),
         }
     }
 

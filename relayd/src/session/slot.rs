@@ -9,7 +9,7 @@ use super::directory::Shared;
 use super::error::SessionError;
 use super::id::SessionId;
 use super::machine::HolderId;
-use crate::webrtc::{Record, ResourceId};
+use crate::webrtc::{CloseReason, Record, ResourceId};
 
 /// Who, in which session. The serial tells a session from a later one of the same name; a holder who was dismissed
 /// changes nothing by whatever happens to them.
@@ -36,8 +36,8 @@ impl Place {
         self.shared.leave(self, Instant::now());
     }
 
-    fn accepted(&self, resource: ResourceId) {
-        self.shared.accepted(self, resource);
+    fn accepted(&self, resource: ResourceId) -> Result<(), CloseReason> {
+        self.shared.accepted(self, resource)
     }
 
     fn connected(&self) {
@@ -71,8 +71,8 @@ impl PublisherSlot {
 }
 
 impl Record for PublisherSlot {
-    fn accepted(&mut self, resource: ResourceId) {
-        self.place.accepted(resource);
+    fn accepted(&mut self, resource: ResourceId) -> Result<(), CloseReason> {
+        self.place.accepted(resource)
     }
 
     fn connected(&mut self) {
@@ -103,8 +103,8 @@ impl ListenerSlot {
 }
 
 impl Record for ListenerSlot {
-    fn accepted(&mut self, resource: ResourceId) {
-        self.place.accepted(resource);
+    fn accepted(&mut self, resource: ResourceId) -> Result<(), CloseReason> {
+        self.place.accepted(resource)
     }
 
     fn connected(&mut self) {

@@ -158,8 +158,12 @@ impl fmt::Debug for Join {
 pub trait Record: Send {
     /// The offer is taken and the connection exists: from now on it can be closed by this name. Called once, before
     /// anything else, unless the join is refused first.
-    fn accepted(&mut self, resource: ResourceId) {
+    ///
+    /// # Errors
+    /// Why it is over already, if its place was taken away meanwhile: then the join is refused before it opens a leg.
+    fn accepted(&mut self, resource: ResourceId) -> Result<(), CloseReason> {
         let _ = resource;
+        Ok(())
     }
 
     /// The peer is connected: media may flow. Called at most once.

@@ -16,14 +16,16 @@ use std::time::{Duration, Instant};
 use relay_engine::{LegId, ListenerId, Peer};
 use slab::Slab;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
 
 use super::connection::{Connection, Due, Stage};
 use super::demux::Limiter;
 use super::keys::Identity;
 use super::stack::{Effect, StackError};
-use super::{CloseReason, Command, Counters, JoinError, ResourceId, Role, Snapshot, WebRtcConfig};
+use super::{
+    CloseReason, Command, Counters, JoinError, PatchError, ResourceId, Role, Snapshot, WebRtcConfig,
+};
 use crate::shard::{Shard, ShardError};
 
 /// Commands taken in one turn.
@@ -80,6 +82,8 @@ pub(super) struct Plane {
     pending: usize,
     opened_sender: mpsc::UnboundedSender<Opened>,
     opened: mpsc::UnboundedReceiver<Opened>,
+    /// Those who closed a connection, by its generation, while the shard was opening its leg; one per such opening.
+    closing: HashMap<u64, oneshot::Sender<Result<(), PatchError>>>,
     effects: Vec<Effect>,
 }
 
@@ -102,6 +106,7 @@ impl Plane {
             pending: 0,
             opened_sender,
             opened,
+            closing: HashMap::new(),
             effects: Vec::new(),
         })
     }

@@ -79,18 +79,24 @@ impl Shared {
         self.settle(state);
     }
 
-    /// A holder's connection has a name by which it can be closed; at once, if the session is over.
-    pub(in crate::session) fn accepted(&self, place: &Place, resource: ResourceId) {
+    /// A holder's connection has a name by which it can be closed; at once, if the place is gone.
+    pub(in crate::session) fn accepted(
+        &self,
+        place: &Place,
+        resource: ResourceId,
+    ) -> Result<(), CloseReason> {
         let now = Instant::now();
         let mut state = self.state();
-        if state.is_current(place) {
+        let accepted = if state.is_current(place) {
             state.change(now, &place.session, &self.feed, |entry| {
-                entry.machine.handle_accepted(place.holder, resource);
-            });
+                entry.machine.handle_accepted(place.holder, resource)
+            })
         } else {
             state.work.legs.insert(resource, CloseReason::SessionEnded);
-        }
+            Err(CloseReason::SessionEnded)
+        };
         self.settle(state);
+        accepted
     }
 
     /// Whether the session and the track are there still. If the connection came about, also whether its place was

@@ -318,7 +318,7 @@ fn the_right_secret_or_grant_takes_over_and_nothing_else_does() {
     let id = created.view.id.to_string();
     let mut old = publish(&directory, &id, None).unwrap().slot;
     old.connected();
-    old.accepted("0123456789abcdef0123456789abcdef".parse().unwrap());
+    old.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
     let (plain, grant) = (holder(Role::Speak, false, later), holder(Role::Speak, true, later));
     let wrong = Claim::ResumeSecret("A".repeat(43));
     let secret = || Claim::ResumeSecret(created.resume_secret.clone());
@@ -338,7 +338,7 @@ fn the_right_secret_or_grant_takes_over_and_nothing_else_does() {
         let mut taken = directory.publisher_slot(now, &id, None, caller, &claim).unwrap();
         let displaced = taken.displaced.expect("the old connection");
         assert_eq!(directory.take_work().legs[&displaced], CloseReason::TakenOver);
-        taken.slot.accepted(displaced);
+        taken.slot.accepted(displaced).unwrap();
         taken.slot.connected();
         drop(std::mem::replace(&mut old, taken.slot));
         assert!(directory.view(&id).unwrap().speaker_connected, "the old slot changes nothing");
@@ -372,7 +372,7 @@ fn a_connection_that_is_accepted_after_the_end_is_closed() {
     assert!(matches!(slot.place().check(None, true), Err(SessionError::Ended { .. })));
     directory.take_work();
     let name = "0123456789abcdef0123456789abcdef".parse().unwrap();
-    slot.accepted(name);
+    assert_eq!(slot.accepted(name), Err(CloseReason::SessionEnded));
     assert_eq!(directory.take_work().legs[&name], CloseReason::SessionEnded);
 }
 

@@ -228,9 +228,10 @@ impl Run {
         }
         self.resources += 1;
         let name = resource(self.resources);
-        self.machine.handle_accepted(holder, name);
+        let accepted = self.machine.handle_accepted(holder, name);
         let live = self.live();
         let person = self.model.people.get_mut(&holder).unwrap();
+        assert_eq!(accepted.is_ok(), person.seated && live, "who has no place is refused");
         person.resource = Some(name);
         if !person.seated && live {
             self.model.must_close.push(name);

@@ -266,7 +266,7 @@ fn a_permanent_session_stays_and_nobody_takes_over_in_it() {
 fn who_takes_over_has_the_place_and_the_old_one_changes_nothing_any_more() {
     let mut world = World::new();
     let old = world.speak("en");
-    world.machine.handle_accepted(old, resource(1));
+    world.machine.handle_accepted(old, resource(1)).unwrap();
     world.machine.handle_leg(old, world.ids[0].1);
     let refused = world.machine.take_publisher(world.now, None, None, false).unwrap_err();
     assert!(matches!(refused, SessionError::SpeakerExists { .. }));
@@ -306,7 +306,7 @@ fn who_lost_their_place_before_they_were_accepted_is_closed_as_soon_as_they_have
     let old = world.publish("en");
     assert_eq!(world.machine.take_publisher(world.now, None, None, true).unwrap().displaced, None);
     assert!(world.heard().is_empty());
-    world.machine.handle_accepted(old, resource(1));
+    assert_eq!(world.machine.handle_accepted(old, resource(1)), Err(CloseReason::TakenOver));
     assert_eq!(world.heard(), ["close TakenOver"]);
 }
 
@@ -348,13 +348,13 @@ fn a_language_that_is_removed_takes_everybody_on_it_along() {
     let mut world = World::new();
     let (translator, listener) = (world.speak("es"), world.listen("es"));
     let early = world.machine.take_listener(Some("es"), None).unwrap().holder;
-    world.machine.handle_accepted(translator, resource(1));
+    world.machine.handle_accepted(translator, resource(1)).unwrap();
     let elsewhere = world.listen("en");
     world.drain();
     world.machine.remove_track(world.now, "ES").unwrap();
     assert_eq!(world.heard(), ["close SessionEnded", "close track", "trackRemoved"]);
     assert_eq!(world.machine.occupancy(), (0, 1, 0));
-    world.machine.handle_accepted(early, resource(2));
+    world.machine.handle_accepted(early, resource(2)).unwrap_err();
     assert_eq!(world.heard(), ["close SessionEnded"]);
     for holder in [translator, listener, early] {
         world.machine.handle_connected(world.now, holder);
@@ -376,7 +376,7 @@ fn a_token_is_warned_of_once_and_closes_what_lives_on_it_after_its_grace() {
     let mine = || Some(term("me", Role::Listen, expires));
     let leg = world.machine.take_listener(None, mine()).unwrap().holder;
     world.machine.handle_connected(world.now, leg);
-    world.machine.handle_accepted(leg, resource(1));
+    world.machine.handle_accepted(leg, resource(1)).unwrap();
     world.machine.follow(mine().unwrap()).unwrap();
     let other = world.listen("en");
     world.drain();

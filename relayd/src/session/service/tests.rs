@@ -241,3 +241,28 @@ async fn who_waits_hears_of_the_first_packet_and_nobody_hears_what_is_spoken_in_
     until("the break is over", async || frames(&service, track).await > before).await;
     running.abort();
 }
+
+#[tokio::test]
+async fn who_takes_over_wins_against_one_whose_join_is_on_its_way_however_far() {
+    let service = service().await;
+    let created = session(&service).await;
+    let id = created.view.id.to_string();
+    for progress in 0..60 {
+        let (joining, session) = (service.clone(), id.clone());
+        let slow = tokio::spawn(async move {
+            join(&joining, Role::Publisher, &session, Claim::None, offer("sendonly")).await
+        });
+        until("somebody joins", async || service.directory.counts().publishers == 1).await;
+        for _ in 0..progress {
+            tokio::task::yield_now().await;
+        }
+        let won = join(&service, Role::Publisher, &id, Claim::TakeoverGrant, offer("sendonly")).await;
+        let won = won.unwrap_or_else(|error| panic!("after {progress} steps: {error}"));
+        if let Ok(lost) = slow.await.unwrap() {
+            let closed = service.connections.close(&lost.resource, CloseReason::Deleted).await;
+            assert_eq!(closed, Err(PatchError::NotFound), "after {progress} steps");
+        }
+        assert_eq!((connections(&service).await, service.directory.counts().publishers), ((1, 0), 1));
+        service.connections.close(&won.resource, CloseReason::Deleted).await.unwrap();
+    }
+}

@@ -7,7 +7,7 @@ use relay_engine::{LegSpec, OpenError};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of};
+use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of, unanswered};
 use crate::shard::{Allowance, ShardError};
 use crate::webrtc::answer::{self, Answer};
 use crate::webrtc::connection::{Answered, Connection, Leg, PeerAddresses, Stage};
@@ -37,9 +37,7 @@ impl Plane {
                     let _asker_gone = reply.send(patched).is_err();
                 }
                 Command::Close { resource, reason, reply } => {
-                    let slot = self.resources.get(&resource).copied().ok_or(PatchError::NotFound);
-                    let closed = slot.map(|slot| self.remove(slot, Some(reason)));
-                    let _asker_gone = reply.send(closed).is_err();
+                    self.close(resource, reason, reply);
                 }
                 Command::CloseTrack { track, reason, reply } => {
                     let of_track = self.connections.iter().filter(|(_, c)| c.track == track);
@@ -66,6 +64,30 @@ impl Plane {
             self.counters.refused += 1;
             let _asker_gone = reply.send(Err(error)).is_err();
         }
+    }
+
+    /// Closes a connection, and says so when its leg is closed or will never be open: whoever asked may open another
+    /// in its place.
+    fn close(
+        &mut self,
+        resource: ResourceId,
+        reason: CloseReason,
+        reply: oneshot::Sender<Result<(), PatchError>>,
+    ) {
+        let closed = match self.resources.get(&resource) {
+            Some(&slot) => {
+                let opening = self.connections.get(slot).filter(|connection| connection.leg.is_none());
+                let opening = opening.map(|connection| connection.generation);
+                self.remove(slot, Some(reason));
+                if let Some(generation) = opening {
+                    self.closing.insert(generation, reply);
+                    return;
+                }
+                Ok(())
+            }
+            None => Err(PatchError::NotFound),
+        };
+        let _asker_gone = reply.send(closed).is_err();
     }
 
     /// Answers an offer: makes the connection and its record, and has the shard open its leg.
@@ -102,12 +124,15 @@ impl Plane {
         };
         let answered = Answered { answer: answer.to_sdp(), etag: ice.ufrag.clone() };
         let resource = ResourceId::random();
+        // Whoever lost their place while they waited opens no leg, which would be in the way of another's.
+        if let Err(reason) = record.accepted(resource) {
+            return Err((unanswered(Some(reason)), reply));
+        }
         let spec = leg_spec(role, &offer, ssrc);
         self.generation += 1;
         let generation = self.generation;
         self.resources.insert(resource, slot);
         self.pending += 1;
-        record.accepted(resource);
         self.connections.insert(Connection {
             resource,
             generation,
@@ -153,7 +178,10 @@ impl Plane {
         let Opened { slot, generation, ref leg } = opened;
         let connection = self.connections.get_mut(slot).filter(|c| c.generation == generation);
         let Some(connection) = connection else {
-            return close_unheard(&self.parts.shard, &opened);
+            close_unheard(&self.parts.shard, &opened);
+            let asker = self.closing.remove(&generation);
+            let _asker_gone = asker.is_some_and(|asker| asker.send(Ok(())).is_err());
+            return;
         };
         let Some((reply, answered)) = connection.reply.take() else { return };
         match leg {
