@@ -118,6 +118,8 @@ impl fmt::Debug for RemoteKeys {
 struct Cache {
     keys: Option<(KeySet, Instant)>,
     asked: Option<Instant>,
+    /// The answer to that is not there yet.
+    asking: bool,
     last_failed: bool,
 }
 
@@ -135,14 +137,17 @@ impl Cache {
     /// What can be said of a key now, and whether asking would say more.
     fn look(&self, now: Instant, algorithm: Algorithm, kid: Option<&str>) -> (Result<Key, TokenError>, Need) {
         let if_due = |need| if self.is_due(now) { need } else { Need::Nothing };
+        // Who comes while the answer is under way waits for it rather than hear that there is no such key.
+        let if_due_or_asking = |need| if self.asking { need } else { if_due(need) };
         let Some((keys, age)) = self.kept(now) else {
-            return (Err(TokenError::KeysUnavailable), if_due(Need::First));
+            return (Err(TokenError::KeysUnavailable), if_due_or_asking(Need::First));
         };
         let found = keys.find(algorithm, kid).cloned();
         let need = match &found {
             Ok(_) if age < FRESH => Need::Nothing,
             Ok(_) if age < STALE || self.last_failed => if_due(Need::Behind),
-            Ok(_) | Err(TokenError::UnknownKey) => if_due(Need::First),
+            Ok(_) => if_due(Need::First),
+            Err(TokenError::UnknownKey) => if_due_or_asking(Need::First),
             Err(_) => Need::Nothing,
         };
         (found, need)
@@ -152,18 +157,18 @@ impl Cache {
     fn start(&mut self, now: Instant) -> bool {
         let due = self.is_due(now);
         if due {
-            self.asked = Some(now);
+            (self.asked, self.asking) = (Some(now), true);
         }
         due
     }
 
     fn succeeded(&mut self, now: Instant, keys: KeySet) {
         self.keys = Some((keys, now));
-        self.last_failed = false;
+        (self.asking, self.last_failed) = (false, false);
     }
 
     fn failed(&mut self) {
-        self.last_failed = true;
+        (self.asking, self.last_failed) = (false, true);
     }
 
     fn is_due(&self, now: Instant) -> bool {

@@ -110,6 +110,28 @@ fn many_at_once_ask_once() {
 }
 
 #[test]
+fn who_comes_while_the_answer_is_under_way_waits_for_it() {
+    block_on(async {
+        let (endpoint, keys) = Endpoint::new(&["old"]);
+        let start = Instant::now();
+        for (now, kid) in [(start, "old"), (start + MINUTE, "new")] {
+            let (this, before) = (keys.clone(), endpoint.asked());
+            endpoint.serves(&["old", "new"]);
+            let first = tokio::spawn(async move { find(&this, now, kid).await });
+            while endpoint.asked() == before {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(find(&keys, now, kid).await, "ok");
+            assert_eq!(first.await.unwrap(), "ok");
+            endpoint.serves(&["old"]);
+            assert_eq!(endpoint.asked(), before + 1);
+            // So that the next one finds only the old one.
+            keys.with(|cache| cache.succeeded(now, KeySet::parse(set(&["old"]).as_bytes()).unwrap()));
+        }
+    });
+}
+
+#[test]
 fn an_unknown_name_asks_at_most_every_thirty_seconds() {
     block_on(async {
         let (endpoint, keys) = Endpoint::new(&["a"]);
