@@ -5,8 +5,11 @@ use std::path::PathBuf;
 
 use super::Exit;
 use super::sources::ConfigArgs;
+use crate::auth::Authority;
+use crate::config::Config;
+use crate::outbound::Outbound;
 
-/// Check a configuration file (and the environment) without starting anything.
+/// Check a configuration file (and the environment, and the files of keys) without starting anything.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The file; default: that of --config or RELAYD_CONFIG.
@@ -19,8 +22,8 @@ pub(super) struct Args {
 /// Runs the subcommand: says "ok", or what is wrong and where.
 pub(super) fn run(args: &Args) -> Exit {
     let file = args.file.as_ref().or(args.config.config.as_ref());
-    match args.config.load(file) {
-        Ok(_) => {
+    match args.config.load(file).map_err(|error| error.to_string()).and_then(|config| keys(&config)) {
+        Ok(()) => {
             let said = match file {
                 Some(file) => writeln!(std::io::stdout(), "{}: ok", file.display()),
                 None => writeln!(std::io::stdout(), "ok (no file: defaults and environment)"),
@@ -32,4 +35,10 @@ pub(super) fn run(args: &Args) -> Exit {
             Exit::Usage
         }
     }
+}
+
+/// Reads what the configuration names and `serve` would read before it starts: secrets, key sets, authorities.
+fn keys(config: &Config) -> Result<(), String> {
+    let outbound = Outbound::new(&config.outbound).map_err(|error| error.to_string())?;
+    Authority::new(&config.auth, outbound).map(|_| ()).map_err(|error| error.to_string())
 }

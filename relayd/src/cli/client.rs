@@ -53,7 +53,12 @@ pub(super) fn exit_of(error: &ClientError) -> Exit {
 
 /// Tells an error to the user.
 pub(super) fn fail(error: &ClientError) -> Exit {
-    eprintln!("relayd: {error}");
+    match error {
+        ClientError::Http(HttpError::Refused { status: 401, .. }) => {
+            eprintln!("relayd: {error}; RELAYD_TOKEN or --token gives a token");
+        }
+        _ => eprintln!("relayd: {error}"),
+    }
     exit_of(error)
 }
 

@@ -63,7 +63,7 @@ enum Command {
     Publish(publish::Args),
     /// Listen to a WHEP address; write an Ogg Opus file or only count.
     Listen(listen::Args),
-    /// Check a configuration file (and the environment) without starting anything.
+    /// Check a configuration file (and the environment, and the files of keys) without starting anything.
     CheckConfig(check_config::Args),
     /// Print the effective configuration as a TOML file that can be read back.
     PrintConfig(print_config::Args),

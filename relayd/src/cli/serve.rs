@@ -17,7 +17,7 @@ Examples:
   relayd serve --http-listen 127.0.0.1:0 --webrtc-listen 127.0.0.1:0 --ops-listen 127.0.0.1:0
                                                   any free ports; the addresses are printed
 
-Without tokens (this version has none) every address must be a loopback one.
+Without keys for tokens (auth.mode = open, the default) every address must be a loopback one.
 SIGTERM or SIGINT stops in order: /readyz answers 503, connections are closed, the process ends.
 A second signal ends it at once.
 
@@ -73,6 +73,7 @@ async fn serve(config: Config) -> Exit {
         return Exit::Failed;
     };
     let demo = config.demo.enabled;
+    let public_url = config.http.public_url.clone();
     let daemon = match Daemon::start(config).await {
         Ok(daemon) => daemon,
         Err(error) => {
@@ -80,7 +81,10 @@ async fn serve(config: Config) -> Exit {
             return if error.is_bind() { Exit::CannotBind } else { Exit::Failed };
         }
     };
-    if io::stdout().write_all(welcome(&daemon, demo).as_bytes()).and_then(|()| io::stdout().flush()).is_err()
+    if io::stdout()
+        .write_all(welcome(&daemon, demo, &public_url).as_bytes())
+        .and_then(|()| io::stdout().flush())
+        .is_err()
     {
         tracing::debug!("nobody reads standard output");
     }
@@ -102,8 +106,11 @@ async fn either(terminate: &mut Signal, interrupt: &mut Signal) {
 }
 
 /// What a person sees after the start.
-fn welcome(daemon: &Daemon, demo: bool) -> String {
-    let http = format!("http://{}", daemon.http_addr());
+fn welcome(daemon: &Daemon, demo: bool, public_url: &str) -> String {
+    let http = match public_url.trim_end_matches('/') {
+        "" => format!("http://{}", daemon.http_addr()),
+        url => url.to_owned(),
+    };
     let ops = format!("http://{}", daemon.ops_addr());
     let listen = if demo { format!("{http}/listen/demo") } else { format!("{http}/") };
     let mut text = String::from("relayd is running\n\n");

@@ -44,8 +44,10 @@ const AFTER_HELP: &str = "\
 Examples:
   relayd token secret > relay.secret
   relayd token issue --secret-file relay.secret --subject ann --role speak
-  relayd token issue --secret-file relay.secret --subject bob --role listen --session golden-eagle-427 --lifetime 10m
-  relayd token issue --key issuer.pem --kid 2026-1 --issuer https://issuer.example --subject ann --role admin --session '*'
+  relayd token issue --secret-file relay.secret --subject bob --role listen \\
+      --session golden-eagle-427 --lifetime 10m
+  relayd token issue --key issuer.pem --kid 2026-1 --issuer https://issuer.example \\
+      --subject ann --role admin --session '*'
   relayd token inspect --config relay.toml eyJhbGciOi…
   relayd token inspect --config relay.toml - < token
 

@@ -182,7 +182,10 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
 
 fn refused(denied: Denied, named: &Named) -> Problem {
     match denied {
-        Denied::Unauthorized => Problem::new(Code::Unauthorized, "this takes a token, and there is none"),
+        Denied::Unauthorized => Problem::new(
+            Code::Unauthorized,
+            "this takes a token, and there is none: send Authorization: Bearer, a space, and the token",
+        ),
         // In the words of a session that does not exist: the two are not to be told apart.
         Denied::NotFound => {
             let id: String = named.session.iter().flat_map(|id| id.chars()).take(40).collect();

@@ -73,7 +73,9 @@ pub enum SessionError {
         max: usize,
     },
     /// Somebody publishes this track already.
-    #[error("the track {language} of the session {id} (status {status}) has a publisher already")]
+    #[error(
+        "the track {language} of the session {id} (status {status}) has a publisher already; its place goes to a resume secret, or a token with takeover"
+    )]
     SpeakerExists {
         /// The session.
         id: SessionId,

@@ -96,6 +96,8 @@ fn wrong_usage_and_configuration_exit_with_2() {
         assert_eq!(exit(&["serve", "--config", path]), Exit::Usage, "{content}");
         assert_eq!(exit(&["print-config", "--config", path]), Exit::Usage, "{content}");
     }
+    std::fs::write(&file, "[auth]\nmode = \"token\"\nsecret_file = \"absent.secret\"\n").unwrap();
+    assert_eq!(exit(&["check-config", path]), Exit::Usage, "a secret that is not there");
     std::fs::write(&file, "[sessions]\nmax = 7\n").unwrap();
     assert_eq!(exit(&["check-config", path]), Exit::Ok);
     std::fs::remove_file(&file).unwrap();
