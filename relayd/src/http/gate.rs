@@ -135,8 +135,12 @@ impl Named {
     }
 }
 
-/// Whether a token may change and close a leg that this subject opened, or somebody without a token.
+/// Whether a token may change and close a leg that this subject opened, or somebody without a token. Where anybody may
+/// listen, a leg may have been opened with a token for another session: who opened it may close it.
 fn may_use(grant: &Grant, access: &SessionAccess, opener: Option<&Subject>) -> bool {
+    if access.anonymous_listeners && opener == Some(&grant.subject) {
+        return true;
+    }
     let own = opener.is_none_or(|opener| *opener == grant.subject);
     let manages = match grant.role {
         Role::Moderate | Role::Admin => true,
@@ -198,6 +202,8 @@ fn refused(denied: Denied, named: &Named) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Scope;
+    use crate::session::SessionId;
 
     #[test]
     fn a_token_comes_in_one_header_of_one_form() {
@@ -220,5 +226,25 @@ mod tests {
             let challenge = response.headers()[header::WWW_AUTHENTICATE].to_str().unwrap();
             assert_eq!(challenge, "Bearer realm=\"relay\", error=\"invalid_request\"", "{bad:?}");
         }
+    }
+
+    #[test]
+    fn who_opened_a_leg_where_anybody_listens_may_close_it() {
+        let subject = |name: &str| Subject { issuer: "issuer".into(), subject: name.into() };
+        let grant = Grant {
+            subject: subject("ann"),
+            token_id: None,
+            role: Role::Listen,
+            scope: Scope::Session("another-one-1".into()),
+            languages: None,
+            takeover: false,
+            expires: Instant::now(),
+        };
+        let mut access =
+            SessionAccess { id: SessionId::demo(), owner: Some(subject("bob")), anonymous_listeners: true };
+        assert!(may_use(&grant, &access, Some(&subject("ann"))));
+        assert!(!may_use(&grant, &access, Some(&subject("bob"))));
+        access.anonymous_listeners = false;
+        assert!(!may_use(&grant, &access, Some(&subject("ann"))));
     }
 }

@@ -72,10 +72,10 @@ impl Idempotency {
                 None => Err(Problem::new(Code::RequestInFlight, IN_FLIGHT)),
             };
         }
-        if entries.len() >= MAX_ENTRIES {
+        if is_crowded(&entries, &name.subject) {
             entries.retain(|_, entry| entry.is_kept(now));
         }
-        if entries.len() >= MAX_ENTRIES {
+        if is_crowded(&entries, &name.subject) {
             return Err(Problem::new(Code::Capacity, "too many idempotency keys are remembered"));
         }
         entries.insert(name.clone(), Entry { hash, since: now, answer: None });
@@ -86,6 +86,13 @@ impl Idempotency {
         // Every change under the lock is complete in itself.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one more of this caller is too many.
+fn is_crowded(entries: &BTreeMap<Name, Entry>, subject: &Option<Subject>) -> bool {
+    let first = Name { subject: subject.clone(), key: String::new() };
+    let own = entries.range(first..).take_while(|(name, _)| name.subject == *subject);
+    entries.len() >= MAX_ENTRIES || own.count() >= MAX_PER_CALLER
 }
 
 impl Entry {
@@ -141,6 +148,8 @@ const IN_FLIGHT: &str = "the same request is still being answered; ask again in 
 const KEPT: Duration = Duration::from_secs(600);
 /// Keys at one time. Memory: the key and the answer, about 2 KiB each.
 const MAX_ENTRIES: usize = 10_000;
+/// Of them, those of one caller: nobody takes the room of all.
+const MAX_PER_CALLER: usize = 1000;
 /// The longest key, in bytes.
 const MAX_KEY: usize = 255;
 
@@ -149,6 +158,7 @@ mod tests {
     use axum::response::IntoResponse;
 
     use super::*;
+    use crate::auth::{Grant, Role, Scope};
 
     fn answer(location: &str) -> Answer {
         Answer { location: location.into(), body: Bytes::from_static(b"{}") }
@@ -188,15 +198,35 @@ mod tests {
     fn keys_are_bounded_and_room_is_made_of_what_is_old() {
         let store = Idempotency::default();
         let now = Instant::now();
-        for n in 0..MAX_ENTRIES {
-            match store.begin(now, &Caller::Open, &n.to_string(), b"").unwrap() {
-                Begun::Fresh(work) => work.done(now, answer("/1")),
-                Begun::Again(_) => panic!("{n} is new"),
+        let fill = |caller: &Caller| {
+            for n in 0..MAX_PER_CALLER {
+                match store.begin(now, caller, &n.to_string(), b"").unwrap() {
+                    Begun::Fresh(work) => work.done(now, answer("/1")),
+                    Begun::Again(_) => panic!("{n} is new"),
+                }
             }
+            assert_eq!(status(store.begin(now, caller, "one more", b"")), 503);
+        };
+        fill(&Caller::Open);
+        for n in 1..MAX_ENTRIES / MAX_PER_CALLER {
+            fill(&token(&n.to_string()));
         }
-        assert_eq!(status(store.begin(now, &Caller::Open, "one more", b"")), 503);
-        assert!(store.begin(now + KEPT, &Caller::Open, "one more", b"").is_ok());
+        assert_eq!(status(store.begin(now, &token("nobody yet"), "first", b"")), 503, "full in all");
+        assert!(store.begin(now + KEPT, &token("nobody yet"), "first", b"").is_ok());
         assert!(store.entries().is_empty());
+    }
+
+    fn token(subject: &str) -> Caller {
+        let subject = Subject { issuer: "issuer".into(), subject: subject.into() };
+        Caller::Token(Arc::new(Grant {
+            subject,
+            token_id: None,
+            role: Role::Speak,
+            scope: Scope::Own,
+            languages: None,
+            takeover: false,
+            expires: Instant::now(),
+        }))
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -187,6 +187,7 @@ struct Admitted {
 
 impl Admitted {
     fn take(admission: &Arc<Admission>, address: IpAddr) -> Option<Self> {
+        let address = client_of(address);
         let mut open = admission.open.lock().unwrap_or_else(PoisonError::into_inner);
         let same = open.by_address.get(&address).copied().unwrap_or(0);
         if open.total >= admission.total || same >= admission.per_address {
@@ -212,6 +213,14 @@ impl Drop for Admitted {
             // A permit is kept for a waiter that has looked and not yet waited.
             self.admission.empty.notify_one();
         }
+    }
+}
+
+/// What counts as one client: an IPv4 address, or an IPv6 /64, in which addresses cost nothing.
+fn client_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
+        v4 => v4,
     }
 }
 
@@ -246,6 +255,9 @@ mod tests {
         let _second = Admitted::take(&admission, a).unwrap();
         assert!(Admitted::take(&admission, a).is_none());
         let _third = Admitted::take(&admission, b).unwrap();
+        let clients =
+            ["2001:db8::1", "2001:db8::2:1", "2001:db8:0:1::1"].map(|text| client_of(text.parse().unwrap()));
+        assert!(clients[0] == clients[1] && clients[0] != clients[2]);
         assert!(Admitted::take(&admission, b).is_none());
         drop(first);
         drop(Admitted::take(&admission, a).unwrap());
