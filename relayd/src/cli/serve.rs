@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::Exit;
 use super::sources::ConfigArgs;
@@ -125,9 +124,7 @@ fn welcome(daemon: &Daemon, demo: bool, public_url: &str) -> String {
 }
 
 fn start_logs(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::builder()
-        .parse(&log.filter)
-        .map_err(|error| format!("`log.filter` is {:?}: {error}", log.filter))?;
+    let filter = log.to_filter().map_err(|error| format!("`log.filter` is {:?}: {error}", log.filter))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     let started = match log.format {
         LogFormat::Text => logs.with_ansi(io::stderr().is_terminal()).try_init(),

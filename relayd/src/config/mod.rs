@@ -19,6 +19,7 @@ use std::time::Duration;
 use axum::http::uri::Authority;
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
@@ -135,7 +136,7 @@ impl Config {
         if let Some(text) = self.limits.exempt.iter().find(|text| range(text).is_none()) {
             return refuse("limits.exempt", text, NOT_A_RANGE.into());
         }
-        if let Err(error) = EnvFilter::builder().parse(&self.log.filter) {
+        if let Err(error) = self.log.to_filter() {
             return refuse("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
         }
         Ok(())
@@ -244,6 +245,17 @@ fn is_ice_server(text: &str) -> bool {
 /// A range of addresses, or one.
 pub(crate) fn range(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+impl Log {
+    /// What is logged.
+    ///
+    /// # Errors
+    /// When `filter` is none.
+    pub(crate) fn to_filter(&self) -> Result<EnvFilter, ParseError> {
+        // Without patterns in values: they are compiled whole, and a short one can take minutes.
+        EnvFilter::builder().with_regex(false).parse(&self.filter)
+    }
 }
 
 /// Whether this is a scheme, a host and perhaps a port, as browsers send it in `Origin`.
