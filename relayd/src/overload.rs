@@ -1,6 +1,6 @@
 //! Whether there is more to do than is done: how late the runtime and the media thread are.
 //!
-//! While one of them is late by more than the limit, for [`PERSISTENCE`], new joins and sessions are refused and who
+//! While one of them is late by more than the limit, for `PERSISTENCE`, new joins and sessions are refused and who
 //! is connected keeps what there is. A single late moment refuses nobody, and a single quiet one ends nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -21,7 +21,7 @@ use crate::webrtc::{CloseReason, Connections, Join, JoinError, Joined, Record, R
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
 ///
-/// What the directory leaves to do is done by [`Service::settle`], by whoever made the change before they answer, or
+/// What the directory leaves to do is done by `settle`, by whoever made the change before they answer, or
 /// by the run loop; one at a time, and to the end even if the caller goes away.
 #[derive(Debug, Clone)]
 pub struct Service {
