@@ -162,7 +162,7 @@ async fn the_run_loop_ends_what_time_ends_and_closes_its_connections() {
         subject: Subject { issuer: "issuer".to_owned(), subject: "me".to_owned() },
         token_id: None,
         role: auth::Role::Listen,
-        scope: Scope::Issuer,
+        scope: Scope::Session(id.to_owned()),
         languages: None,
         takeover: false,
         expires: Instant::now() + Duration::from_millis(300),
@@ -171,6 +171,7 @@ async fn the_run_loop_ends_what_time_ends_and_closes_its_connections() {
     let request =
         JoinRequest { role: Role::Listener, session: id, language: None, caller: &caller, claim, offer };
     service.join(request, |record| record).await.unwrap();
+    assert_eq!(service.directory.counts().leases, 1, "it is the token that ends it, not a timeout");
     until("the token is over", async || connections(&service).await == (0, 0)).await;
     assert_eq!(service.directory.counts().listeners, 0);
 
