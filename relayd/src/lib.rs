@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod demo;
 pub mod events;
 pub mod http;
+pub mod media;
 pub mod metrics;
 pub mod outbound;
 pub mod overload;

@@ -68,9 +68,8 @@ impl fmt::Debug for Hidden {
 impl ClientFrame {
     /// Reads a message. What is wrong with it is told without what it holds.
     pub fn read(text: &str) -> Result<Self, FrameError> {
-        let envelope: Envelope = serde_json::from_str(text).map_err(|error| FrameError::new(&error))?;
-        let data = Value::Object(envelope.d.unwrap_or_default());
-        match envelope.t.as_str() {
+        let (name, data) = envelope(text)?;
+        match name.as_str() {
             "hello" => {
                 let hello: Hello = within(data)?;
                 if hello.token.is_some() && hello.resume.is_some() {
@@ -103,7 +102,14 @@ struct Envelope {
     d: Option<Map<String, Value>>,
 }
 
-fn within<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, FrameError> {
+/// A message's name and its data; none is an object without fields.
+pub(crate) fn envelope(text: &str) -> Result<(String, Value), FrameError> {
+    let Envelope { t, d } = serde_json::from_str(text).map_err(|error| FrameError::new(&error))?;
+    Ok((t, Value::Object(d.unwrap_or_default())))
+}
+
+/// The data of a message of a known name.
+pub(crate) fn within<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, FrameError> {
     serde_json::from_value(data).map_err(|error| FrameError::new(&error))
 }
 
@@ -113,8 +119,13 @@ fn within<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, FrameError> 
 pub struct FrameError(String);
 
 impl FrameError {
+    /// For a reason of our own.
+    pub(crate) fn of(why: &str) -> Self {
+        Self(why.to_owned())
+    }
+
     /// serde's messages name fields and types; of what was sent they repeat at most one value, which is cut.
-    fn new(error: &serde_json::Error) -> Self {
+    pub(crate) fn new(error: &serde_json::Error) -> Self {
         let text = match error.classify() {
             serde_json::error::Category::Data => {
                 let text = error.to_string();
