@@ -11,15 +11,19 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::config::HistoryLimits;
 use crate::io::Frame;
+use crate::rtp::{AudioLevel, CaptureTime};
+use crate::time::MediaTime;
 
 /// The frames of one track.
 #[derive(Debug)]
 pub(crate) struct History {
     limits: HistoryLimits,
     /// Positions `oldest ..`, `None` for a hole. Front and back are frames.
-    ring: VecDeque<Option<Frame>>,
+    ring: VecDeque<Option<Stored>>,
     /// The position of the front; of the next frame while nothing is held.
     oldest: u64,
     /// The positions of arrivals `first_arrival ..`, in the order they came.
@@ -56,7 +60,7 @@ impl History {
     }
 
     /// Stores a frame whose place is [`Place::Hole`] or [`Place::New`] and returns its arrival number.
-    pub(crate) fn push(&mut self, frame: Frame) -> u64 {
+    pub(crate) fn push(&mut self, frame: Frame<'_>) -> u64 {
         let position = frame.position;
         let arrived = frame.arrived;
         debug_assert!(matches!(self.place(position), Place::Hole | Place::New), "I1: {position} twice");
@@ -70,7 +74,7 @@ impl History {
         while self.ring.len() <= index {
             self.ring.push_back(None);
         }
-        self.ring[index] = Some(frame);
+        self.ring[index] = Some(Stored::new(&frame));
         self.log(position);
         self.evict(arrived);
         self.next_arrival() - 1
@@ -90,9 +94,9 @@ impl History {
     }
 
     /// The frame at a position, if it is held.
-    pub(crate) fn get(&self, position: u64) -> Option<&Frame> {
+    pub(crate) fn get(&self, position: u64) -> Option<Frame<'_>> {
         let index = usize::try_from(position.checked_sub(self.oldest)?).ok()?;
-        self.ring.get(index)?.as_ref()
+        Some(self.ring.get(index)?.as_ref()?.view(position))
     }
 
     /// The position that came as the `arrival`-th, if its frame is still held.
@@ -184,19 +188,53 @@ impl History {
     }
 }
 
+/// A frame as it is stored.
+#[derive(Debug)]
+struct Stored {
+    media_time: MediaTime,
+    arrived: Instant,
+    marker: bool,
+    capture_time: Option<CaptureTime>,
+    audio_level: Option<AudioLevel>,
+    payload: Bytes,
+}
+
+impl Stored {
+    fn new(frame: &Frame<'_>) -> Self {
+        Self {
+            media_time: frame.media_time,
+            arrived: frame.arrived,
+            marker: frame.marker,
+            capture_time: frame.capture_time,
+            audio_level: frame.audio_level,
+            payload: Bytes::copy_from_slice(frame.payload),
+        }
+    }
+
+    fn view(&self, position: u64) -> Frame<'_> {
+        Frame {
+            position,
+            media_time: self.media_time,
+            arrived: self.arrived,
+            marker: self.marker,
+            capture_time: self.capture_time,
+            audio_level: self.audio_level,
+            payload: &self.payload,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use bytes::Bytes;
     use proptest::prelude::*;
 
     use super::*;
     use crate::Config;
-    use crate::time::MediaTime;
     use crate::time::tests::origin;
 
-    fn frame(position: u64, arrived: Instant, bytes: usize) -> Frame {
+    fn frame(position: u64, arrived: Instant, bytes: usize) -> Frame<'static> {
         Frame {
             position,
             media_time: MediaTime::from_ticks(position * 960),
@@ -204,7 +242,7 @@ mod tests {
             marker: false,
             capture_time: None,
             audio_level: None,
-            payload: Bytes::from(vec![0; bytes]),
+            payload: &[0; 1_000][..bytes],
         }
     }
 
@@ -309,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_position_costs_what_the_config_says() {
-        assert!(size_of::<Option<Frame>>() + size_of::<u64>() <= 128);
+        assert!(size_of::<Option<Stored>>() + size_of::<u64>() <= 128);
     }
 
     #[test]

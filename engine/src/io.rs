@@ -2,8 +2,6 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use crate::id::{LegId, ListenerId, Peer, TrackId};
 use crate::rtp::{AudioLevel, CaptureTime, Emit, ExtensionIds, WriteError, rtcp};
 use crate::time::MediaTime;
@@ -82,9 +80,9 @@ pub enum LegState {
     Down,
 }
 
-/// One stored frame: an Opus packet and what the relay knows of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame {
+/// One stored frame, seen in its history: an Opus packet and what the relay knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame<'a> {
     /// Its number, counted from the track's start. Numbers that never came are holes.
     pub position: u64,
     /// When it plays, counted from the track's start.
@@ -98,7 +96,7 @@ pub struct Frame {
     /// How loud it is, if the publisher said so.
     pub audio_level: Option<AudioLevel>,
     /// The Opus packet.
-    pub payload: Bytes,
+    pub payload: &'a [u8],
 }
 
 /// What must happen next, from [`Relay::poll_output`](crate::Relay::poll_output).
@@ -195,7 +193,7 @@ pub struct OutboundPacket<'a> {
     /// The RTP timestamp, affine in the frame's media time.
     pub timestamp: u32,
     /// The frame, as stored in the history.
-    pub frame: &'a Frame,
+    pub frame: Frame<'a>,
     /// The same position was handed to this listener before.
     pub replay: bool,
     /// The leg's header extensions.
@@ -228,7 +226,7 @@ impl OutboundPacket<'_> {
     ///
     /// [`WriteError::NoSpace`] if `out` is too short. `FIXED_BYTES + 64 + payload` bytes are always enough.
     pub fn write(&self, out: &mut [u8]) -> Result<usize, WriteError> {
-        self.header().write(&self.frame.payload, out)
+        self.header().write(self.frame.payload, out)
     }
 }
 

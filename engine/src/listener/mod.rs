@@ -144,7 +144,7 @@ impl Listener {
 
     /// The packet of a frame that it took.
     #[inline]
-    pub(crate) const fn packet<'a>(&'a self, index: u64, frame: &'a Frame) -> OutboundPacket<'a> {
+    pub(crate) const fn packet<'a>(&'a self, index: u64, frame: Frame<'a>) -> OutboundPacket<'a> {
         OutboundPacket {
             listener: self.id,
             leg: self.leg,

@@ -109,7 +109,7 @@ impl Track {
             marker: header.marker,
             capture_time: ids.capture_time.and_then(|id| header.extensions.capture_time(id)),
             audio_level: ids.audio_level.and_then(|id| header.extensions.audio_level(id)),
-            payload,
+            payload: &payload,
         });
         self.last_arrival = Some(now);
         self.frames += 1;
@@ -204,7 +204,7 @@ impl Track {
     }
 
     /// The frame at a position that was just handed out.
-    pub(crate) fn frame(&self, position: u64) -> Option<&Frame> {
+    pub(crate) fn frame(&self, position: u64) -> Option<Frame<'_>> {
         self.history.get(position)
     }
 

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
@@ -42,7 +41,7 @@ impl Feed {
             marker: false,
             capture_time: None,
             audio_level: None,
-            payload: Bytes::from_static(b"x"),
+            payload: b"x",
         });
         Ok(placed)
     }
