@@ -35,8 +35,7 @@ fn late(relay: &Relay, joins: usize) -> Vec<Duration> {
     until("the speaker is connected", || is_speaking(relay, &session));
     let url = relay.url(&format!("/whep/{session}"));
     let times = (0..joins).map(|_| {
-        let options =
-            ListenOptions { url: url.clone(), token: None, out: None, time: Some(STAY), stop: Stop::new() };
+        let options = ListenOptions { url: url.clone(), time: Some(STAY), ..ListenOptions::default() };
         let started = Instant::now();
         let report = listen(&options, |_| {}).expect("a listener hears");
         report.first_packet.expect("it has heard") - started
@@ -83,7 +82,7 @@ struct Waiting {
 impl Waiting {
     fn start(url: String, connected: mpsc::Sender<()>) -> Self {
         let stop = Stop::new();
-        let options = ListenOptions { url, token: None, out: None, time: None, stop: stop.clone() };
+        let options = ListenOptions { url, stop: stop.clone(), ..ListenOptions::default() };
         let mut told = false;
         let thread = std::thread::spawn(move || {
             listen(&options, |report| {

@@ -82,7 +82,7 @@ struct Listener {
 impl Listener {
     fn start(url: String) -> Self {
         let (stop, heard) = (Stop::new(), Arc::new(AtomicBool::new(false)));
-        let options = ListenOptions { url, token: None, out: None, time: None, stop: stop.clone() };
+        let options = ListenOptions { url, stop: stop.clone(), ..ListenOptions::default() };
         let flag = heard.clone();
         let thread = std::thread::spawn(move || {
             let told = |report: &ListenReport| flag.store(report.reception.packets > 0, Ordering::Relaxed);

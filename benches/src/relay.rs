@@ -63,11 +63,10 @@ impl Relay {
         let url = self.url(&format!("/whip/{session}"));
         let options = PublishOptions {
             url,
-            token: None,
-            resume_secret: None,
             packets: speech(),
             looped: true,
             stop: stop.clone(),
+            ..PublishOptions::default()
         };
         Speaker { stop, thread: std::thread::spawn(move || publish(&options, |_| {}).expect("a speaker")) }
     }

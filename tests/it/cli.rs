@@ -104,8 +104,13 @@ impl Listener {
         let out = out
             .map(|name| std::env::temp_dir().join(format!("relay-tests-{}-{name}.ogg", std::process::id())));
         let stop = Stop::new();
-        let options =
-            ListenOptions { url, token: None, out: out.clone(), time: Some(PATIENCE), stop: stop.clone() };
+        let options = ListenOptions {
+            url,
+            out: out.clone(),
+            time: Some(PATIENCE),
+            stop: stop.clone(),
+            ..ListenOptions::default()
+        };
         let (tell, progress) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             listen(&options, |report| {
@@ -160,8 +165,7 @@ fn speech(frames: std::ops::Range<usize>) -> Arc<[ogg::Packet]> {
 
 fn speak(url: String, packets: &Arc<[ogg::Packet]>) -> Result<PublishReport, ClientError> {
     let packets = packets.clone();
-    let stop = Stop::new();
-    let options = PublishOptions { url, token: None, resume_secret: None, packets, looped: false, stop };
+    let options = PublishOptions { url, packets, ..PublishOptions::default() };
     publish(&options, |_| {})
 }
 
@@ -296,11 +300,10 @@ fn exit_codes_tell_scripts_what_happened() {
     let stop = Stop::new();
     let options = PublishOptions {
         url: whip.clone(),
-        token: None,
-        resume_secret: None,
         packets: speech(0..50),
         looped: true,
         stop: stop.clone(),
+        ..PublishOptions::default()
     };
     let speaker = std::thread::spawn(move || publish(&options, |_| {}));
     relay.wait_for(&session, |body| body["speakerConnected"] == true);

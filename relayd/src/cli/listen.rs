@@ -70,6 +70,7 @@ pub(super) fn run(args: &Args) -> Exit {
         out: args.out.clone(),
         time: args.seconds,
         stop,
+        ..ListenOptions::default()
     };
     let mut line = ProgressLine::new(args.json);
     let mut last = ListenReport::default();

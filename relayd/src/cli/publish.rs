@@ -71,6 +71,7 @@ pub(super) fn run(args: &Args) -> Exit {
         packets,
         looped: args.looped,
         stop,
+        ..PublishOptions::default()
     };
     let mut line = ProgressLine::new(args.quiet);
     let result = publish(&options, |report| line.show(&progress(report, args.looped)));

@@ -172,7 +172,7 @@ fn scripted(sequences: impl IntoIterator<Item = u64>) -> Vec<Scripted> {
 fn publish_to(server: &Server, packets: &[ogg::Packet], looped: bool, stop: &Stop) -> PublishOptions {
     let packets = Arc::from(packets);
     let url = server.url.clone();
-    PublishOptions { url, token: None, resume_secret: None, packets, looped, stop: stop.clone() }
+    PublishOptions { url, packets, looped, stop: stop.clone(), ..PublishOptions::default() }
 }
 
 #[test]
@@ -230,10 +230,10 @@ fn heard(name: &str, packets: Vec<Scripted>, wanted: u64) -> (ListenReport, Vec<
     let time = Some(Duration::from_secs(20));
     let options = ListenOptions {
         url: server.url.clone(),
-        token: None,
         out: Some(out.clone()),
         time,
         stop: stop.clone(),
+        ..ListenOptions::default()
     };
     let report = listen(&options, |report| {
         if report.reception.packets >= wanted {
@@ -270,7 +270,7 @@ fn order_is_restored_in_the_recording_and_holes_keep_their_length() {
 fn hearing_nothing_is_an_error_of_its_own() {
     let server = Server::start("/whep/demo/en", Script::default());
     let time = Some(Duration::from_millis(300));
-    let options = ListenOptions { url: server.url.clone(), token: None, out: None, time, stop: Stop::new() };
+    let options = ListenOptions { url: server.url.clone(), time, ..ListenOptions::default() };
     let mut told = Vec::new();
     assert_eq!(listen(&options, |report| told.push(*report)), Err(ClientError::NoAudio));
     assert!(told.iter().all(|report| report.connected && report.reception.packets == 0) && !told.is_empty());
@@ -280,8 +280,7 @@ fn hearing_nothing_is_an_error_of_its_own() {
 #[test]
 fn a_server_that_closes_is_told_from_one_that_is_lost() {
     let server = Server::start("/whep/demo/en", Script { packets: scripted(0..3), close: true });
-    let options =
-        ListenOptions { url: server.url.clone(), token: None, out: None, time: None, stop: Stop::new() };
+    let options = ListenOptions { url: server.url.clone(), ..ListenOptions::default() };
     let mut last = ListenReport::default();
     assert_eq!(listen(&options, |report| last = *report), Err(ClientError::Peer(PeerError::Closed)));
     assert_eq!(last.reception.packets, 3, "what was heard is told");
@@ -306,7 +305,7 @@ fn an_answer_that_is_none_is_refused() {
                 .unwrap();
             }
         });
-        let options = ListenOptions { url, token: None, out: None, time: None, stop: Stop::new() };
+        let options = ListenOptions { url, ..ListenOptions::default() };
         let error = listen(&options, |_| {}).unwrap_err();
         assert!(error.to_string().contains(says), "{error}");
         thread.join().unwrap();

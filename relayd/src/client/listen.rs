@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::BufWriter;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,9 @@ use super::reorder::Reorder;
 use super::{ClientError, PROGRESS_INTERVAL, Stop, far_future, ogg, runtime};
 
 /// What to listen to and for how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ListenOptions {
-    /// The WHEP address.
+    /// The WHEP address, or a WebSocket media address (`ws://`, `wss://`).
     pub url: String,
     /// Bearer token.
     pub token: Option<String>,
@@ -31,6 +32,10 @@ pub struct ListenOptions {
     pub time: Option<Duration>,
     /// Ends it early.
     pub stop: Stop,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Send media datagrams here instead of to the relay, for a path emulator that passes them on.
+    pub media_proxy: Option<SocketAddr>,
 }
 
 /// How far listening is.

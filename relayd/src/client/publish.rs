@@ -3,6 +3,8 @@
 //! One packet per frame of the file, unchanged, each at its time. Sequence numbers and timestamps go on over the loops of a
 //! looped file. Every packet carries abs-capture-time if the server negotiated it.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,20 +20,24 @@ use super::{ClientError, PROGRESS_INTERVAL, Stop, far_future, ogg, runtime};
 const LINGER: Duration = Duration::from_millis(100);
 
 /// What to publish and where.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PublishOptions {
-    /// The WHIP address.
+    /// The WHIP address, or a WebSocket media address (`ws://`, `wss://`).
     pub url: String,
     /// Bearer token.
     pub token: Option<String>,
     /// The session's resume secret: takes the place of whoever speaks now.
     pub resume_secret: Option<String>,
-    /// The audio, from [`read_file`](super::read_file).
+    /// The audio, from [`read_file`](super::read_file); at least one packet.
     pub packets: Arc<[ogg::Packet]>,
     /// Begin again at the end, until stopped.
     pub looped: bool,
     /// Ends it early.
     pub stop: Stop,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Send media datagrams here instead of to the relay, for a path emulator that passes them on.
+    pub media_proxy: Option<SocketAddr>,
 }
 
 /// How far publishing is.
