@@ -24,6 +24,7 @@ pub struct Config {
     pub(crate) max_payload_bytes: usize,
     pub(crate) report_interval: Duration,
     pub(crate) silence_after: Duration,
+    pub(crate) path_skew: Duration,
 }
 
 /// What one track's history may hold.
@@ -65,6 +66,7 @@ impl Config {
             max_payload_bytes: 1_400,
             report_interval: Duration::from_secs(5),
             silence_after: Duration::from_secs(2),
+            path_skew: Duration::from_millis(450),
         }
     }
 
@@ -200,6 +202,16 @@ impl Config {
     #[must_use]
     pub fn silence_after(mut self, silence: Duration) -> Self {
         self.silence_after = silence.clamp(Duration::from_millis(10), Duration::from_secs(3_600));
+        self
+    }
+
+    /// How far one leg of a publisher may lag behind the other. Default 450 ms; clamped to 10 ms ..= 10 s.
+    ///
+    /// A frame that one leg brings ahead of a hole waits this long for the other leg to fill it; a leg that brings
+    /// nothing for this long, while the other does, is passed over.
+    #[must_use]
+    pub fn path_skew(mut self, skew: Duration) -> Self {
+        self.path_skew = skew.clamp(Duration::from_millis(10), Duration::from_secs(10));
         self
     }
 }

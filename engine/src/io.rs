@@ -23,13 +23,14 @@ pub struct LegSpec {
     pub(crate) ssrc: Option<u32>,
     pub(crate) extensions: ExtensionIds,
     pub(crate) reports: bool,
+    pub(crate) epoch: u64,
 }
 
 impl LegSpec {
     /// A leg whose Opus packets have `payload_type` (0 ..= 127), without header extensions, with reports.
     #[must_use]
     pub fn new(payload_type: u8) -> Self {
-        Self { payload_type, ssrc: None, extensions: ExtensionIds::default(), reports: true }
+        Self { payload_type, ssrc: None, extensions: ExtensionIds::default(), reports: true, epoch: 0 }
     }
 
     /// The SSRC that a listener's leg sends with. Without it, one is drawn from the seed, and
@@ -53,6 +54,15 @@ impl LegSpec {
     #[must_use]
     pub const fn reports(mut self, reports: bool) -> Self {
         self.reports = reports;
+        self
+    }
+
+    /// The ownership that a publisher leg belongs to; default 0. A leg of a higher one fences those of lower ones (I8).
+    ///
+    /// Means nothing on a listener's leg.
+    #[must_use]
+    pub const fn epoch(mut self, epoch: u64) -> Self {
+        self.epoch = epoch;
         self
     }
 
@@ -97,6 +107,23 @@ pub struct Frame<'a> {
     pub audio_level: Option<AudioLevel>,
     /// The Opus packet.
     pub payload: &'a [u8],
+}
+
+/// A frame whose transport carries its position: a WebSocket publisher, a relay in front of this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedFrame {
+    /// Its number on the track, as the publisher counts: it begins at the track's next position.
+    pub position: u64,
+    /// When it plays, counted from the track's start.
+    pub media_time: MediaTime,
+    /// First of a talk spurt.
+    pub marker: bool,
+    /// When it was captured, if the publisher says so.
+    pub capture_time: Option<CaptureTime>,
+    /// How loud it is, if the publisher says so.
+    pub audio_level: Option<AudioLevel>,
+    /// The Opus packet.
+    pub payload: Bytes,
 }
 
 /// What must happen next, from [`Relay::poll_output`](crate::Relay::poll_output).
@@ -166,6 +193,28 @@ pub enum Event {
         /// The first position that is missing: the one after the highest that was handed out.
         from: u64,
         /// How many frames arrived and were not handed out.
+        count: u64,
+    },
+    /// Nothing more comes for, or is needed from, this leg: another one has taken over. The owner closes it.
+    LegSpent {
+        /// The leg that is spent.
+        leg: LegId,
+        /// The leg that took over.
+        to: LegId,
+        /// The cut: the first position that is the other leg's.
+        position: u64,
+        /// Frames that were handed out on the new leg and may have been heard on the old one; 0 for a publisher's.
+        replayed: u64,
+        /// Positions before the cut that are missing, as far as is known now.
+        gap_frames: u64,
+    },
+    /// These positions were holes when the history went past them: no leg brought them in time, none ever will.
+    FramesLost {
+        /// The track.
+        track: TrackId,
+        /// The first position that is lost.
+        from: u64,
+        /// How many are lost, in a row.
         count: u64,
     },
     /// This id is closed, by whatever call. Comes exactly once for each track, leg and listener that was open.
@@ -273,11 +322,17 @@ pub enum Verdict {
     WrongSsrc,
     /// No such leg, or no longer.
     UnknownLeg,
+    /// Kept until it is known that the track's other publisher leg does not bring it, or what is before it.
+    Held,
+    /// The leg's epoch is over: one of a higher epoch has the track (I8).
+    Fenced,
+    /// Its carried position is further ahead than the history reaches.
+    Ahead,
 }
 
 impl Verdict {
     /// Every verdict, in order.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::Accepted,
         Self::Duplicate,
         Self::TooLate,
@@ -291,6 +346,9 @@ impl Verdict {
         Self::WrongDirection,
         Self::WrongSsrc,
         Self::UnknownLeg,
+        Self::Held,
+        Self::Fenced,
+        Self::Ahead,
     ];
 }
 
@@ -311,6 +369,8 @@ pub enum Reason {
     Silence(TrackId),
     /// A report is due on a leg.
     Report(LegId),
+    /// A frame of a publisher's second leg has waited long enough.
+    Merge(TrackId),
 }
 
 /// Why something could not be opened: the owner's mistake, or a limit.
@@ -320,9 +380,15 @@ pub enum OpenError {
     /// No such track, or no longer.
     #[error("unknown track {0}")]
     UnknownTrack(TrackId),
-    /// The track has a publisher leg; close it first.
-    #[error("{0} has a publisher leg already")]
+    /// The track has two publisher legs of this epoch; close one first.
+    #[error("{0} has its publisher legs already")]
     PublisherExists(TrackId),
+    /// The track belongs to a higher epoch (I8).
+    #[error("the track is owned by epoch {epoch}")]
+    Fenced {
+        /// The track's epoch.
+        epoch: u64,
+    },
     /// The name is empty or too long.
     #[error("a track name has 1 to {MAX_TRACK_NAME_BYTES} bytes, not {0}")]
     TrackName(usize),
@@ -343,6 +409,21 @@ pub enum OpenError {
     /// Too many closed events wait to be drained.
     #[error("{0} closed events wait to be drained")]
     Undrained(usize),
+}
+
+/// Why a leg could not be switched to: the owner's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SwitchError {
+    /// No such leg, or no longer.
+    #[error("unknown leg {0}")]
+    UnknownLeg(LegId),
+    /// It is the only leg: there is nothing to switch from.
+    #[error("{0} is the only leg")]
+    OnlyLeg(LegId),
+    /// It is not up.
+    #[error("{0} is not up")]
+    NotUp(LegId),
 }
 
 /// A limit of the [`Config`](crate::Config).

@@ -166,12 +166,13 @@ mod track;
 pub use self::config::Config;
 pub use self::id::{LegId, ListenerId, Peer, TrackId};
 pub use self::io::{
-    Deadline, Event, Feedback, Frame, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES, OpenError,
-    OutboundPacket, Output, Reason, TrackSpec, Verdict,
+    CarriedFrame, Deadline, Event, Feedback, Frame, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES,
+    OpenError, OutboundPacket, Output, Reason, SwitchError, TrackSpec, Verdict,
 };
 pub use self::relay::Relay;
 pub use self::rtp::{AudioLevel, CaptureTime, ExtensionIds, Mid};
 pub use self::stats::{
-    LegStats, ListenerReport, ListenerStats, PublisherLegStats, Reception, Stats, TrackStats, Verdicts,
+    Alignment, LegStats, ListenerReport, ListenerStats, PublisherLegStats, Reception, Rule, Stats,
+    TrackStats, Verdicts,
 };
 pub use self::time::{Epoch, MediaTime, NtpTime};

@@ -2,6 +2,7 @@
 
 mod input;
 mod output;
+mod publish;
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -183,7 +184,7 @@ impl Relay {
     /// A track's counters; `None` for a stale id.
     #[must_use]
     pub fn track_stats(&self, track: TrackId) -> Option<TrackStats> {
-        self.tracks.get(track).map(Track::stats)
+        self.tracks.get(track).map(|track| track.stats(self.now))
     }
 
     /// A leg's counters; `None` for a stale id.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::{LegId, TrackId};
 use crate::io::{LegState, Verdict};
+use crate::time::MediaTime;
 
 /// How many packets or feedbacks met each [`Verdict`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,8 +66,10 @@ pub struct Stats {
 pub struct TrackStats {
     /// Its name.
     pub name: String,
-    /// Its publisher's leg, if there is one.
+    /// Its publisher's leg, if there is one; of two, the one that leads.
     pub publisher: Option<LegId>,
+    /// Its publisher's other leg, while there are two.
+    pub second_publisher: Option<LegId>,
     /// Its listeners.
     pub listeners: usize,
     /// Frames have arrived within the silence limit.
@@ -75,6 +78,16 @@ pub struct TrackStats {
     pub frames: u64,
     /// The next position: one after the highest so far.
     pub next_position: u64,
+    /// The media time of a frame that would come at [`next_position`](Self::next_position) now.
+    pub next_media_time: MediaTime,
+    /// The highest position without a hole before it that may still be filled; `None` before the first frame.
+    ///
+    /// What a publisher re-sends begins after it.
+    pub contiguous: Option<u64>,
+    /// Positions that left the history as holes: see [`Event::FramesLost`](crate::Event::FramesLost).
+    pub frames_lost: u64,
+    /// Frames of the second leg that are held.
+    pub held: usize,
     /// The oldest position that the history holds.
     pub oldest_position: Option<u64>,
     /// Frames that the history holds.
@@ -112,6 +125,40 @@ pub struct PublisherLegStats {
     pub payload_bytes: u64,
     /// What was received of its current SSRC.
     pub reception: Option<Reception>,
+    /// The ownership it belongs to.
+    pub epoch: u64,
+    /// A leg of a higher epoch has the track: nothing of this one is taken any more.
+    pub fenced: bool,
+    /// How it was lined up with the track's other frames; `None` before its first one, and when there was nothing
+    /// to line it up with.
+    pub alignment: Option<Alignment>,
+    /// The RTP sequence number on this leg of [`TrackStats::contiguous`], if that position lies on its current source.
+    pub contiguous_sequence: Option<u16>,
+}
+
+/// How a publisher leg's frames were lined up with the frames that the track had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Alignment {
+    /// What it rests on.
+    pub rule: Rule,
+    /// The leg brings the same encoded frames as the one before or beside it, so that each fills the other's holes.
+    pub twin: bool,
+}
+
+/// What an alignment rests on, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Rule {
+    /// The transport carries positions.
+    Carried,
+    /// The same RTP stream over two paths (SMPTE ST 2022-7): SSRC, sequence and timestamp agree.
+    SameSource,
+    /// Capture times agree (abs-capture-time).
+    CaptureTime,
+    /// Both legs' sender reports name the same clock (RFC 3550 §6.4.1).
+    SenderReport,
+    /// Nothing better than when the frames arrived.
+    Arrival,
 }
 
 /// What was received of one SSRC (RFC 3550 §6.4.1, §A.3, §A.8).

@@ -60,7 +60,10 @@ impl Relay {
                 match event {
                     Event::TrackActive { track } => self.watch_silence(track),
                     Event::FramesSkipped { count, .. } => self.stats.frames_skipped += count,
-                    Event::TrackSilent { .. } | Event::Closed { .. } => {}
+                    Event::TrackSilent { .. }
+                    | Event::LegSpent { .. }
+                    | Event::FramesLost { .. }
+                    | Event::Closed { .. } => {}
                 }
                 Output::Event(event)
             }

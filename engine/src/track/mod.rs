@@ -16,7 +16,7 @@ use self::timeline::{Newest, Timeline};
 use crate::config::HistoryLimits;
 use crate::history::History;
 use crate::id::{Id, LegId, ListenerId, Slots, TrackId};
-use crate::io::{Event, Frame, Verdict};
+use crate::io::{CarriedFrame, Event, Frame, Verdict};
 use crate::listener::{Listener, Offer};
 use crate::rtp::opus::Toc;
 use crate::rtp::{ExtensionIds, Packet};
@@ -114,6 +114,25 @@ impl Track {
         self.last_arrival = Some(now);
         self.frames += 1;
         Ok(Taken { starts_source: placed.starts_source })
+    }
+
+    /// Stores a frame at the position that it carries.
+    pub(crate) fn take_carried(&mut self, now: Instant, frame: CarriedFrame) -> Result<(), Verdict> {
+        self.timeline.place_carried(now, &frame, &self.history)?;
+        let CarriedFrame { position, media_time, marker, capture_time, audio_level, payload } = frame;
+        let arrived = now;
+        self.history.push(Frame {
+            position,
+            media_time,
+            arrived,
+            marker,
+            capture_time,
+            audio_level,
+            payload,
+        });
+        self.last_arrival = Some(now);
+        self.frames += 1;
+        Ok(())
     }
 
     /// The publisher's leg is gone; listeners stay, positions go on with the next one.
@@ -227,14 +246,19 @@ impl Track {
         &self.members
     }
 
-    pub(crate) fn stats(&self) -> TrackStats {
+    pub(crate) fn stats(&self, now: Instant) -> TrackStats {
         TrackStats {
             name: self.name.clone(),
             publisher: self.publisher,
+            second_publisher: None,
             listeners: self.members.len(),
             active: self.active,
             frames: self.frames,
             next_position: self.timeline.next_position(),
+            next_media_time: self.timeline.media_time_now(now),
+            contiguous: self.timeline.next_position().checked_sub(1),
+            frames_lost: 0,
+            held: 0,
             oldest_position: self.history.oldest(),
             history_frames: self.history.frames(),
             history_payload_bytes: self.history.payload_bytes(),

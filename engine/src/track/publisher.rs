@@ -118,6 +118,10 @@ impl PublisherLeg {
             feedback_in: self.feedback_in,
             payload_bytes: self.payload_bytes,
             reception: self.reception.as_ref().map(Reception::stats),
+            epoch: self.spec.epoch,
+            fenced: false,
+            alignment: None,
+            contiguous_sequence: None,
         }
     }
 }

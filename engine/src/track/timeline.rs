@@ -22,7 +22,8 @@
 use std::time::Instant;
 
 use crate::history::{History, Place};
-use crate::io::Verdict;
+use crate::io::{CarriedFrame, Verdict};
+use crate::rtp::opus::Toc;
 use crate::rtp::seq::{Extend16, Extend32};
 use crate::time::MediaTime;
 
@@ -115,6 +116,29 @@ impl Timeline {
             Some(Fit::BeforeStart) => self.fill_retired(wire, history).unwrap_or(Err(Verdict::BeforeStart)),
             Some(Fit::Jump) => self.fill_retired(wire, history).unwrap_or_else(|| self.suspicious(now, wire)),
             None => self.foreign(now, wire, history),
+        }
+    }
+
+    /// Places a frame that carries its position, or says why not.
+    pub(crate) fn place_carried(
+        &mut self,
+        now: Instant,
+        frame: &CarriedFrame,
+        history: &History,
+    ) -> Result<(), Verdict> {
+        match history.place(frame.position) {
+            Place::Taken => Err(Verdict::Duplicate),
+            Place::Gone => Err(Verdict::TooLate),
+            Place::Hole => Ok(()),
+            Place::New if frame.position - self.next_position.min(frame.position) > MAX_DROPOUT => {
+                Err(Verdict::Ahead)
+            }
+            Place::New => {
+                self.next_position = frame.position + 1;
+                let duration = Toc::parse(&frame.payload).map_or(0, Toc::duration).max(SHORTEST_TICKS);
+                self.newest = Some(Newest { media_time: frame.media_time, arrived: now, duration });
+                Ok(())
+            }
         }
     }
 
@@ -220,7 +244,7 @@ impl Timeline {
     }
 
     /// The media time of a frame that follows the newest one and arrives at `now`, whatever its timestamp says.
-    fn media_time_now(&self, now: Instant) -> MediaTime {
+    pub(crate) fn media_time_now(&self, now: Instant) -> MediaTime {
         let Some(newest) = self.newest else { return MediaTime::default() };
         let passed = MediaTime::ticks_in(now.saturating_duration_since(newest.arrived));
         newest.media_time.plus(passed.max(u64::from(newest.duration)))
