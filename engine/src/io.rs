@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use crate::id::{LegId, ListenerId, Peer, TrackId};
 use crate::rtp::{AudioLevel, CaptureTime, Emit, ExtensionIds, WriteError, rtcp};
 use crate::time::MediaTime;
