@@ -128,7 +128,7 @@ impl Track {
             marker,
             capture_time,
             audio_level,
-            payload,
+            payload: &payload,
         });
         self.last_arrival = Some(now);
         self.frames += 1;
