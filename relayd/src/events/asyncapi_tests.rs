@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use super::frame::{ClientFrame, Hello, Hidden, TokenRefresh, TrackSnapshot};
 use super::{CloseCode, SUBPROTOCOL, ServerFrame, Snapshot};
 use crate::auth::Role;
-use crate::session::{Audience, EndReason, Event, Language, Numbered, SessionId, Status, WarningReason};
+use crate::session::{
+    Audience, EndReason, Event, Language, LossScope, Numbered, SessionId, Status, WarningReason,
+};
 
 fn document() -> Value {
     serde_json::from_str(super::ASYNCAPI).expect("docs/asyncapi.json is JSON")
@@ -149,15 +151,34 @@ fn events() -> Vec<Value> {
         Event::SessionCreated { source_language: en(), languages: vec![en()] },
         Event::SpeakerReady { language: en() },
         Event::SpeakerLeft { language: en(), linger_seconds: 60 },
-        Event::ConnectionWarning { remaining_minutes: 5, expires_at: 1, reason: WarningReason::TokenExpiry },
+        Event::ConnectionRefreshRequired {
+            url: "/v1/sessions/demo/whep/en".into(),
+            ticket: "a".repeat(43),
+            deadline: 1,
+            reason: WarningReason::Drain,
+        },
+        Event::ConnectionRefreshComplete { position: 1, replayed: 2, gap_frames: 3, attempts: 4 },
         Event::SessionPaused {},
         Event::SessionResumed {},
         Event::ListenerJoined { language: en(), listeners: 1 },
         Event::ListenerLeft { language: en(), listeners: 0 },
         Event::TrackAdded { language: en() },
         Event::TrackRemoved { language: en() },
-        Event::FramesLost { language: en(), count: 2, from: 3, to: 4 },
     ];
+    events.extend([LossScope::Track, LossScope::Listeners].map(|scope| Event::FramesLost {
+        language: en(),
+        count: 2,
+        from: 3,
+        to: 4,
+        scope,
+    }));
+    let warnings =
+        [WarningReason::TokenExpiry, WarningReason::MaxAge, WarningReason::Refresh, WarningReason::Drain];
+    events.extend(warnings.map(|reason| Event::ConnectionWarning {
+        remaining_minutes: 5,
+        expires_at: 1,
+        reason,
+    }));
     let reasons = [EndReason::Deleted, EndReason::LingerExpired, EndReason::Idle, EndReason::Shutdown];
     events.extend(reasons.map(|reason| Event::SessionEnded { reason }));
     for event in &events {
@@ -166,6 +187,8 @@ fn events() -> Vec<Value> {
             | Event::SpeakerReady { .. }
             | Event::SpeakerLeft { .. }
             | Event::ConnectionWarning { .. }
+            | Event::ConnectionRefreshRequired { .. }
+            | Event::ConnectionRefreshComplete { .. }
             | Event::SessionPaused {}
             | Event::SessionResumed {}
             | Event::SessionEnded { .. }

@@ -270,7 +270,7 @@ impl Talk {
                     let behind = hub.head().saturating_sub(event.seq);
                     self.api.metrics.websocket_behind(usize::try_from(behind).unwrap_or(usize::MAX));
                 }
-                let visible = event.audience.includes(&identity.caller, &identity.access);
+                let visible = event.audience.includes(&identity.caller, &identity.access, None);
                 self.protocol.handle_event(event, visible);
             }
             Next::Lost => match self.api.service.directory().view(&self.session) {

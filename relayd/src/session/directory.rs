@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use relay_engine::{Epoch, TrackId};
+use relay_engine::{Epoch, LegId, ListenerId, TrackId};
 use tokio::sync::watch;
 
 use super::error::SessionError;
@@ -31,7 +31,7 @@ use super::status::Status;
 use super::view::{Counts, SessionView};
 use crate::auth::{Caller, SessionAccess, Subject};
 use crate::shard::ShardEvent;
-use crate::webrtc::ResourceId;
+use crate::webrtc::{ResourceId, Role};
 #[cfg(test)]
 pub(crate) use feed::FeedSender;
 pub use feed::{FEED, Feed};
@@ -121,6 +121,8 @@ pub enum Claim {
     ResumeSecret(String),
     /// Their token lets them, whoever has the place. At an open relay it needs no token.
     TakeoverGrant,
+    /// The ticket of another connection of theirs: to go on beside it, or where it was. For listeners, too.
+    Ticket(String),
 }
 
 impl std::fmt::Debug for Claim {
@@ -129,6 +131,7 @@ impl std::fmt::Debug for Claim {
             Self::None => "None",
             Self::ResumeSecret(_) => "ResumeSecret(…)",
             Self::TakeoverGrant => "TakeoverGrant",
+            Self::Ticket(_) => "Ticket(…)",
         })
     }
 }
@@ -142,6 +145,23 @@ pub struct Taken {
     pub track: TrackId,
     /// The connection that had it; to be closed before the new one is opened.
     pub displaced: Option<ResourceId>,
+}
+
+/// A leg and the holder that it is of, who may have another one beside it for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegView {
+    /// How [`Audience::Leg`](super::Audience::Leg) calls the holder: the same through refreshes and resumes.
+    pub holder: ResourceId,
+    /// What the holder does.
+    pub role: Role,
+    /// The track's language.
+    pub language: Language,
+    /// The track.
+    pub track: TrackId,
+    /// The listener on the media plane, for a listener.
+    pub listener: Option<ListenerId>,
+    /// The holder's legs, the older first: their names, and what the media plane calls them once it has opened them.
+    pub legs: Vec<(ResourceId, Option<LegId>)>,
 }
 
 /// All sessions. Clones share one directory.
@@ -243,7 +263,7 @@ impl Directory {
     ) -> Result<Taken, SessionError> {
         let (place, seat) = self.shared.seat(now, id, |entry| {
             let claimed = match claim {
-                Claim::None => false,
+                Claim::None | Claim::Ticket(_) => false,
                 Claim::ResumeSecret(secret) => entry.resume.as_ref().is_some_and(|hash| hash.verify(secret)),
                 Claim::TakeoverGrant => match caller {
                     Caller::Open => true,
@@ -347,6 +367,11 @@ impl Directory {
     /// The track of a language of a session, or of its source language.
     pub fn track(&self, id: &str, language: Option<&str>) -> Result<TrackId, SessionError> {
         self.shared.state().entry(id)?.machine.track(language)
+    }
+
+    /// The holder of a leg of this name in a session, and the legs that it has now.
+    pub fn leg(&self, session: &str, resource: &ResourceId) -> Option<LegView> {
+        self.shared.state().entry(session).ok()?.machine.leg(resource)
     }
 
     /// An instant as events tell it: Unix milliseconds.

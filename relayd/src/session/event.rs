@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Language;
 use crate::auth::{Caller, SessionAccess, Subject};
+use crate::webrtc::ResourceId;
 
 /// What happened in a session. Nothing follows [`Event::SessionEnded`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,14 +38,36 @@ pub enum Event {
         /// The session ends if nobody speaks for this many seconds; 0: it does not end for this.
         linger_seconds: u64,
     },
-    /// The receiver's connections are about to be closed.
+    /// The receiver's connections are about to be closed, or replaced.
     ConnectionWarning {
         /// Whole minutes until then, rounded up.
         remaining_minutes: u64,
-        /// When the token expires, in Unix milliseconds.
+        /// When that is, in Unix milliseconds.
         expires_at: u64,
         /// Why.
         reason: WarningReason,
+    },
+    /// The receiver's connection is to be replaced: a new one is to come beside it.
+    ConnectionRefreshRequired {
+        /// Where to; a path is at this relay.
+        url: String,
+        /// What the new connection comes with. Good once, and until the deadline or the next such event.
+        ticket: String,
+        /// Until when the relay waits, in Unix milliseconds.
+        deadline: u64,
+        /// Why.
+        reason: WarningReason,
+    },
+    /// The new connection has taken over; the old one is closed now.
+    ConnectionRefreshComplete {
+        /// The first position that the new connection is alone with.
+        position: u64,
+        /// Frames that were sent again on the new connection.
+        replayed: u64,
+        /// Frames that could not be had.
+        gap_frames: u64,
+        /// How often the relay had asked for it; 0: the client came by itself.
+        attempts: u32,
     },
     /// A break: what is spoken is not heard.
     SessionPaused {},
@@ -79,26 +102,30 @@ pub enum Event {
         /// The track.
         language: Language,
     },
-    /// Listeners of a track did not get what they should have had. At most one per second and track.
+    /// Frames that were not had. At most one per second, track and scope.
     FramesLost {
         /// The track.
         language: Language,
-        /// Frames, added up over its listeners.
+        /// Frames: those of the track, or added up over its listeners.
         count: u64,
-        /// The first position lost to any of them.
+        /// The first position lost.
         from: u64,
         /// The last position that may be among them.
         to: u64,
+        /// Who did not have them.
+        scope: LossScope,
     },
 }
 
 impl Event {
     /// Every name.
-    pub const NAMES: [&'static str; 12] = [
+    pub const NAMES: [&'static str; 14] = [
         "sessionCreated",
         "speakerReady",
         "speakerLeft",
         "connectionWarning",
+        "connectionRefreshRequired",
+        "connectionRefreshComplete",
         "sessionPaused",
         "sessionResumed",
         "sessionEnded",
@@ -116,6 +143,8 @@ impl Event {
             Self::SpeakerReady { .. } => "speakerReady",
             Self::SpeakerLeft { .. } => "speakerLeft",
             Self::ConnectionWarning { .. } => "connectionWarning",
+            Self::ConnectionRefreshRequired { .. } => "connectionRefreshRequired",
+            Self::ConnectionRefreshComplete { .. } => "connectionRefreshComplete",
             Self::SessionPaused {} => "sessionPaused",
             Self::SessionResumed {} => "sessionResumed",
             Self::SessionEnded { .. } => "sessionEnded",
@@ -154,12 +183,40 @@ impl EndReason {
     }
 }
 
-/// Why a connection is about to be closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Why a connection is about to be closed, or replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum WarningReason {
     /// The token that it lives on expires.
     TokenExpiry,
+    /// It is as old as connections get here (`refresh.max_age`).
+    MaxAge,
+    /// An operator asked for it.
+    Refresh,
+    /// The relay is about to stop.
+    Drain,
+}
+
+impl WarningReason {
+    /// The name on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenExpiry => "tokenExpiry",
+            Self::MaxAge => "maxAge",
+            Self::Refresh => "refresh",
+            Self::Drain => "drain",
+        }
+    }
+}
+
+/// Who did not have frames that were lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LossScope {
+    /// The track: nothing brought them in time. The count is exact.
+    Track,
+    /// Some of the track's listeners.
+    Listeners,
 }
 
 /// For whose eyes an event is.
@@ -171,12 +228,17 @@ pub enum Audience {
     Staff,
     /// One subject.
     Subject(Subject),
+    /// Whoever has shown the name of one of a holder's legs. This is the holder's first one, which names the holder
+    /// through refreshes and resumes; see [`Directory::leg`](super::Directory::leg).
+    Leg(ResourceId),
 }
 
 impl Audience {
-    /// Whether an event for this audience of the session may be shown to the caller.
-    pub fn includes(&self, caller: &Caller, session: &SessionAccess) -> bool {
+    /// Whether an event for this audience of the session may be shown to the caller, who has shown the name of a leg of
+    /// the holder that is called `holder`.
+    pub fn includes(&self, caller: &Caller, session: &SessionAccess, holder: Option<&ResourceId>) -> bool {
         match self {
+            Self::Leg(leg) => holder == Some(leg),
             Self::Everyone => true,
             Self::Staff => caller.is_staff(session),
             Self::Subject(subject) => caller.subject() == Some(subject),
@@ -221,6 +283,13 @@ pub(super) mod tests {
                 expires_at: 1,
                 reason: WarningReason::TokenExpiry,
             },
+            Event::ConnectionRefreshRequired {
+                url: "/v1/sessions/demo/whep/en".into(),
+                ticket: "a".repeat(43),
+                deadline: 2,
+                reason: WarningReason::Refresh,
+            },
+            Event::ConnectionRefreshComplete { position: 1, replayed: 2, gap_frames: 0, attempts: 1 },
             Event::SessionPaused {},
             Event::SessionResumed {},
             Event::SessionEnded { reason: EndReason::LingerExpired },
@@ -228,7 +297,7 @@ pub(super) mod tests {
             Event::ListenerLeft { language: en(), listeners: 0 },
             Event::TrackAdded { language: en() },
             Event::TrackRemoved { language: en() },
-            Event::FramesLost { language: en(), count: 2, from: 3, to: 4 },
+            Event::FramesLost { language: en(), count: 2, from: 3, to: 4, scope: LossScope::Track },
         ]
     }
 

@@ -22,14 +22,15 @@ use std::time::{Duration, Instant};
 
 use relay_engine::{LegId, TrackId};
 
+use super::directory::LegView;
 use super::error::SessionError;
-use super::event::{Audience, EndReason, Event};
+use super::event::{Audience, EndReason, Event, LossScope};
 use super::id::SessionId;
 use super::language::Language;
 use super::status::{Lifecycle, Status, Transition};
 use super::view::SessionView;
 use crate::auth::{SessionAccess, Subject};
-use crate::webrtc::{CloseReason, ResourceId};
+use crate::webrtc::{CloseReason, ResourceId, Role};
 pub(super) use lease::Term;
 use lease::{Due, LeaseId, Leases};
 use places::{Member, Part};
@@ -390,6 +391,19 @@ impl Machine {
         Ok(self.tracks[self.index(language)?].id)
     }
 
+    /// The holder of a leg of this name.
+    pub(super) fn leg(&self, resource: &ResourceId) -> Option<LegView> {
+        let member = self.members.values().find(|member| member.resource.as_ref() == Some(resource))?;
+        let track = self.tracks.iter().find(|track| track.id == member.track)?;
+        let role = match member.part {
+            Part::Publisher => Role::Publisher,
+            Part::Listener => Role::Listener,
+        };
+        let legs = vec![(*resource, member.leg)];
+        let (holder, language, track) = (*resource, track.language.clone(), track.id);
+        Some(LegView { holder, role, language, track, listener: None, legs })
+    }
+
     /// What a publisher is told whose place somebody took over.
     pub(super) fn check_not_taken_over(&self, holder: HolderId) -> Result<(), SessionError> {
         let member = self.members.get(&holder);
@@ -480,7 +494,7 @@ impl Machine {
         };
         if let Some(Lost { count, from, to }) = lost {
             let language = track.language.clone();
-            self.tell(Event::FramesLost { language, count, from, to });
+            self.tell(Event::FramesLost { language, count, from, to, scope: LossScope::Listeners });
         }
     }
 

@@ -13,6 +13,7 @@ mod id;
 mod language;
 mod lease;
 mod machine;
+mod media;
 mod secret;
 mod service;
 mod slot;
@@ -21,13 +22,14 @@ mod view;
 
 #[cfg(test)]
 pub(crate) use directory::FeedSender;
-pub use directory::{Claim, Created, Directory, FEED, Feed, Limits, SessionSpec, Taken};
+pub use directory::{Claim, Created, Directory, FEED, Feed, LegView, Limits, SessionSpec, Taken};
 pub use error::SessionError;
-pub use event::{Audience, EndReason, Event, Numbered, WarningReason};
+pub use event::{Audience, EndReason, Event, LossScope, Numbered, WarningReason};
 pub use hub::{Hub, Next, RING, Subscription};
 pub use id::SessionId;
 pub use language::{Language, LanguageError};
 pub use lease::Lease;
+pub use media::{MediaJoin, MediaSeat};
 pub use service::{JoinRequest, Service, ServiceError};
 pub use slot::{ListenerSlot, PublisherSlot};
 pub use status::{Lifecycle, Status, Transition};

@@ -13,6 +13,7 @@ use super::error::SessionError;
 use super::event::EndReason;
 use super::id::SessionId;
 use super::language::Language;
+use super::media::Seats;
 use super::slot::Place;
 use super::view::SessionView;
 use crate::auth::Caller;
@@ -30,13 +31,21 @@ pub struct Service {
     connections: Connections,
     /// Held while work is done: who has it has all earlier work behind them.
     turn: Arc<Mutex<()>>,
+    seats: Seats,
     stopping: Arc<AtomicBool>,
 }
 
 impl Service {
     /// Ties the planes together.
     pub fn new(directory: Directory, shard: Shard, connections: Connections) -> Self {
-        Self { directory, shard, connections, turn: Arc::default(), stopping: Arc::default() }
+        Self {
+            directory,
+            shard,
+            connections,
+            turn: Arc::default(),
+            seats: Seats::default(),
+            stopping: Arc::default(),
+        }
     }
 
     /// Creates a session and its tracks, whether or not the caller waits for it.
@@ -119,27 +128,11 @@ impl Service {
     ) -> Result<Joined, ServiceError> {
         let JoinRequest { role, session, language, caller, claim, offer } = request;
         let now = Instant::now();
-        let (slot, place, track): (Box<dyn Record>, Place, TrackId) = match role {
-            Role::Publisher => {
-                if claim != Claim::None {
-                    // Nobody loses their place to an offer that cannot be answered.
-                    dry_run::answer(&offer, role)?;
-                }
-                let taken = self.directory.publisher_slot(now, session, language, caller, &claim);
-                let taken = taken.map_err(|error| self.refusal(error))?;
-                let place = taken.slot.place().clone();
-                if taken.displaced.is_some() {
-                    self.settle().await;
-                }
-                (Box::new(taken.slot), place, taken.track)
-            }
-            Role::Listener => {
-                let taken = self.directory.listener_slot(now, session, language, caller);
-                let (slot, track) = taken.map_err(|error| self.refusal(error))?;
-                let place = slot.place().clone();
-                (Box::new(slot), place, track)
-            }
-        };
+        if claim != Claim::None {
+            // Nobody loses their place to an offer that cannot be answered.
+            dry_run::answer(&offer, role)?;
+        }
+        let (slot, place, track) = self.take_slot(now, role, session, language, caller, &claim).await?;
         let join = Join { offer, track, record: record(slot) };
         let joined = match role {
             Role::Publisher => self.connections.publish(join).await,
@@ -203,6 +196,7 @@ impl Service {
     pub async fn shutdown(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         self.directory.end_all(Instant::now(), EndReason::Shutdown);
+        self.seats.close_all(None, CloseReason::Shutdown);
         self.connections.shutdown().await;
     }
 
@@ -231,12 +225,52 @@ impl Service {
                 service.shard.pause_track(track, paused);
             }
             for (resource, reason) in work.legs {
-                let _closed_already = service.connections.close(&resource, reason).await;
+                if !service.seats.close(&resource, reason) {
+                    let _closed_already = service.connections.close(&resource, reason).await;
+                }
             }
             let tracks: Vec<TrackId> = work.tracks.into_iter().collect();
             service.close_tracks(&tracks).await;
         })
         .await;
+    }
+
+    /// A place of one of the roles; whoever had it before is gone when this comes back.
+    pub(super) async fn take_slot(
+        &self,
+        now: Instant,
+        role: Role,
+        session: &str,
+        language: Option<&str>,
+        caller: &Caller,
+        claim: &Claim,
+    ) -> Result<(Box<dyn Record>, Place, TrackId), ServiceError> {
+        match role {
+            Role::Publisher => {
+                let taken = self.directory.publisher_slot(now, session, language, caller, claim);
+                let taken = taken.map_err(|error| self.refusal(error))?;
+                let place = taken.slot.place().clone();
+                if taken.displaced.is_some() {
+                    self.settle().await;
+                }
+                Ok((Box::new(taken.slot), place, taken.track))
+            }
+            Role::Listener => {
+                let taken = self.directory.listener_slot(now, session, language, caller);
+                let (slot, track) = taken.map_err(|error| self.refusal(error))?;
+                let place = slot.place().clone();
+                Ok((Box::new(slot), place, track))
+            }
+        }
+    }
+
+    pub(super) fn seats(&self) -> &Seats {
+        &self.seats
+    }
+
+    /// What is said when a place was taken away by itself.
+    pub(super) fn gone(&self, session: &str) -> ServiceError {
+        self.refusal(SessionError::NotFound { id: session.chars().take(60).collect() })
     }
 
     /// Sessions that end because the relay stops are no reason not to try another relay.
@@ -260,6 +294,7 @@ impl Service {
 
     async fn close_tracks(&self, tracks: &[TrackId]) {
         for track in tracks {
+            self.seats.close_all(Some(*track), CloseReason::SessionEnded);
             self.connections.close_track(*track, CloseReason::SessionEnded).await;
             self.shard.close(Peer::Track(*track));
         }

@@ -211,7 +211,7 @@ impl fmt::Debug for ResourceId {
 }
 
 impl ResourceId {
-    fn random() -> Self {
+    pub(crate) fn random() -> Self {
         Self(rand::random())
     }
 

@@ -380,7 +380,10 @@ impl Run {
                 believed.ready.retain(|tag| tag != language.as_str());
                 believed.listeners.remove(language.as_str());
             }
-            Event::FramesLost { .. } | Event::ConnectionWarning { .. } => {}
+            Event::FramesLost { .. }
+            | Event::ConnectionWarning { .. }
+            | Event::ConnectionRefreshRequired { .. }
+            | Event::ConnectionRefreshComplete { .. } => {}
         }
     }
 

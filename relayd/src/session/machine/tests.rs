@@ -439,7 +439,10 @@ fn losses_are_told_at_once_then_merged_for_a_second_and_not_kept_back_at_the_end
     world.machine.handle_frames_lost(world.now, track, 4, 1);
     world.machine.handle_frames_lost(world.now, track, 4, 0);
     let lost = |count, from, to| {
-        Output::Publish(Audience::Everyone, Event::FramesLost { language: language("en"), count, from, to })
+        Output::Publish(
+            Audience::Everyone,
+            Event::FramesLost { language: language("en"), count, from, to, scope: LossScope::Listeners },
+        )
     };
     assert_eq!(world.drain(), [lost(2, 10, 11)]);
     assert_eq!(world.machine.poll_timeout(), Some(world.now + SECOND));
