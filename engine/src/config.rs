@@ -33,6 +33,7 @@ pub(crate) struct HistoryLimits {
     pub(crate) frames: usize,
     pub(crate) duration: Duration,
     pub(crate) payload_bytes: usize,
+    pub(crate) largest_payload: usize,
 }
 
 /// What one publisher leg may send.
@@ -57,6 +58,7 @@ impl Config {
                 frames: 3_000,
                 duration: Duration::from_secs(30),
                 payload_bytes: 2 * 1_024 * 1_024,
+                largest_payload: 1_400,
             },
             rate: RateLimits {
                 packets_per_second: 200,
@@ -119,8 +121,8 @@ impl Config {
     /// Positions that one track's history spans, holes included. Default 3000 (60 s of 20 ms frames);
     /// clamped to 1 ..= 1 048 576.
     ///
-    /// Memory: 128 bytes for each position, rounded up to a power of two, payload not counted: 512 KiB per full
-    /// history by default.
+    /// Memory: 36 bytes for each position, payload not counted, and a sixteenth more while it grows: 106 KiB per full
+    /// history by default, 54 KiB when [`history_duration`](Self::history_duration) keeps it at 1500 frames.
     #[must_use]
     pub const fn history_frames(mut self, frames: usize) -> Self {
         self.history.frames = at_least_one(frames);
@@ -141,8 +143,9 @@ impl Config {
 
     /// Payload bytes that one track's history keeps. Default 2 MiB (30 s at 512 kb/s); the newest frame always stays.
     ///
-    /// Memory: this many bytes per track, if each payload owns its memory. A payload that is a slice of a larger
-    /// buffer keeps all of that buffer: hand in right-sized ones, or count the buffer's size for each frame.
+    /// Memory: the payloads' own bytes, in chunks of 4 KiB (or of the largest payload, if that is more), at most one
+    /// and a half times this and two chunks. Where late frames lie far behind newer ones, so that chunks stay partly
+    /// empty, this may end the history a little before its other limits do.
     #[must_use]
     pub const fn history_payload_bytes(mut self, bytes: usize) -> Self {
         self.history.payload_bytes = at_least_one(bytes);
@@ -157,6 +160,7 @@ impl Config {
         if self.max_payload_bytes > 65_000 {
             self.max_payload_bytes = 65_000;
         }
+        self.history.largest_payload = self.max_payload_bytes;
         self
     }
 

@@ -2,32 +2,40 @@
 //!
 //! A frame is stored once and read by every listener. The ring runs from the oldest position held to the newest,
 //! holes included, so a position is found by subtraction. Beside it an arrival log says which position came as the
-//! n-th: pass-through listeners run over arrivals, so what came out of order goes out so.
+//! n-th: pass-through listeners run over arrivals, so what came out of order goes out so. Payloads lie in an arena.
+//!
+//! Memory: 36 bytes for each position, 32 in the ring and 4 in the log; both grow by a sixteenth at a time, up to the
+//! limit and never beyond. Payloads: their bytes, the arena's chunks that are partly empty, and 8 bytes for each
+//! capture offset. 30 s of 20 ms frames cost less than 64 KiB beside their payloads. Nothing is allocated for a frame
+//! once the history is as long as it gets.
 //!
 //! Invariants: the ring's front is never a hole; no position is stored twice (I1 rests on it); frames, duration and
-//! payload bytes stay within their limits, except that the newest position always stays (I3). Both rings start
-//! empty, grow by doubling to their bound and never beyond, so the steady state allocates nothing.
+//! payload bytes stay within their limits, except that the newest position always stays (I3).
+
+mod arena;
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
+use self::arena::{Address, Arena};
 use crate::config::HistoryLimits;
 use crate::io::Frame;
-use crate::rtp::{AudioLevel, CaptureTime};
+use crate::rtp::{AudioLevel, CaptureTime, NtpTime};
 use crate::time::MediaTime;
 
 /// The frames of one track.
 #[derive(Debug)]
 pub(crate) struct History {
     limits: HistoryLimits,
-    /// Positions `oldest ..`, `None` for a hole. Front and back are frames.
-    ring: VecDeque<Option<Stored>>,
+    /// Positions `oldest ..`, with holes. Front and back are frames.
+    ring: VecDeque<Entry>,
+    payloads: Arena,
+    /// What arrival times are counted from: that of the first frame.
+    origin: Option<Instant>,
     /// The position of the front; of the next frame while nothing is held.
     oldest: u64,
-    /// The positions of arrivals `first_arrival ..`, in the order they came.
-    arrivals: VecDeque<u64>,
+    /// The low halves of the positions of arrivals `first_arrival ..`, in the order they came.
+    arrivals: VecDeque<u32>,
     first_arrival: u64,
     frames: usize,
     payload_bytes: usize,
@@ -51,6 +59,8 @@ impl History {
         Self {
             limits,
             ring: VecDeque::new(),
+            payloads: Arena::new(limits.payload_bytes, limits.largest_payload + OFFSET_BYTES),
+            origin: None,
             oldest: 0,
             arrivals: VecDeque::new(),
             first_arrival: 0,
@@ -60,24 +70,56 @@ impl History {
     }
 
     /// Stores a frame whose place is [`Place::Hole`] or [`Place::New`] and returns its arrival number.
+    ///
+    /// A late one may be so old that it leaves at once, to keep the payloads within their limit.
     pub(crate) fn push(&mut self, frame: Frame<'_>) -> u64 {
         let position = frame.position;
-        let arrived = frame.arrived;
         debug_assert!(matches!(self.place(position), Place::Hole | Place::New), "I1: {position} twice");
         if position >= self.end() {
             self.make_room(position);
         }
-        self.payload_bytes += frame.payload.len();
-        self.frames += 1;
-        let index =
-            usize::try_from(position - self.oldest).expect("make_room keeps the span within its limit");
-        while self.ring.len() <= index {
-            self.ring.push_back(None);
+        if let Some(address) = self.store(&frame) {
+            let index =
+                usize::try_from(position - self.oldest).expect("make_room keeps the span within its limit");
+            reserve(&mut self.ring, index + 1, self.limits.frames);
+            while self.ring.len() <= index {
+                self.ring.push_back(Entry::HOLE);
+            }
+            let since_origin = self.since_origin(frame.arrived);
+            self.ring[index] = Entry::new(&frame, address, since_origin);
+            self.payload_bytes += frame.payload.len();
+            self.frames += 1;
         }
-        self.ring[index] = Some(Stored::new(&frame));
         self.log(position);
-        self.evict(arrived);
+        self.evict(frame.arrived);
         self.next_arrival() - 1
+    }
+
+    /// Stores what is long of a frame. `None` if the frame is older than what has to go for it.
+    fn store(&mut self, frame: &Frame<'_>) -> Option<Address> {
+        debug_assert!(frame.payload.len() <= self.limits.largest_payload, "longer than the limit");
+        let offset = frame.capture_time.and_then(|capture| capture.offset).map(i64::to_be_bytes);
+        let offset = offset.as_ref().map_or(&[][..], <[u8; OFFSET_BYTES]>::as_slice);
+        loop {
+            if let Some(address) = self.payloads.store(frame.payload, offset) {
+                return Some(address);
+            }
+            if self.ring.is_empty() {
+                return None;
+            }
+            self.drop_oldest();
+            if self.ring.is_empty() && frame.position >= self.oldest {
+                self.oldest = frame.position;
+            } else if frame.position < self.oldest {
+                return None;
+            }
+        }
+    }
+
+    fn since_origin(&mut self, arrived: Instant) -> u64 {
+        let origin = *self.origin.get_or_insert(arrived);
+        // 584 years.
+        u64::try_from(arrived.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// What is known of a position.
@@ -86,7 +128,7 @@ impl History {
             Place::New
         } else if position < self.oldest {
             Place::Gone
-        } else if self.get(position).is_some() {
+        } else if self.entry(position).is_some() {
             Place::Taken
         } else {
             Place::Hole
@@ -94,15 +136,35 @@ impl History {
     }
 
     /// The frame at a position, if it is held.
+    #[inline]
     pub(crate) fn get(&self, position: u64) -> Option<Frame<'_>> {
-        let index = usize::try_from(position.checked_sub(self.oldest)?).ok()?;
-        Some(self.ring.get(index)?.as_ref()?.view(position))
+        let entry = self.entry(position)?;
+        let length = entry.payload_bytes as usize;
+        let offset = entry.has(CAPTURE_OFFSET).then(|| {
+            let stored = self.payloads.get(entry.address, length + OFFSET_BYTES);
+            i64::from_be_bytes(stored[length..].try_into().expect("a range of that length"))
+        });
+        Some(Frame {
+            position,
+            media_time: MediaTime::from_ticks(entry.media_ticks),
+            arrived: self.origin? + Duration::from_nanos(entry.arrived_nanos),
+            marker: entry.has(MARKER),
+            capture_time: entry
+                .has(CAPTURE_TIME)
+                .then_some(CaptureTime { time: NtpTime(entry.capture_time), offset }),
+            audio_level: entry
+                .has(AUDIO_LEVEL)
+                .then_some(AudioLevel { voice: entry.level & VOICE != 0, level: entry.level & !VOICE }),
+            payload: self.payloads.get(entry.address, length),
+        })
     }
 
     /// The position that came as the `arrival`-th, if its frame is still held.
+    #[inline]
     pub(crate) fn arrival(&self, arrival: u64) -> Option<u64> {
         let index = usize::try_from(arrival.checked_sub(self.first_arrival)?).ok()?;
-        let &position = self.arrivals.get(index)?;
+        let &low = self.arrivals.get(index)?;
+        let position = self.whole(low);
         (position >= self.oldest).then_some(position)
     }
 
@@ -129,6 +191,26 @@ impl History {
     /// Payload bytes held.
     pub(crate) const fn payload_bytes(&self) -> usize {
         self.payload_bytes
+    }
+
+    /// Memory in bytes, payloads included, free or not.
+    #[cfg(test)]
+    fn memory(&self) -> usize {
+        self.ring.capacity() * size_of::<Entry>()
+            + self.arrivals.capacity() * size_of::<u32>()
+            + self.payloads.memory()
+    }
+
+    fn entry(&self, position: u64) -> Option<&Entry> {
+        let index = usize::try_from(position.checked_sub(self.oldest)?).ok()?;
+        self.ring.get(index).filter(|entry| entry.has(HELD))
+    }
+
+    /// The position of a log entry: the newest one with these low bits that is not after the newest held. What is
+    /// logged is fewer than 2^32 positions behind that.
+    fn whole(&self, low: u32) -> u64 {
+        let newest = self.end().saturating_sub(1);
+        newest.saturating_sub(u64::from((newest as u32).wrapping_sub(low)))
     }
 
     /// One after the newest position held.
@@ -158,19 +240,21 @@ impl History {
     }
 
     fn over_limit(&self, now: Instant) -> bool {
-        let oldest = self.ring.front().and_then(Option::as_ref).expect("the front is never a hole");
+        let oldest = self.ring.front().expect("only a ring with frames is over its limit");
+        let arrived = self.origin.map_or(now, |origin| origin + Duration::from_nanos(oldest.arrived_nanos));
         self.payload_bytes > self.limits.payload_bytes
-            || now.saturating_duration_since(oldest.arrived) > self.limits.duration
+            || now.saturating_duration_since(arrived) > self.limits.duration
     }
 
     /// Drops the oldest frame and the holes after it.
     fn drop_oldest(&mut self) {
-        if let Some(frame) = self.ring.pop_front().flatten() {
+        if let Some(entry) = self.ring.pop_front().filter(|entry| entry.has(HELD)) {
             self.frames -= 1;
-            self.payload_bytes -= frame.payload.len();
+            self.payload_bytes -= entry.payload_bytes as usize;
+            self.payloads.release(entry.address);
         }
         self.oldest += 1;
-        while let Some(None) = self.ring.front() {
+        while self.ring.front().is_some_and(|entry| !entry.has(HELD)) {
             self.ring.pop_front();
             self.oldest += 1;
         }
@@ -179,55 +263,85 @@ impl History {
     fn log(&mut self, position: u64) {
         // I3. What is popped is gone from the ring, or is the oldest of more arrivals than the ring has places.
         while self.arrivals.len() >= self.limits.frames
-            || self.arrivals.front().is_some_and(|&oldest| oldest < self.oldest)
+            || self.arrivals.front().is_some_and(|&oldest| self.whole(oldest) < self.oldest)
         {
             self.arrivals.pop_front();
             self.first_arrival += 1;
         }
-        self.arrivals.push_back(position);
+        let length = self.arrivals.len() + 1;
+        reserve(&mut self.arrivals, length, self.limits.frames);
+        self.arrivals.push_back(position as u32);
     }
 }
 
-/// A frame as it is stored.
-#[derive(Debug)]
-struct Stored {
-    media_time: MediaTime,
-    arrived: Instant,
-    marker: bool,
-    capture_time: Option<CaptureTime>,
-    audio_level: Option<AudioLevel>,
-    payload: Bytes,
+/// A position of the ring: what is short of its frame, or a hole.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    media_ticks: u64,
+    /// Since the history's origin.
+    arrived_nanos: u64,
+    capture_time: u64,
+    address: Address,
+    payload_bytes: u16,
+    flags: u8,
+    level: u8,
 }
 
-impl Stored {
-    fn new(frame: &Frame<'_>) -> Self {
+impl Entry {
+    const HOLE: Self = Self {
+        media_ticks: 0,
+        arrived_nanos: 0,
+        capture_time: 0,
+        address: Address::NOWHERE,
+        payload_bytes: 0,
+        flags: 0,
+        level: 0,
+    };
+
+    fn new(frame: &Frame<'_>, address: Address, arrived_nanos: u64) -> Self {
+        let capture = frame.capture_time;
+        let flag = |set, flag| if set { flag } else { 0 };
         Self {
-            media_time: frame.media_time,
-            arrived: frame.arrived,
-            marker: frame.marker,
-            capture_time: frame.capture_time,
-            audio_level: frame.audio_level,
-            payload: Bytes::copy_from_slice(frame.payload),
+            media_ticks: frame.media_time.ticks(),
+            arrived_nanos,
+            capture_time: capture.map_or(0, |capture| capture.time.0),
+            address,
+            payload_bytes: u16::try_from(frame.payload.len()).expect("no limit allows more"),
+            flags: HELD
+                | flag(frame.marker, MARKER)
+                | flag(capture.is_some(), CAPTURE_TIME)
+                | flag(capture.is_some_and(|capture| capture.offset.is_some()), CAPTURE_OFFSET)
+                | flag(frame.audio_level.is_some(), AUDIO_LEVEL),
+            // RFC 6464: seven bits.
+            level: frame.audio_level.map_or(0, |level| level.level.min(!VOICE) | flag(level.voice, VOICE)),
         }
     }
 
-    fn view(&self, position: u64) -> Frame<'_> {
-        Frame {
-            position,
-            media_time: self.media_time,
-            arrived: self.arrived,
-            marker: self.marker,
-            capture_time: self.capture_time,
-            audio_level: self.audio_level,
-            payload: &self.payload,
-        }
+    const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
     }
 }
+
+/// Makes room for `length` places, in steps that keep what is spare small, up to `limit`.
+fn reserve<T>(ring: &mut VecDeque<T>, length: usize, limit: usize) {
+    if length > ring.capacity() {
+        let roomy = (length + length / 16 + 32).min(limit).max(length);
+        ring.reserve_exact(roomy - ring.len());
+    }
+}
+
+const HELD: u8 = 1;
+const MARKER: u8 = 2;
+const CAPTURE_TIME: u8 = 4;
+const CAPTURE_OFFSET: u8 = 8;
+const AUDIO_LEVEL: u8 = 16;
+/// Of the level byte.
+const VOICE: u8 = 0x80;
+/// A capture offset is stored behind the payload: few frames have one.
+const OFFSET_BYTES: usize = 8;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -347,13 +461,129 @@ mod tests {
 
     #[test]
     fn a_position_costs_what_the_config_says() {
-        assert!(size_of::<Option<Stored>>() + size_of::<u64>() <= 128);
+        assert_eq!(size_of::<Entry>() + size_of::<u32>(), 36);
     }
 
     #[test]
     fn an_unused_history_owns_no_memory() {
         let history = History::new(Config::new().history);
-        assert_eq!(history.ring.capacity() + history.arrivals.capacity(), 0);
+        assert_eq!(history.memory(), 0);
+    }
+
+    #[test]
+    fn half_a_minute_of_20_ms_frames_costs_64_kib_beside_its_payloads() {
+        for config in [Config::new(), Config::new().history_frames(1_500)] {
+            let mut history = History::new(config.history);
+            let start = origin();
+            let payload = [7; 80];
+            let mut memory = Vec::new();
+            for position in 0..20_000 {
+                let arrived = start + Duration::from_millis(20 * position);
+                let capture = CaptureTime { time: NtpTime(position), offset: None };
+                let frame = Frame {
+                    position,
+                    arrived,
+                    capture_time: Some(capture),
+                    payload: &payload,
+                    ..frame(0, start, 0)
+                };
+                history.push(frame);
+                memory.push(history.memory());
+            }
+            assert!(history.frames() >= 1_500);
+            let beside = history.memory() - history.payload_bytes();
+            assert!(beside <= 64 * 1_024, "{beside} bytes");
+            assert_eq!(
+                memory[1_600..].iter().max(),
+                Some(&memory[1_600]),
+                "the steady state allocates nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_comes_back_as_it_was() {
+        let start = origin();
+        let mut history = History::new(Config::new().history);
+        let capture = |offset| Some(CaptureTime { time: NtpTime(u64::MAX - 5), offset });
+        let level = |voice, level| Some(AudioLevel { voice, level });
+        let frames = [
+            Frame {
+                marker: true,
+                capture_time: capture(None),
+                audio_level: level(true, 127),
+                ..frame(0, start, 3)
+            },
+            Frame {
+                capture_time: capture(Some(i64::MIN)),
+                audio_level: level(false, 0),
+                ..frame(1, start, 1_000)
+            },
+            Frame {
+                media_time: MediaTime::from_ticks(u64::MAX),
+                arrived: start + Duration::from_nanos(1),
+                ..frame(3, start, 0)
+            },
+            Frame {
+                capture_time: capture(Some(-1)),
+                payload: b"late",
+                ..frame(2, start + Duration::from_secs(9), 0)
+            },
+        ];
+        for frame in frames {
+            history.push(frame);
+        }
+        for frame in frames {
+            assert_eq!(history.get(frame.position), Some(frame));
+        }
+        assert_eq!(history.payload_bytes(), 1_007);
+    }
+
+    #[test]
+    fn positions_wider_than_the_log_are_told_in_full() {
+        let start = origin();
+        let mut history = History::new(Config::new().history);
+        let base = (1 << 40) - 3;
+        for position in [base, base + 4, base + 2, base + 1, base + 8] {
+            history.push(frame(position, start, 1));
+        }
+        let order: Vec<_> =
+            (0..5).map(|arrival| history.arrival(arrival).map(|position| position - base)).collect();
+        assert_eq!(order, [Some(0), Some(4), Some(2), Some(1), Some(8)]);
+        history.push(frame(base + (1 << 33), start, 1));
+        assert_eq!(history.arrival(5), Some(base + (1 << 33)));
+        assert_eq!(history.arrival(4), None);
+    }
+
+    #[test]
+    fn frames_behind_newer_ones_leave_early_when_they_keep_chunks_from_being_used_again() {
+        // Every second position at once, then the rest: each chunk holds one half, and they go by turns.
+        let config = Config::new().history_frames(4_000).history_payload_bytes(40_000);
+        let mut history = History::new(config.history);
+        let start = origin();
+        for round in 0..20_u64 {
+            let base = round * 200;
+            for position in (0..200).step_by(2).chain((1..200).step_by(2)) {
+                history.push(frame(base + position, start, 100));
+                assert!(history.memory() <= 80_000, "I3: {}", history.memory());
+                assert!(history.payload_bytes() <= 40_000);
+            }
+            assert!(history.get(base + 198).is_some() && history.get(base + 199).is_some());
+        }
+        assert!(history.payload_bytes() > 30_000, "{}", history.payload_bytes());
+    }
+
+    #[test]
+    fn the_newest_stays_whatever_a_late_one_brings() {
+        let config = Config::new().history_payload_bytes(1);
+        let mut history = History::new(config.history);
+        let start = origin();
+        for position in [0, 9, 3, 5, 4, 10, 8] {
+            if matches!(history.place(position), Place::Hole | Place::New) {
+                history.push(frame(position, start, 1_000));
+            }
+        }
+        assert_eq!(held(&history), [10]);
     }
 
     proptest! {
