@@ -16,6 +16,7 @@ pub use close::{Close, CloseCode};
 pub use followers::{Followers, unix_ms};
 pub use frame::{ClientFrame, FrameError, ServerFrame, Snapshot};
 pub use protocol::{Output, Protocol, Timing, Welcomed};
+pub use rate::Rate;
 pub use streams::{Listening, Place, Reader, StreamId, Streams, Topic, Topics};
 pub use tally::{Sockets, Tally, TallyGuard};
 pub use ticket::{Ticket, Tickets};

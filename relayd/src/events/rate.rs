@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A limiter of one socket's messages.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub struct Rate {
     every: Duration,
     burst: Duration,
     /// When all that was let through would have come at the steady rate.
@@ -13,13 +13,13 @@ pub(super) struct Rate {
 
 impl Rate {
     /// `per_second` and `burst` are at least 1.
-    pub(super) fn new(per_second: usize, burst: usize) -> Self {
+    pub fn new(per_second: usize, burst: usize) -> Self {
         let every = Duration::from_secs(1) / u32::try_from(per_second.max(1)).unwrap_or(u32::MAX);
         Self { every, burst: every * u32::try_from(burst.max(1)).unwrap_or(u32::MAX), full: None }
     }
 
     /// Whether one more may happen now; if so, it has.
-    pub(super) fn admits(&mut self, now: Instant) -> bool {
+    pub fn admits(&mut self, now: Instant) -> bool {
         let full = self.full.map_or(now, |full| full.max(now)) + self.every;
         let admitted = full.saturating_duration_since(now) <= self.burst;
         if admitted {

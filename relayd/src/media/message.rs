@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::events::FrameError;
 use crate::events::frame::{Hidden, envelope, within};
-use crate::session::Language;
+use crate::session::{Language, WarningReason};
 
 /// What a client says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -117,23 +117,25 @@ pub enum ServerMessage {
     },
     /// Open another connection beside this one, with this ticket, before this one is closed.
     RefreshRequired {
-        /// Where to.
+        /// Where to; a path is at this relay.
         url: String,
         /// The ticket for its `hello`.
         ticket: String,
         /// Until when, in Unix milliseconds.
         deadline: u64,
         /// Why.
-        reason: String,
+        reason: WarningReason,
     },
-    /// The other connection has taken over; this one is closed next.
+    /// The other connection has taken over; the older one is closed next.
     RefreshComplete {
-        /// The first position that is sent, or taken, on the other one only.
+        /// The first position that the newer connection is alone with.
         position: u64,
-        /// Frames that were sent on both.
+        /// Frames that were sent again on the newer connection.
         replayed: u64,
-        /// Frames that were sent on neither.
+        /// Frames that could not be had.
         gap_frames: u64,
+        /// How often the relay had asked for it; 0: the client came by itself.
+        attempts: u32,
     },
     /// To a listener: these frames do not come.
     FramesLost {
@@ -162,7 +164,7 @@ pub enum ServerMessage {
     },
     /// Nothing follows but the close.
     Bye {
-        /// Why: `refreshed`, `ended`, `displaced`, `expired`, `drain` or `failed`.
+        /// Why.
         reason: ByeReason,
     },
 }
@@ -181,11 +183,12 @@ pub struct MediaWelcome {
     pub resource: String,
     /// To come back with.
     pub ticket: String,
-    /// Publisher: the first position that is not here; the client numbers its frames from it, or sends again what it
-    /// keeps of them. Listener: the first position that may come.
+    /// Publisher: the first position that is not here; a client that comes back sends what it keeps from there on.
+    /// Listener: the first position that may come.
     pub position: u64,
-    /// Publisher: the media time of a frame that is captured now, if it is the next one. Listener: that of `position`,
-    /// or of the newest frame if it has none yet.
+    /// The position after the newest. A publisher that keeps nothing of the track numbers its frames from here.
+    pub next: u64,
+    /// The media time of a frame at `next` that is captured now.
     pub media_time: u64,
     /// For how long frames are kept for those who come back.
     pub history_ms: u64,
@@ -209,6 +212,8 @@ pub enum MediaRole {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ByeReason {
+    /// It was closed by its name, or the client has left.
+    Closed,
     /// Another connection of the same publisher or listener has taken over.
     Refreshed,
     /// The session or the track has ended.
@@ -219,7 +224,7 @@ pub enum ByeReason {
     Expired,
     /// The relay stops.
     Drain,
-    /// The relay failed, or the client kept to no rule.
+    /// The relay failed.
     Failed,
 }
 

@@ -210,6 +210,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Deleted => "deleted",
         CloseReason::TakenOver => "taken_over",
+        CloseReason::Refreshed => "refreshed",
         CloseReason::TokenExpired => "token_expired",
         CloseReason::SessionEnded => "session_ended",
         CloseReason::PeerClosed => "peer_closed",

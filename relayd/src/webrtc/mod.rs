@@ -286,6 +286,8 @@ pub enum CloseReason {
     Deleted,
     /// Another speaker has taken its place.
     TakenOver,
+    /// A newer connection of the same publisher or listener has taken over, as was asked for.
+    Refreshed,
     /// The token that it was opened with has expired and was not renewed.
     TokenExpired,
     /// Its session, or its language of the session, is over.
