@@ -6,6 +6,7 @@
 pub mod coverage;
 mod far;
 pub mod fuzzing;
+pub mod impair;
 pub mod link;
 pub mod oracle;
 pub mod scenario;
