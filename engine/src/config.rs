@@ -25,6 +25,17 @@ pub struct Config {
     pub(crate) report_interval: Duration,
     pub(crate) silence_after: Duration,
     pub(crate) path_skew: Duration,
+    pub(crate) pacing: Pacing,
+    pub(crate) hole_patience: Duration,
+}
+
+/// How fast frames are handed out again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pacing {
+    /// Times real time.
+    pub(crate) rate: u32,
+    /// Frames at once.
+    pub(crate) burst: u32,
 }
 
 /// What one track's history may hold.
@@ -69,6 +80,8 @@ impl Config {
             report_interval: Duration::from_secs(5),
             silence_after: Duration::from_secs(2),
             path_skew: Duration::from_millis(450),
+            pacing: Pacing { rate: 4, burst: 10 },
+            hole_patience: Duration::from_millis(450),
         }
     }
 
@@ -216,6 +229,31 @@ impl Config {
     #[must_use]
     pub fn path_skew(mut self, skew: Duration) -> Self {
         self.path_skew = skew.clamp(Duration::from_millis(10), Duration::from_secs(10));
+        self
+    }
+
+    /// How fast a listener's leg is handed what it missed, times real time. Default 4; clamped to 1 ..= 100.
+    ///
+    /// What only keeps pace never arrives, so 1 counts as 1.25.
+    #[must_use]
+    pub fn replay_rate(mut self, times: u32) -> Self {
+        self.pacing.rate = times.clamp(1, 100);
+        self
+    }
+
+    /// How many frames of 20 ms a listener's leg may be handed at once before the pace holds. Default 10;
+    /// clamped to 1 ..= 1000.
+    #[must_use]
+    pub fn replay_burst(mut self, frames: u32) -> Self {
+        self.pacing.burst = frames.clamp(1, 1_000);
+        self
+    }
+
+    /// How long a leg in [order of position](crate::Order::Position) waits for a hole, from the arrival of the first
+    /// frame behind it. Default 450 ms; at most 1 h.
+    #[must_use]
+    pub fn hole_patience(mut self, patience: Duration) -> Self {
+        self.hole_patience = patience.min(Duration::from_secs(3_600));
         self
     }
 }

@@ -26,13 +26,47 @@ pub struct LegSpec {
     pub(crate) extensions: ExtensionIds,
     pub(crate) reports: bool,
     pub(crate) epoch: u64,
+    pub(crate) order: Order,
+    pub(crate) resume_from: Option<u64>,
+    pub(crate) on_return: OnReturn,
+}
+
+/// In which order a listener's leg is handed frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Order {
+    /// As they arrive, at once: the far end has a jitter buffer that puts them in order.
+    #[default]
+    Arrival,
+    /// By position, strictly increasing: for a transport that is ordered and reliable itself. A hole is waited for, up
+    /// to [`Config::hole_patience`](crate::Config::hole_patience); a frame that comes later still is not handed out and
+    /// is told as skipped.
+    Position,
+}
+
+/// Where a listener's leg goes on after it was not up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnReturn {
+    /// After the last position that the far end acknowledged, else at the first that was not handed out.
+    #[default]
+    Replay,
+    /// At the live edge; what was missed is told as skipped.
+    Live,
 }
 
 impl LegSpec {
     /// A leg whose Opus packets have `payload_type` (0 ..= 127), without header extensions, with reports.
     #[must_use]
     pub fn new(payload_type: u8) -> Self {
-        Self { payload_type, ssrc: None, extensions: ExtensionIds::default(), reports: true, epoch: 0 }
+        Self {
+            payload_type,
+            ssrc: None,
+            extensions: ExtensionIds::default(),
+            reports: true,
+            epoch: 0,
+            order: Order::Arrival,
+            resume_from: None,
+            on_return: OnReturn::Replay,
+        }
     }
 
     /// The SSRC that a listener's leg sends with. Without it, one is drawn from the seed, and
@@ -65,6 +99,30 @@ impl LegSpec {
     #[must_use]
     pub const fn epoch(mut self, epoch: u64) -> Self {
         self.epoch = epoch;
+        self
+    }
+
+    /// In which order a listener's leg is handed frames. Default [`Order::Arrival`].
+    #[must_use]
+    pub const fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// The first position that a listener wants on this leg: one after the last that it has. Default: the live edge for
+    /// a listener's first leg, what the other leg is not known to have delivered for its second.
+    ///
+    /// What the history no longer has of it is told as skipped; a position that is still to come means the live edge.
+    #[must_use]
+    pub const fn resume_from(mut self, position: u64) -> Self {
+        self.resume_from = Some(position);
+        self
+    }
+
+    /// Where a listener's leg goes on when it was down and is up again. Default [`OnReturn::Replay`].
+    #[must_use]
+    pub const fn on_return(mut self, on_return: OnReturn) -> Self {
+        self.on_return = on_return;
         self
     }
 
@@ -197,6 +255,9 @@ pub enum Event {
         /// How many frames arrived and were not handed out.
         count: u64,
     },
+    /// A switch is done: nothing more comes for `leg`, and nothing more is needed from it. The owner closes it.
+    ///
+    /// Comes at most once for a leg, and before its [`Closed`](Self::Closed).
     /// Nothing more comes for, or is needed from, this leg: another one has taken over. The owner closes it.
     LegSpent {
         /// The leg that is spent.
@@ -241,11 +302,17 @@ pub struct OutboundPacket<'a> {
     ///
     /// Affine in the frame's position; the first one of a leg is below 2^15, with a rollover counter of 0.
     pub index: u64,
+    /// Counts the leg's lines: on one line the index is the position plus a constant.
+    ///
+    /// A new one begins where that relation changes: after [`Relay::select`](crate::Relay::select),
+    /// [`Relay::resume`](crate::Relay::resume) and a step over 2^15 positions. An index comes again only on the same
+    /// line, for the same position and so for the same packet, marked [`replay`](Self::replay).
+    pub line: u64,
     /// The RTP timestamp, affine in the frame's media time.
     pub timestamp: u32,
     /// The frame, as stored in the history.
     pub frame: Frame<'a>,
-    /// The same position was handed to this listener before.
+    /// It was settled before: the position was handed to this listener, or told as skipped.
     pub replay: bool,
     /// The leg's header extensions.
     pub extensions: &'a ExtensionIds,
@@ -288,8 +355,10 @@ pub enum Feedback {
     SenderReport(rtcp::SenderReport),
     /// From a listener: what it received.
     ReceiverReport(rtcp::ReportBlock),
-    /// From a listener: what it misses. Counted.
+    /// From a listener: what it misses. Answered from the history.
     Nack(rtcp::Nack),
+    /// From a listener's transport that knows: every position up to and with this one was delivered.
+    Delivered(u64),
     /// The far end says that it leaves. Counted; the owner of the transport closes.
     Bye,
 }
@@ -373,6 +442,10 @@ pub enum Reason {
     Report(LegId),
     /// A frame of a publisher's second leg has waited long enough.
     Merge(TrackId),
+    /// The next frame of a replay is due on a listener's leg.
+    Replay(LegId),
+    /// A hole has been waited for long enough on a listener's leg in order of position.
+    Hole(LegId),
 }
 
 /// Why something could not be opened: the owner's mistake, or a limit.
@@ -408,25 +481,69 @@ pub enum OpenError {
         /// Its value.
         limit: usize,
     },
+    /// No such listener, or no longer.
+    #[error("unknown listener {0}")]
+    UnknownListener(ListenerId),
+    /// The listener has two legs; close one first.
+    #[error("{0} has two legs already")]
+    LegExists(ListenerId),
     /// Too many closed events wait to be drained.
     #[error("{0} closed events wait to be drained")]
     Undrained(usize),
 }
 
-/// Why a leg could not be switched to: the owner's mistake.
+/// Why a switch was not ordered: the owner's mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SwitchError {
     /// No such leg, or no longer.
     #[error("unknown leg {0}")]
     UnknownLeg(LegId),
-    /// It is the only leg: there is nothing to switch from.
+    /// There is no other leg to switch from.
     #[error("{0} is the only leg")]
     OnlyLeg(LegId),
-    /// It is not up.
+    /// The leg is not up.
     #[error("{0} is not up")]
     NotUp(LegId),
+    /// The leg was switched from; it does not come back.
+    #[error("{0} is spent")]
+    Spent(LegId),
 }
+
+/// Why a listener could not be given another track: the owner's mistake, or a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SelectError {
+    /// No such listener, or no longer.
+    #[error("unknown listener {0}")]
+    UnknownListener(ListenerId),
+    /// No such track, or no longer.
+    #[error("unknown track {0}")]
+    UnknownTrack(TrackId),
+    /// The track has as many listeners as it may have.
+    #[error("the limit of {0} listeners per track is reached")]
+    Limit(usize),
+}
+
+/// Why nothing is replayed: the owner's mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// No such leg, or no longer.
+    #[error("unknown leg {0}")]
+    UnknownLeg(LegId),
+    /// It is a publisher's leg.
+    #[error("{0} is a publisher's leg")]
+    WrongDirection(LegId),
+    /// The leg was switched from, or not yet switched to.
+    #[error("{0} is not the leg that its listener is sent on")]
+    NotLive(LegId),
+}
+
+/// No such listener, or no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown listener {0}")]
+pub struct UnknownListener(pub ListenerId);
 
 /// A limit of the [`Config`](crate::Config).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

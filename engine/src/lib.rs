@@ -166,8 +166,9 @@ mod track;
 pub use self::config::Config;
 pub use self::id::{LegId, ListenerId, Peer, TrackId};
 pub use self::io::{
-    CarriedFrame, Deadline, Event, Feedback, Frame, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES,
-    OpenError, OutboundPacket, Output, Reason, SwitchError, TrackSpec, Verdict,
+    CarriedFrame, Deadline, Event, Feedback, Frame, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES, OnReturn,
+    OpenError, Order, OutboundPacket, Output, Reason, ReplayError, SelectError, SwitchError, TrackSpec,
+    UnknownListener, Verdict,
 };
 pub use self::relay::Relay;
 pub use self::rtp::{AudioLevel, CaptureTime, ExtensionIds, Mid};

@@ -1,6 +1,7 @@
 //! The relay: its state, the commands and the getters. What the world did is in `input`, what comes out in `output`.
 
 mod input;
+mod legs;
 mod output;
 mod publish;
 
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::id::{LegId, ListenerId, Peer, Slots, TrackId};
-use crate::io::{Deadline, LegSpec, Limit, MAX_TRACK_NAME_BYTES, OpenError, Reason, TrackSpec};
+use crate::io::{Deadline, Event, LegSpec, Limit, MAX_TRACK_NAME_BYTES, OpenError, Reason, TrackSpec};
 use crate::listener::Listener;
 use crate::rtp::ExtensionIds;
 use crate::schedule::Schedule;
@@ -41,6 +42,8 @@ pub struct Relay {
     queue: VecDeque<TrackId>,
     /// Ids that were closed, to be told of.
     closed: VecDeque<Peer>,
+    /// Switches that are done, to be told of: at most one for each leg that was open.
+    spent: VecDeque<Event>,
     /// By track slot.
     silences: Schedule,
     /// By leg slot.
@@ -71,6 +74,7 @@ impl Relay {
             listeners: Slots::new(),
             queue: VecDeque::new(),
             closed: VecDeque::new(),
+            spent: VecDeque::new(),
             silences: Schedule::default(),
             reports: Schedule::default(),
             stats: Stats::default(),
@@ -207,7 +211,7 @@ impl Relay {
     #[must_use]
     pub fn is_drained(&self) -> bool {
         let due = self.poll_timeout().is_some_and(|deadline| deadline.at <= self.now);
-        self.closed.is_empty() && self.queue.is_empty() && !due
+        self.closed.is_empty() && self.spent.is_empty() && self.queue.is_empty() && !due
     }
 
     /// I7: an older `now` counts as the last one.
@@ -278,7 +282,7 @@ impl Relay {
 
     /// I3: opening and closing without draining must not grow the queue of closed ids for ever.
     fn check_drained(&self) -> Result<(), OpenError> {
-        let waiting = self.closed.len();
+        let waiting = self.closed.len() + self.spent.len();
         if waiting >= self.config.max_closed_events { Err(OpenError::Undrained(waiting)) } else { Ok(()) }
     }
 }

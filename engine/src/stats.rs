@@ -201,6 +201,14 @@ pub struct ListenerStats {
     pub nacks: u64,
     /// Packets that they asked for, those asked for twice counted twice.
     pub nacked_packets: u64,
+    /// Its other leg, while there is one.
+    pub second: Option<LegId>,
+    /// The highest position that the far end is known to have received.
+    pub acked: Option<u64>,
+    /// Packets handed out that were marked as replays.
+    pub replayed: u64,
+    /// The owner paused it.
+    pub paused: bool,
 }
 
 /// What a listener last reported.

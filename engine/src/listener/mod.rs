@@ -151,6 +151,7 @@ impl Listener {
             ssrc: self.ssrc,
             payload_type: self.payload_type,
             index,
+            line: 0,
             timestamp: self.rewrite.timestamp(frame.media_time.ticks()),
             frame,
             replay: false,
@@ -200,7 +201,7 @@ impl Listener {
                 Verdict::Accepted
             }
             Feedback::ReceiverReport(_) | Feedback::Nack(_) => Verdict::WrongSsrc,
-            Feedback::Bye => Verdict::Accepted,
+            Feedback::Bye | Feedback::Delivered(_) => Verdict::Accepted,
             Feedback::SenderReport(_) => Verdict::WrongDirection,
         }
     }
@@ -231,6 +232,10 @@ impl Listener {
             report: self.report,
             nacks: self.nacks,
             nacked_packets: self.nacked_packets,
+            second: None,
+            acked: None,
+            replayed: 0,
+            paused: false,
         }
     }
 }

@@ -14,6 +14,9 @@ impl Relay {
     /// In this order: closed ids; each track's arrivals, in the order the tracks got them, each arrival to all its
     /// listeners before the next; silences and reports that are due.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        if let Some(event) = self.spent.pop_front() {
+            return Some(Output::Event(event));
+        }
         if let Some(peer) = self.closed.pop_front() {
             return Some(Output::Event(Event::Closed { peer }));
         }

@@ -18,7 +18,8 @@ impl Relay {
     pub fn switch(&mut self, now: Instant, to: LegId) -> Result<(), SwitchError> {
         self.advance(now);
         match self.legs.get(to) {
-            Some(_) => Err(SwitchError::OnlyLeg(to)),
+            Some(&Leg::Listener(listener)) => self.switch_listener(to, listener),
+            Some(Leg::Publisher(_)) => Err(SwitchError::OnlyLeg(to)),
             None => Err(SwitchError::UnknownLeg(to)),
         }
     }

@@ -85,7 +85,9 @@ impl PublisherLeg {
                 Verdict::Accepted
             }
             Feedback::Bye => Verdict::Accepted,
-            Feedback::ReceiverReport(_) | Feedback::Nack(_) => Verdict::WrongDirection,
+            Feedback::ReceiverReport(_) | Feedback::Nack(_) | Feedback::Delivered(_) => {
+                Verdict::WrongDirection
+            }
         }
     }
 
