@@ -48,7 +48,7 @@ impl Audience {
             let (_, leg) = plane.open_listener(now, track, spec).expect("the limits are far");
             let destination = ear.local_addr().expect("the socket is bound");
             let keys = keys(profiles[number % profiles.len()], number as u64);
-            plane.leg_up(now, leg, &Egress { destination, keys });
+            plane.leg_up(now, leg, Egress::Srtp { destination, keys });
             ears.push(ear);
         }
         let mut payload = vec![0x5a; 120];

@@ -301,8 +301,8 @@ impl From<JoinError> for Problem {
             JoinError::Unsupported(_) => Code::UnsupportedMedia,
             JoinError::Capacity => Code::Capacity,
             JoinError::Closed => Code::Draining,
-            JoinError::TrackNotFound => Code::SessionEnded,
-            JoinError::PublisherExists => Code::SpeakerExists,
+            JoinError::TrackNotFound | JoinError::ListenerGone => Code::SessionEnded,
+            JoinError::PublisherExists | JoinError::Fenced | JoinError::LegExists => Code::SpeakerExists,
         };
         Self::new(code, error.to_string())
     }

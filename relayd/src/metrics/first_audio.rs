@@ -82,10 +82,10 @@ impl FirstAudio {
                 state.active.remove(&track);
                 None
             }
-            ShardEvent::FirstPacketIn { leg, at, .. } | ShardEvent::FirstPacketOut { leg, at } => {
+            ShardEvent::FirstPacketIn { leg, at, .. } | ShardEvent::FirstPacketOut { leg, at, .. } => {
                 state.first_packet(leg, at)
             }
-            ShardEvent::FramesSkipped { .. } => None,
+            _ => None,
         }
     }
 
@@ -138,7 +138,12 @@ mod tests {
         let track = relay.open_track(now, TrackSpec { name: "en".to_owned() }).unwrap();
         let (_, leg) = relay.open_listener(now, track, LegSpec::new(96)).unwrap();
         let resource = "0123456789abcdef0123456789abcdef".parse().unwrap();
-        Joined { resource, answer: String::new(), etag: String::new(), leg, track }
+        Joined { resource, answer: String::new(), etag: String::new(), leg, listener: None, track }
+    }
+
+    fn first_out(leg: LegId, at: Instant) -> ShardEvent {
+        let media_time = relay_engine::MediaTime::from_ticks(0);
+        ShardEvent::FirstPacketOut { leg, at, index: 0, position: 0, timestamp: 0, media_time }
     }
 
     fn millis(millis: u64) -> Duration {
@@ -154,7 +159,7 @@ mod tests {
             first_audio.answered(ticket.number(), &joined);
             let active = ShardEvent::TrackActive { track: joined.track, at: start + millis(spoke) };
             assert_eq!(first_audio.handle(&active), None);
-            let out = ShardEvent::FirstPacketOut { leg: joined.leg, at: start + millis(400) };
+            let out = first_out(joined.leg, start + millis(400));
             let sample = Sample { role: Role::Listener, early, took: millis(took) };
             assert_eq!(first_audio.handle(&out), Some(sample));
         }
@@ -170,7 +175,7 @@ mod tests {
         let ticket = first_audio.begin(Role::Listener, start + millis(1));
         first_audio.answered(ticket.number(), &joined);
         first_audio.handle(&ShardEvent::TrackActive { track, at: start + millis(500) });
-        let out = ShardEvent::FirstPacketOut { leg: joined.leg, at: start + millis(502) };
+        let out = first_out(joined.leg, start + millis(502));
         assert!(first_audio.handle(&out).is_some_and(|sample| sample.early && sample.took == millis(2)));
     }
 
@@ -185,7 +190,7 @@ mod tests {
         drop(ticket);
         first_audio.answered(number, &joined);
         first_audio.handle(&ShardEvent::TrackClosed { track: joined.track });
-        let out = ShardEvent::FirstPacketOut { leg: joined.leg, at: start };
+        let out = first_out(joined.leg, start);
         assert_eq!(first_audio.handle(&out), None);
         let state = first_audio.state();
         assert!(state.waiting.is_empty() && state.legs.is_empty() && state.active.is_empty());

@@ -18,7 +18,7 @@ use super::slot::Place;
 use super::view::SessionView;
 use crate::auth::Caller;
 use crate::shard::{Shard, ShardError};
-use crate::webrtc::{CloseReason, Connections, Join, JoinError, Joined, Record, Role, dry_run};
+use crate::webrtc::{Attach, CloseReason, Connections, Join, JoinError, Joined, Record, Role, dry_run};
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
 ///
@@ -133,7 +133,7 @@ impl Service {
             dry_run::answer(&offer, role)?;
         }
         let (slot, place, track) = self.take_slot(now, role, session, language, caller, &claim).await?;
-        let join = Join { offer, track, record: record(slot) };
+        let join = Join { offer, track, attach: Attach::default(), epoch: 0, record: record(slot) };
         let joined = match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,

@@ -5,20 +5,30 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use relay_engine::{
-    Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId, TrackStats, rtp,
+    CarriedFrame, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer,
+    SwitchError, TrackId, TrackStats, rtp,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Egress, ShardEvent, ShardStats};
 
-/// What is obeyed before any other command and is never lost: ends and pauses.
+/// What is obeyed before any other command and is never lost: ends, pauses, and rings that are drained.
 ///
-/// The queue has no bound of its own. What bounds it: a peer is closed once by whoever owns it, and a pause is a
-/// request of its own over HTTP; 24 bytes each.
+/// The queue has no bound of its own. What bounds it: a peer is closed once by whoever owns it, a pause is a request
+/// of its own over HTTP, and a ring is drained once after each time that the shard has found it full; 24 bytes each.
 #[derive(Debug)]
 pub(super) enum Order {
-    Close { peer: Peer },
-    Pause { track: TrackId, paused: bool },
+    Close {
+        peer: Peer,
+    },
+    Pause {
+        track: TrackId,
+        paused: bool,
+    },
+    /// A ring that was full has been drained to half.
+    Drained {
+        leg: LegId,
+    },
 }
 
 /// What the control and connection planes want. Waited for, not dropped.
@@ -37,6 +47,7 @@ pub(super) enum Command {
     TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },
     ListenerStats { listener: ListenerId, reply: oneshot::Sender<Option<ListenerStats>> },
     LegStats { leg: LegId, reply: oneshot::Sender<Option<LegStats>> },
+    Switch { leg: LegId, reply: oneshot::Sender<Result<(), SwitchError>> },
     Shutdown,
 }
 
@@ -77,6 +88,7 @@ pub(super) struct Media {
 #[derive(Debug)]
 pub(super) enum Payload {
     Packet(rtp::Packet),
+    Frame(CarriedFrame),
     Srtcp(Bytes),
     Feedback(Feedback),
 }

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use relay_engine::{LegId, ListenerId, TrackId};
+use relay_engine::{LegId, ListenerId, MediaTime, TrackId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -24,12 +24,68 @@ pub enum ShardEvent {
         /// When it was received.
         at: Instant,
     },
-    /// The first packet to a listener's leg is on its way. Once per leg.
+    /// The first packet to a listener's leg is on its way. Once per leg. What it says of the packet anchors the leg's
+    /// line: index and position grow alike, timestamp and media time too.
     FirstPacketOut {
         /// The listener's leg.
         leg: LegId,
         /// When it was sealed.
         at: Instant,
+        /// Rollover counter and sequence number.
+        index: u64,
+        /// The position that has this index.
+        position: u64,
+        /// The RTP timestamp.
+        timestamp: u32,
+        /// The media time that has this timestamp.
+        media_time: MediaTime,
+    },
+    /// Indices and positions of a listener's leg are related anew from this packet on: it hears another track, or its
+    /// track went on after a pause or a long way further on.
+    LineStarted {
+        /// The listener's leg.
+        leg: LegId,
+        /// Rollover counter and sequence number.
+        index: u64,
+        /// The position that has this index.
+        position: u64,
+        /// The RTP timestamp.
+        timestamp: u32,
+        /// The media time that has this timestamp.
+        media_time: MediaTime,
+    },
+    /// Nothing more comes for a listener's leg, or is needed from a publisher's: another one has taken over. Its owner
+    /// closes it.
+    LegSpent {
+        /// The leg that is not needed any more.
+        leg: LegId,
+        /// The leg that has taken over.
+        to: LegId,
+        /// The cut: the first position of the new leg alone.
+        position: u64,
+        /// Frames that the new leg brought a second time.
+        replayed: u64,
+        /// Frames that neither of them brought.
+        gap_frames: u64,
+    },
+    /// A leg was closed, and not with its track.
+    LegClosed {
+        /// The leg.
+        leg: LegId,
+        /// Its track.
+        track: TrackId,
+        /// Where the other side may go on: for a listener, the first position that it is not known to have; for a
+        /// publisher, the first that is missing. `None` before there was any.
+        next: Option<u64>,
+    },
+    /// Frames of a track that never came, by no leg, and would be too late now.
+    FramesLost {
+        /// The track.
+        track: TrackId,
+        /// The position of the first.
+        from: u64,
+        /// How many.
+        count: u64,
     },
     /// A track has media, for the first time or after a silence. Comes before the packets that it is about.
     TrackActive {
@@ -61,7 +117,7 @@ pub enum ShardEvent {
     },
 }
 
-/// Events that may wait for one reader; 40 bytes each.
+/// Events that may wait for one reader; 64 bytes each.
 pub const EVENT_QUEUE: usize = 4096;
 /// The most readers: sessions, metrics, and room for a test.
 const MAX_READERS: usize = 4;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use relay_engine::{ExtensionIds, LegId};
 
 use super::header::{GroupId, Groups};
+use super::ring::RingSender;
 use crate::webrtc::egress::Destination;
 use crate::webrtc::srtp::{KeyingMaterial, SrtcpReceiver, SrtcpSender, SrtpSender};
 
@@ -16,7 +17,7 @@ pub(super) struct Legs {
     /// Which leg has the slot, if it is a listener's.
     ids: Vec<Option<LegId>>,
     groups: Vec<GroupId>,
-    senders: Vec<Option<SrtpSender>>,
+    senders: Vec<Option<Sender>>,
     destinations: Vec<Destination>,
     reports: Vec<Option<Box<Reports>>>,
     templates: Groups,
@@ -59,10 +60,25 @@ impl Legs {
         self.destinations[slot] = destination;
         let known = self.reports[slot].as_ref().is_some_and(|reports| reports.keys == *keys);
         if !known {
-            self.senders[slot] = Some(keys.srtp_sender(ssrc));
+            self.senders[slot] = Some(Sender::Srtp(keys.srtp_sender(ssrc)));
             self.reports[slot] = Some(Box::new(Reports::new(keys.clone())));
         }
         true
+    }
+
+    /// The leg has a ring. False if it is no listener's leg, or no longer.
+    pub(super) fn attach(&mut self, leg: LegId, ring: RingSender) -> bool {
+        let Some(slot) = self.slot(leg) else { return false };
+        self.senders[slot] = Some(Sender::Ring(Box::new(ring)));
+        true
+    }
+
+    /// The leg's ring, if it has one.
+    pub(super) fn ring(&self, leg: LegId) -> Option<&RingSender> {
+        match self.senders[self.slot(leg)?].as_ref()? {
+            Sender::Ring(ring) => Some(ring),
+            Sender::Srtp(_) => None,
+        }
     }
 
     /// The leg's peer is somewhere else now.
@@ -72,14 +88,17 @@ impl Legs {
         }
     }
 
-    /// What a packet to this leg needs; `None` if it has no keys.
+    /// What a packet to this leg needs; `None` if it has neither keys nor a ring.
     pub(super) fn hot(&mut self, leg: LegId) -> Option<Hot<'_>> {
         let slot = self.slot(leg)?;
-        Some(Hot {
-            sender: self.senders[slot].as_mut()?,
-            destination: &self.destinations[slot],
-            group: self.groups[slot],
-            templates: &self.templates,
+        Some(match self.senders[slot].as_mut()? {
+            Sender::Srtp(sender) => Hot::Srtp(HotSrtp {
+                sender,
+                destination: &self.destinations[slot],
+                group: self.groups[slot],
+                templates: &self.templates,
+            }),
+            Sender::Ring(ring) => Hot::Ring(ring),
         })
     }
 
@@ -103,8 +122,25 @@ impl Legs {
     }
 }
 
+/// How a leg is sent to.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all legs are SRTP, and a box would cost each packet a miss"
+)]
+enum Sender {
+    Srtp(SrtpSender),
+    Ring(Box<RingSender>),
+}
+
 /// What a packet to a leg needs.
-pub(super) struct Hot<'a> {
+pub(super) enum Hot<'a> {
+    Srtp(HotSrtp<'a>),
+    Ring(&'a mut RingSender),
+}
+
+/// What a packet to an SRTP leg needs.
+pub(super) struct HotSrtp<'a> {
     pub(super) sender: &'a mut SrtpSender,
     pub(super) destination: &'a Destination,
     pub(super) group: GroupId,

@@ -15,6 +15,7 @@ mod header;
 mod legs;
 mod pauses;
 mod plane;
+mod ring;
 mod rtcp;
 mod stats;
 mod thread;
@@ -29,8 +30,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError, bounded, unbounded};
 use relay_engine::{
-    Config, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer, TrackId,
-    TrackStats, rtp,
+    CarriedFrame, Config, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer,
+    SwitchError, TrackId, TrackStats, rtp,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -42,6 +43,7 @@ pub use crate::webrtc::egress::EgressCounters;
 pub use events::{EVENT_QUEUE, ShardEvent};
 pub(crate) use legs::Allowance;
 pub use plane::Plane;
+pub use ring::{RingFrame, RingReceiver, RingSender, ring};
 pub use stats::{PlaneCounters, QueueStats, ShardStats};
 use thread::Queues;
 pub use thread::ShardThread;
@@ -104,11 +106,65 @@ impl Shard {
         self.open(|reply| Command::OpenListener { track, spec, reply }).await
     }
 
+    /// Moves a listener or a track's publisher over to another leg of theirs, which is to be up; calling it again
+    /// changes nothing. [`ShardEvent::LegSpent`] tells when nothing is needed of the old leg any more.
+    ///
+    /// # Errors
+    /// [`ShardError::Switch`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn switch(&self, leg: LegId) -> Result<(), ShardError> {
+        Ok(self.ask(|reply| Command::Switch { leg, reply }).await??)
+    }
+
+    /// Opens one more leg of a listener that has one. [`Shard::switch`] moves the listener over once it is up.
+    ///
+    /// # Errors
+    /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn add_leg(&self, _listener: ListenerId, _spec: LegSpec) -> Result<LegId, ShardError> {
+        Err(ShardError::Overloaded)
+    }
+
+    /// Has a listener hear another track from now on, on the same legs.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn select(&self, _listener: ListenerId, _track: TrackId) -> Result<(), ShardError> {
+        Err(ShardError::Overloaded)
+    }
+
+    /// Sends a listener nothing until [`Shard::resume_listener`]; what comes meanwhile is not owed to it.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn pause_listener(&self, _listener: ListenerId) -> Result<(), ShardError> {
+        Err(ShardError::Overloaded)
+    }
+
+    /// Has a paused listener go on at the live edge.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn resume_listener(&self, _listener: ListenerId) -> Result<(), ShardError> {
+        Err(ShardError::Overloaded)
+    }
+
+    /// Sends a listener's leg again what it was sent from a position on, or from the first that its far end has not
+    /// acknowledged; tells how many frames that are.
+    ///
+    /// # Errors
+    /// See [`ShardError`].
+    pub async fn replay(&self, _leg: LegId, _from: Option<u64>) -> Result<u64, ShardError> {
+        Err(ShardError::Overloaded)
+    }
+
     /// The leg of a listener is connected: from now on it is sent to.
     ///
-    /// Given again with the same keys it only moves the destination; SRTP goes on where it was. False if the shard does
+    /// Given again with the same keys it only moves the destination; SRTP goes on where it was. A ring that is full
+    /// holds the leg: its frames come later, from the history, once the ring is drained to half. False if the shard does
     /// not take it: the leg stays as it is.
     pub fn leg_up(&self, leg: LegId, egress: Egress) -> bool {
+        if let Egress::Ring(sender) = &egress {
+            sender.wake(&self.orders, leg);
+        }
         self.tell(Command::LegUp { leg, egress: Box::new(egress) })
     }
 
@@ -130,6 +186,12 @@ impl Shard {
     /// Hands in a decrypted RTP packet of a publisher. False if the queue is full: it is dropped and counted.
     pub fn packet(&self, leg: LegId, packet: rtp::Packet) -> bool {
         self.media(leg, Payload::Packet(packet))
+    }
+
+    /// Hands in a frame of a publisher whose transport carries positions. False if the queue is full: it is dropped
+    /// and counted.
+    pub fn frame(&self, leg: LegId, frame: CarriedFrame) -> bool {
+        self.media(leg, Payload::Frame(frame))
     }
 
     /// Hands in an encrypted RTCP datagram of a listener. False if the queue is full: it is dropped and counted.
@@ -319,12 +381,17 @@ impl Default for ShardConfig {
 }
 
 /// How a listener's leg is sent to.
-#[derive(Debug, Clone)]
-pub struct Egress {
-    /// Where its packets go.
-    pub destination: SocketAddr,
-    /// The keys of its DTLS handshake.
-    pub keys: KeyingMaterial,
+#[derive(Debug)]
+pub enum Egress {
+    /// As SRTP, over UDP.
+    Srtp {
+        /// Where its packets go.
+        destination: SocketAddr,
+        /// The keys of its DTLS handshake.
+        keys: KeyingMaterial,
+    },
+    /// Through a ring, to a task that writes them to an ordered transport.
+    Ring(RingSender),
 }
 
 /// Why a shard did not do what it was asked.
@@ -334,6 +401,9 @@ pub enum ShardError {
     /// The engine refused to open it.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The engine refused to switch to it.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
     /// The shard was shut down.
     #[error("the media plane has been shut down")]
     Closed,

@@ -5,15 +5,16 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Instant, SystemTime};
 
 use relay_engine::{
-    Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError, OutboundPacket,
-    Output, Peer, Relay, TrackId, TrackSpec, Verdict, rtp,
+    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError,
+    OutboundPacket, Output, Peer, Relay, SwitchError, TrackId, TrackSpec, Verdict, rtp,
 };
 use socket2::SockRef;
 use tokio::sync::mpsc;
 
 use super::events::{Firsts, Readers, ShardEvent};
-use super::legs::Legs;
+use super::legs::{Hot, Legs};
 use super::pauses::Pauses;
+use super::ring::Pushed;
 use super::stats::{PlaneCounters, ShardStats};
 use super::{Egress, ShardConfig, rtcp};
 use crate::webrtc::egress::Batch;
@@ -102,12 +103,33 @@ impl Plane {
     }
 
     /// See [`Shard::leg_up`](super::Shard::leg_up).
-    pub fn leg_up(&mut self, now: Instant, leg: LegId, egress: &Egress) {
+    pub fn leg_up(&mut self, now: Instant, leg: LegId, egress: Egress) {
         let Some(LegStats::Listener(stats)) = self.relay.leg_stats(leg) else { return };
-        let destination = self.outbound.batch.destination(egress.destination);
-        if self.outbound.legs.connect(leg, stats.ssrc, &egress.keys, destination) {
+        let Outbound { legs, batch, .. } = &mut self.outbound;
+        let known = match egress {
+            Egress::Srtp { destination, keys } => {
+                legs.connect(leg, stats.ssrc, &keys, batch.destination(destination))
+            }
+            Egress::Ring(ring) => legs.attach(leg, ring),
+        };
+        if known {
             self.relay.handle_leg(now, leg, LegState::Up);
         }
+    }
+
+    /// The ring of a leg, which was full, is drained to half: the leg goes on after what is in it.
+    pub fn ring_drained(&mut self, now: Instant, leg: LegId) {
+        if self.outbound.legs.ring(leg).is_some() {
+            self.relay.handle_leg(now, leg, LegState::Up);
+        }
+    }
+
+    /// See [`Shard::switch`](super::Shard::switch).
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn switch(&mut self, now: Instant, leg: LegId) -> Result<(), SwitchError> {
+        self.relay.switch(now, leg)
     }
 
     /// See [`Shard::publisher_up`](super::Shard::publisher_up). A listener's leg comes up by its keys only.
@@ -157,6 +179,16 @@ impl Plane {
     /// See [`Shard::packet`](super::Shard::packet). The engine counts its verdict.
     pub fn handle_packet(&mut self, now: Instant, leg: LegId, packet: rtp::Packet) {
         let verdict = self.relay.handle_packet(now, leg, packet);
+        self.note_verdict(now, leg, verdict);
+    }
+
+    /// See [`Shard::frame`](super::Shard::frame). The engine counts its verdict.
+    pub fn handle_frame(&mut self, now: Instant, leg: LegId, frame: CarriedFrame) {
+        let verdict = self.relay.handle_frame(now, leg, frame);
+        self.note_verdict(now, leg, verdict);
+    }
+
+    fn note_verdict(&mut self, now: Instant, leg: LegId, verdict: Verdict) {
         if verdict == Verdict::Accepted
             && self.outbound.firsts.take(leg)
             && let Some(LegStats::Publisher(stats)) = self.relay.leg_stats(leg)
@@ -187,8 +219,10 @@ impl Plane {
     /// Seals and sends everything that the engine has to say. Neither waits nor allocates.
     pub fn drain(&mut self) {
         while let Some(output) = self.relay.poll_output() {
-            if let Some(event) = self.outbound.handle(output) {
-                self.note(event);
+            match self.outbound.handle(output) {
+                Outcome::Done => {}
+                Outcome::Event(event) => self.note(event),
+                Outcome::Stalled(leg) => self.relay.handle_leg(Instant::now(), leg, LegState::Down),
             }
         }
         self.outbound.batch.flush();
@@ -223,6 +257,12 @@ impl Plane {
                 readers.tell(ShardEvent::TrackActive { track, at: Instant::now() });
             }
             Event::TrackSilent { track } => readers.tell(ShardEvent::TrackSilent { track }),
+            Event::LegSpent { leg, to, position, replayed, gap_frames } => {
+                readers.tell(ShardEvent::LegSpent { leg, to, position, replayed, gap_frames });
+            }
+            Event::FramesLost { track, from, count } => {
+                readers.tell(ShardEvent::FramesLost { track, from, count });
+            }
             Event::FramesSkipped { listener, from, count } => {
                 if let Some(track) = self.relay.listener_stats(listener).map(|stats| stats.track) {
                     readers.tell(ShardEvent::FramesSkipped { track, listener, from, count });
@@ -231,6 +271,14 @@ impl Plane {
             _ => {}
         }
     }
+}
+
+/// What an output leaves to do.
+enum Outcome {
+    Done,
+    Event(Event),
+    /// The leg's ring is full: it is held until the ring is drained.
+    Stalled(LegId),
 }
 
 /// Everything but the engine, so that an output may borrow from that.
@@ -246,42 +294,62 @@ struct Outbound {
 
 impl Outbound {
     /// Does what goes to a peer; an event is the plane's.
-    fn handle(&mut self, output: Output<'_>) -> Option<Event> {
+    fn handle(&mut self, output: Output<'_>) -> Outcome {
         match output {
-            Output::Packet(packet) => self.send(&packet),
+            Output::Packet(packet) => return self.send(&packet),
             Output::SenderReport { leg, report } => {
                 let Outbound { legs, batch, counters, cname, .. } = self;
                 rtcp::send_report(legs, batch, counters, leg, &report, cname);
             }
             // Publishers are reported to by `str0m`, which owns their SRTP.
             Output::ReceiverReport { .. } => {}
-            Output::Event(event) => return Some(event),
+            Output::Event(event) => return Outcome::Event(event),
         }
-        None
+        Outcome::Done
     }
 
-    fn send(&mut self, packet: &OutboundPacket<'_>) {
-        let Some(hot) = self.legs.hot(packet.leg) else {
-            self.counters.no_keys += 1;
-            return;
-        };
-        let template = hot.templates.template(hot.group, packet);
-        let payload = &packet.frame.payload[..];
-        let length = template.len() + payload.len() + hot.sender.overhead();
-        let Some(out) = self.batch.slot(length) else {
-            self.counters.too_long += 1;
-            return;
-        };
-        template.write(packet, out);
-        match hot.sender.seal_behind(packet.index, template.len(), payload, out) {
-            Ok(length) => {
-                self.batch.commit(length, hot.destination);
-                if self.firsts.take(packet.leg) {
-                    let (leg, at) = (packet.leg, Instant::now());
-                    self.readers.tell(ShardEvent::FirstPacketOut { leg, at });
+    fn send(&mut self, packet: &OutboundPacket<'_>) -> Outcome {
+        match self.legs.hot(packet.leg) {
+            Some(Hot::Srtp(hot)) => {
+                let template = hot.templates.template(hot.group, packet);
+                let payload = packet.frame.payload;
+                let length = template.len() + payload.len() + hot.sender.overhead();
+                let Some(out) = self.batch.slot(length) else {
+                    self.counters.too_long += 1;
+                    return Outcome::Done;
+                };
+                template.write(packet, out);
+                match hot.sender.seal_behind(packet.index, template.len(), payload, out) {
+                    Ok(length) => {
+                        self.batch.commit(length, hot.destination);
+                        self.note_first(packet);
+                    }
+                    Err(error) => self.refuse(error, packet.replay),
                 }
             }
-            Err(error) => self.refuse(error, packet.replay),
+            Some(Hot::Ring(ring)) => match ring.push(packet) {
+                Pushed::Taken => self.note_first(packet),
+                Pushed::Known => {}
+                Pushed::Full => return Outcome::Stalled(packet.leg),
+                Pushed::Closed => self.counters.no_keys += 1,
+            },
+            None => self.counters.no_keys += 1,
+        }
+        Outcome::Done
+    }
+
+    #[inline]
+    fn note_first(&mut self, packet: &OutboundPacket<'_>) {
+        if self.firsts.take(packet.leg) {
+            let frame = &packet.frame;
+            self.readers.tell(ShardEvent::FirstPacketOut {
+                leg: packet.leg,
+                at: Instant::now(),
+                index: packet.index,
+                position: frame.position,
+                timestamp: packet.timestamp,
+                media_time: frame.media_time,
+            });
         }
     }
 

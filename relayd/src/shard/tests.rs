@@ -7,7 +7,7 @@ mod feedback;
 mod media;
 mod threaded;
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -56,8 +56,12 @@ impl Ear {
         }
     }
 
+    fn address(&self) -> SocketAddr {
+        self.socket.local_addr().unwrap()
+    }
+
     fn egress(&self) -> Egress {
-        Egress { destination: self.socket.local_addr().unwrap(), keys: self.ours.clone() }
+        Egress::Srtp { destination: self.address(), keys: self.ours.clone() }
     }
 
     fn datagram(&self) -> Vec<u8> {
@@ -126,7 +130,7 @@ impl Stage {
 
     fn join_as(&mut self, ear: &Ear, spec: LegSpec) -> (ListenerId, LegId) {
         let (listener, leg) = self.plane.open_listener(self.now, self.track, spec).unwrap();
-        self.plane.leg_up(self.now, leg, &ear.egress());
+        self.plane.leg_up(self.now, leg, ear.egress());
         (listener, leg)
     }
 

@@ -115,6 +115,7 @@ impl MediaLoop {
             match order {
                 Order::Close { peer } => self.plane.close(Instant::now(), peer),
                 Order::Pause { track, paused } => self.plane.pause_track(Instant::now(), track, paused),
+                Order::Drained { leg } => self.plane.ring_drained(Instant::now(), leg),
             }
         }
     }
@@ -128,6 +129,7 @@ impl MediaLoop {
             let (now, leg) = (media.arrived, media.leg);
             match media.payload {
                 Payload::Packet(packet) => self.plane.handle_packet(now, leg, packet),
+                Payload::Frame(frame) => self.plane.handle_frame(now, leg, frame),
                 Payload::Srtcp(datagram) => self.plane.handle_srtcp(now, leg, &datagram),
                 Payload::Feedback(feedback) => self.plane.handle_feedback(now, leg, feedback),
             }
@@ -158,7 +160,7 @@ impl MediaLoop {
                 let opened = plane.open_listener(now, track, spec);
                 self.hand_over(now, reply, opened);
             }
-            Command::LegUp { leg, egress } => plane.leg_up(now, leg, &egress),
+            Command::LegUp { leg, egress } => plane.leg_up(now, leg, *egress),
             Command::PublisherUp { leg } => plane.publisher_up(now, leg),
             Command::LegDown { leg } => plane.leg_down(now, leg),
             Command::LegPath { leg, destination } => plane.leg_path(leg, destination),
@@ -170,6 +172,7 @@ impl MediaLoop {
                 answer(reply, plane.relay().listener_stats(listener));
             }
             Command::LegStats { leg, reply } => answer(reply, plane.relay().leg_stats(leg)),
+            Command::Switch { leg, reply } => answer(reply, plane.switch(now, leg)),
             Command::Shutdown => {}
         }
     }

@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use relay_engine::{LegId, Peer, TrackId};
+use relay_engine::{LegId, TrackId};
 use tokio::sync::oneshot;
 
 use super::offer::{IceCredentials, Offer};
@@ -28,7 +28,7 @@ pub(super) struct Connection {
     /// Where the answer goes once the shard has opened the leg.
     pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,
     /// What the shard knows it by.
-    pub(super) leg: Option<Leg>,
+    pub(super) leg: Option<LegId>,
     /// Opens a publisher's reports.
     pub(super) reports: Option<SrtcpReceiver>,
     /// What the peer may still send of RTCP.
@@ -49,14 +49,6 @@ pub(super) struct Connection {
 pub(super) struct Answered {
     pub(super) answer: String,
     pub(super) etag: String,
-}
-
-/// What the shard calls a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Leg {
-    pub(super) leg: LegId,
-    /// What to close when the connection goes.
-    pub(super) peer: Peer,
 }
 
 /// How far a connection has come.

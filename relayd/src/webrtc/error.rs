@@ -49,6 +49,15 @@ pub enum JoinError {
     /// The track has a publisher: 409.
     #[error("the track has a publisher")]
     PublisherExists,
+    /// The listener that it was to be one more connection of is gone: 404.
+    #[error("the listener is gone")]
+    ListenerGone,
+    /// The listener has two connections: 409.
+    #[error("the listener has two connections already")]
+    LegExists,
+    /// Another speaker owns the track by now: 409.
+    #[error("another speaker has taken over")]
+    Fenced,
     /// The relay is stopping: 503.
     #[error("the relay is stopping")]
     Closed,

@@ -28,7 +28,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
-use relay_engine::{LegId, TrackId};
+use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::{mpsc, oneshot};
 
 pub use bind::ConnectionsTask;
@@ -129,7 +129,8 @@ impl Connections {
     async fn join(&self, role: Role, join: Join) -> Result<Joined, JoinError> {
         // Read on the caller's task: a stranger's text costs the actor nothing.
         let offer = offer::inspect(&join.offer, role)?;
-        let accept = Accept { role, offer, track: join.track, record: join.record };
+        let Join { offer: _, track, attach, epoch, record } = join;
+        let accept = Accept { role, offer, track, attach, epoch, record };
         let (reply, answer) = oneshot::channel();
         let command = Command::Join { accept: Box::new(accept), reply };
         self.commands.send(command).await.map_err(|_| JoinError::Closed)?;
@@ -143,6 +144,10 @@ pub struct Join {
     pub offer: String,
     /// The track to publish or to listen to.
     pub track: TrackId,
+    /// What a listener's connection is to its listener; means nothing for a publisher.
+    pub attach: Attach,
+    /// The ownership that a publisher has of its track: those of lower ones are fenced. Means nothing for a listener.
+    pub epoch: u64,
     /// Told of the connection's life, dropped when the connection is gone.
     pub record: Box<dyn Record>,
 }
@@ -150,6 +155,28 @@ pub struct Join {
 impl fmt::Debug for Join {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Join").field("track", &self.track).finish_non_exhaustive()
+    }
+}
+
+/// What a connection is to its listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// The first of a new listener.
+    New {
+        /// The first position that it wants; `None` for the live edge.
+        resume_from: Option<u64>,
+    },
+    /// One more of a listener that has one: [`Shard::switch`](crate::shard::Shard::switch) moves it over, and the first
+    /// may be closed once it is spent.
+    Second {
+        /// The listener, as the first one's [`Joined::listener`] says.
+        listener: ListenerId,
+    },
+}
+
+impl Default for Attach {
+    fn default() -> Self {
+        Self::New { resume_from: None }
     }
 }
 
@@ -184,6 +211,8 @@ pub struct Joined {
     pub answer: String,
     /// What the shard calls it, as in its events.
     pub leg: LegId,
+    /// Its listener, unless it is a publisher's.
+    pub listener: Option<ListenerId>,
     /// The track that it feeds or hears.
     pub track: TrackId,
     /// Entity tag of the ICE session, without quotes.
@@ -290,6 +319,8 @@ pub enum CloseReason {
     Refreshed,
     /// The token that it was opened with has expired and was not renewed.
     TokenExpired,
+    /// Another connection of the same speaker or listener goes on in its place.
+    Refreshed,
     /// Its session, or its language of the session, is over.
     SessionEnded,
     /// The peer closed it (DTLS `close_notify` or fatal alert).
@@ -345,6 +376,8 @@ struct Accept {
     role: Role,
     offer: offer::Offer,
     track: TrackId,
+    attach: Attach,
+    epoch: u64,
     record: Box<dyn Record>,
 }
 
@@ -375,7 +408,7 @@ mod tests {
         assert_eq!(resource.prefix().to_string(), "01234567");
         let (answer, etag) = ("a=ice-pwd:secret".to_owned(), "etag".to_owned());
         let (leg, track) = test_support::leg();
-        let joined = Joined { resource, answer, etag, leg, track };
+        let joined = Joined { resource, answer, etag, leg, listener: None, track };
         assert_eq!(format!("{joined:?}"), "Joined { resource: ResourceId(01234567…), .. }");
         let ice = offer::IceCredentials::new("user", "0123456789abcdefSECRET").unwrap();
         assert!(!format!("{ice:?}").contains("SECRET"));

@@ -247,7 +247,7 @@ impl Plane {
             }
             Effect::Packet(packet) => {
                 let leg = connection.leg.filter(|_| !connection.is_pending());
-                if !leg.is_some_and(|leg| self.parts.shard.packet(leg.leg, packet)) {
+                if !leg.is_some_and(|leg| self.parts.shard.packet(leg, packet)) {
                     self.counters.dropped_shard += 1;
                 }
             }
@@ -277,7 +277,8 @@ impl Plane {
         }
         self.resources.remove(&connection.resource);
         if let Some(leg) = connection.leg {
-            self.parts.shard.close(leg.peer);
+            // A listener goes with its last leg.
+            self.parts.shard.close(Peer::Leg(leg));
         }
         if let Some((reply, _)) = connection.reply.take() {
             // Over before it was answered: a join refused, of which the record hears no more.
@@ -341,10 +342,6 @@ fn unanswered(reason: Option<CloseReason>) -> JoinError {
         Some(CloseReason::Shutdown) => JoinError::Closed,
         _ => JoinError::Capacity,
     }
-}
-
-fn peer_of(leg: LegId, listener: Option<ListenerId>) -> Peer {
-    listener.map_or(Peer::Leg(leg), Peer::Listener)
 }
 
 #[cfg(test)]

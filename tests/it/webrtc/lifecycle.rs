@@ -212,7 +212,8 @@ async fn a_stopped_relay_says_so() {
     relay.stop().await;
     assert_eq!(ledger.last().reasons, [CloseReason::Shutdown]);
     until(&mut [&mut listener], "the listener is told", |peers| peers[0].closed);
-    let join = relayd::webrtc::Join { offer: listener.offer(), track, record: ledger.open() };
+    let (attach, epoch) = (relayd::webrtc::Attach::default(), 0);
+    let join = relayd::webrtc::Join { offer: listener.offer(), track, attach, epoch, record: ledger.open() };
     assert_eq!(connections.listen(join).await, Err(JoinError::Closed));
     assert_eq!(
         connections.close(&listener.joined().resource, CloseReason::Deleted).await,

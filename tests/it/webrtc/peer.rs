@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use relay_engine::TrackId;
 use relayd::shard::{Shard, ShardConfig};
 use relayd::webrtc::{
-    CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, Record, Role, WebRtcConfig,
+    Attach, CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, Record, Role, WebRtcConfig,
 };
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid};
@@ -43,7 +43,8 @@ impl Relay {
     }
 
     pub(crate) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
-        let join = Join { offer, track: self.track, record: self.ledger.open() };
+        let (attach, epoch) = (Attach::default(), 0);
+        let join = Join { offer, track: self.track, attach, epoch, record: self.ledger.open() };
         match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,

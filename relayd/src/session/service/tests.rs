@@ -278,7 +278,8 @@ async fn a_join_whose_place_is_gone_when_it_is_accepted_opens_no_leg() {
     }
     let service = service().await;
     let track = service.shard.open_track("en").await.unwrap();
-    let join = Join { offer: offer("sendonly"), track, record: Box::new(Gone) };
+    let (attach, epoch) = (Attach::default(), 0);
+    let join = Join { offer: offer("sendonly"), track, attach, epoch, record: Box::new(Gone) };
     assert_eq!(service.connections.publish(join).await.unwrap_err(), JoinError::PublisherExists);
     assert_eq!(connections(&service).await, (0, 0));
     service.shard.open_publisher(track, LegSpec::new(111)).await.unwrap();

@@ -61,7 +61,7 @@ fn what_a_listener_missed_is_told_with_its_track() {
     stage.plane.leg_down(stage.now, leg);
     stage.speak(&opus(20, 2));
     stage.speak(&opus(20, 3));
-    stage.plane.leg_up(stage.now, leg, &ear.egress());
+    stage.plane.leg_up(stage.now, leg, ear.egress());
     stage.speak(&opus(20, 4));
     let track = stage.track;
     assert_eq!(told(&mut events), [ShardEvent::FramesSkipped { track, listener, from: 1, count: 2 }]);

@@ -133,7 +133,7 @@ fn a_listener_that_moves_is_followed() {
     let (_, leg) = stage.join(&ear);
     stage.speak(&opus(20, 1));
     let before = ear.hear().header;
-    stage.plane.leg_path(leg, elsewhere.egress().destination);
+    stage.plane.leg_path(leg, elsewhere.address());
     stage.speak(&opus(20, 2));
     let after = elsewhere.hear();
     assert_eq!(after.payload, opus(20, 2));
@@ -148,7 +148,7 @@ fn the_same_keys_again_go_on_where_they_were() {
     let (_, leg) = stage.join(&ear);
     stage.speak(&opus(20, 1));
     stage.plane.leg_down(stage.now, leg);
-    stage.plane.leg_up(stage.now, leg, &ear.egress());
+    stage.plane.leg_up(stage.now, leg, ear.egress());
     stage.speak(&opus(20, 2));
     let first = ear.hear().header;
     let second = ear.hear().header;
@@ -180,8 +180,8 @@ fn a_slot_used_again_belongs_to_its_new_leg() {
     let (_, closed) = stage.join(&old);
     stage.plane.close(stage.now, Peer::Leg(closed));
     let (_, leg) = stage.join(&new);
-    stage.plane.leg_path(closed, old.egress().destination);
-    stage.plane.leg_up(stage.now, closed, &old.egress());
+    stage.plane.leg_path(closed, old.address());
+    stage.plane.leg_up(stage.now, closed, old.egress());
     stage.speak(&opus(20, 1));
     assert_ne!(leg, closed);
     assert_eq!(new.hear().payload, opus(20, 1));
@@ -192,7 +192,7 @@ fn a_slot_used_again_belongs_to_its_new_leg() {
 fn a_publishers_leg_is_no_listeners() {
     let ear = Ear::new("127.0.0.1:0", PROFILES[0], 1);
     let mut stage = Stage::new("127.0.0.1:0");
-    stage.plane.leg_up(stage.now, stage.publisher, &ear.egress());
+    stage.plane.leg_up(stage.now, stage.publisher, ear.egress());
     let spec = LegSpec::new(LISTENER_TYPE);
     let (_, leg) = stage.plane.open_listener(stage.now, stage.track, spec).unwrap();
     stage.plane.publisher_up(stage.now, leg);

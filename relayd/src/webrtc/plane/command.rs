@@ -3,20 +3,20 @@
 use std::time::Instant;
 
 use relay_engine::rtp::{ExtensionIds, Mid};
-use relay_engine::{LegSpec, OpenError};
+use relay_engine::{LegId, LegSpec, ListenerId, OpenError, Peer, TrackId};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{COMMANDS_PER_TURN, Opened, Plane, peer_of, unanswered};
-use crate::shard::{Allowance, ShardError};
+use super::{COMMANDS_PER_TURN, Opened, Plane, unanswered};
+use crate::shard::{Allowance, Shard, ShardError};
 use crate::webrtc::answer::{self, Answer};
-use crate::webrtc::connection::{Answered, Connection, Leg, PeerAddresses, Stage};
+use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
 use crate::webrtc::offer::{IceCredentials, Offer};
 use crate::webrtc::stack::{Stack, StackError};
 use crate::webrtc::{
-    Accept, CloseReason, Command, IfMatch, JoinError, Joined, PatchError, Patched, ResourceId, Role,
+    Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, PatchError, Patched, ResourceId, Role,
 };
 
 /// RFC 8839 §5.4 asks for 128 bits; these are 160.
@@ -97,7 +97,7 @@ impl Plane {
         accept: Box<Accept>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) -> Result<(), (JoinError, oneshot::Sender<Result<Joined, JoinError>>)> {
-        let Accept { role, offer, track, mut record } = *accept;
+        let Accept { role, offer, track, attach, epoch, mut record } = *accept;
         if self.pending >= self.parts.config.max_pending || self.is_full() {
             return Err((JoinError::Capacity, reply));
         }
@@ -128,7 +128,7 @@ impl Plane {
         if let Err(reason) = record.accepted(resource) {
             return Err((unanswered(Some(reason)), reply));
         }
-        let spec = leg_spec(role, &offer, ssrc);
+        let spec = leg_spec(role, &offer, ssrc, epoch);
         self.generation += 1;
         let generation = self.generation;
         self.resources.insert(resource, slot);
@@ -158,9 +158,7 @@ impl Plane {
         tokio::spawn(async move {
             let leg = match role {
                 Role::Publisher => shard.open_publisher(track, spec).await.map(|leg| (leg, None)),
-                Role::Listener => {
-                    shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
-                }
+                Role::Listener => open_listener(&shard, track, attach, spec).await,
             };
             if let Err(unheard) = report.send(Opened { slot, generation, leg }) {
                 close_unheard(&shard, &unheard.0);
@@ -186,11 +184,11 @@ impl Plane {
         let Some((reply, answered)) = connection.reply.take() else { return };
         match leg {
             Ok((leg, listener)) => {
-                connection.leg = Some(Leg { leg: *leg, peer: peer_of(*leg, *listener) });
+                connection.leg = Some(*leg);
                 self.counters.accepted += 1;
                 let Answered { answer, etag } = answered;
                 let (resource, track) = (connection.resource, connection.track);
-                let joined = Joined { resource, answer, etag, leg: *leg, track };
+                let joined = Joined { resource, answer, etag, leg: *leg, listener: *listener, track };
                 // Nobody will ever know the resource's name: it would only wait for its timeout.
                 if reply.send(Ok(joined)).is_err() {
                     self.remove(slot, Some(CloseReason::Deleted));
@@ -275,7 +273,21 @@ fn new_credentials(slot: usize) -> IceCredentials {
     }
 }
 
-fn leg_spec(role: Role, offer: &Offer, ssrc: u32) -> LegSpec {
+async fn open_listener(
+    shard: &Shard,
+    track: TrackId,
+    attach: Attach,
+    spec: LegSpec,
+) -> Result<(LegId, Option<ListenerId>), ShardError> {
+    match attach {
+        Attach::New { .. } => {
+            shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
+        }
+        Attach::Second { listener } => shard.add_leg(listener, spec).await.map(|leg| (leg, Some(listener))),
+    }
+}
+
+fn leg_spec(role: Role, offer: &Offer, ssrc: u32, epoch: u64) -> LegSpec {
     let mid = offer.mid.as_deref().and_then(|mid| Mid::new(mid).ok());
     let extensions = ExtensionIds {
         audio_level: offer.extensions.audio_level,
@@ -286,13 +298,13 @@ fn leg_spec(role: Role, offer: &Offer, ssrc: u32) -> LegSpec {
     match role {
         Role::Listener => spec.ssrc(ssrc),
         // str0m sends a publisher's receiver reports.
-        Role::Publisher => spec.reports(false),
+        Role::Publisher => spec.reports(false).epoch(epoch),
     }
 }
 
-fn close_unheard(shard: &crate::shard::Shard, opened: &Opened) {
-    if let Ok((leg, listener)) = opened.leg {
-        shard.close(peer_of(leg, listener));
+fn close_unheard(shard: &Shard, opened: &Opened) {
+    if let Ok((leg, _)) = opened.leg {
+        shard.close(Peer::Leg(leg));
     }
 }
 
@@ -300,6 +312,7 @@ fn join_error(error: &ShardError) -> JoinError {
     match error {
         ShardError::Closed => JoinError::Closed,
         ShardError::Open(OpenError::PublisherExists(_)) => JoinError::PublisherExists,
+        ShardError::Open(OpenError::Fenced { .. }) => JoinError::Fenced,
         ShardError::Open(OpenError::UnknownTrack(_)) => JoinError::TrackNotFound,
         _ => JoinError::Capacity,
     }

@@ -141,7 +141,7 @@ impl Plane {
             && let (Stage::Up { .. }, Role::Listener, Some(leg)) =
                 (connection.stage, connection.role, connection.leg)
         {
-            self.parts.shard.leg_path(leg.leg, self.on_the_wire(source));
+            self.parts.shard.leg_path(leg, self.on_the_wire(source));
         }
         let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
@@ -183,7 +183,7 @@ impl Plane {
         }
         if connection.role == Role::Listener {
             // The media plane opens these; str0m, which shares the key, never sees them.
-            if !self.parts.shard.srtcp(leg.leg, Bytes::copy_from_slice(datagram)) {
+            if !self.parts.shard.srtcp(leg, Bytes::copy_from_slice(datagram)) {
                 self.counters.dropped_shard += 1;
             }
             return;
@@ -196,7 +196,7 @@ impl Plane {
         };
         for packet in rtcp::Compound::parse(&plain[..length]) {
             if let Ok(rtcp::Packet::SenderReport(report, _blocks)) = packet
-                && !self.parts.shard.feedback(leg.leg, Feedback::SenderReport(report))
+                && !self.parts.shard.feedback(leg, Feedback::SenderReport(report))
             {
                 self.counters.dropped_shard += 1;
             }
@@ -224,11 +224,11 @@ impl Plane {
         let up = match connection.role {
             Role::Listener => {
                 let destination = self.on_the_wire(path);
-                self.parts.shard.leg_up(leg.leg, Egress { destination, keys })
+                self.parts.shard.leg_up(leg, Egress::Srtp { destination, keys })
             }
             Role::Publisher => {
                 connection.reports = Some(keys.srtcp_receiver());
-                self.parts.shard.publisher_up(leg.leg)
+                self.parts.shard.publisher_up(leg)
             }
         };
         if !up {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::shard::{ShardConfig, ShardThread};
-use crate::webrtc::{Accept, Record, offer};
+use crate::webrtc::{Accept, Attach, Record, offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
     a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n\
@@ -117,7 +117,7 @@ fn join(plane: &mut Plane, now: Instant, record: Box<dyn Record>) -> (usize, Ans
     .open_track(now, relay_engine::TrackSpec { name: "en".to_owned() })
     .unwrap();
     let offer = offer::inspect(OFFER, Role::Listener).unwrap();
-    let accept = Accept { role: Role::Listener, offer, track, record };
+    let accept = Accept { role: Role::Listener, offer, track, attach: Attach::default(), epoch: 0, record };
     let slot = plane.connections.vacant_key();
     let (reply, answer) = oneshot::channel();
     plane.handle_join(now, Box::new(accept), reply);

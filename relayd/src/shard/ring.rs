@@ -1,0 +1,232 @@
+//! The way of one listener's frames from the media thread to a task that writes them to an ordered transport.
+//!
+//! The sender lives on the media thread and neither waits nor allocates once the ring has been full: frames go through
+//! a bounded queue, and the buffers that hold their payloads come back through another. A frame that finds the queue
+//! full is not taken; the leg is then stalled, and the engine keeps its place in the history until the receiver has
+//! drained the queue to half.
+//!
+//! Invariants: positions come out strictly increasing for as long as the listener hears one track, whatever is replayed
+//! (L2); a stall that has ended is always told (I4).
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use relay_engine::{AudioLevel, CaptureTime, LegId, OutboundPacket};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::command::Order;
+
+/// A ring of at most `capacity` frames (at least 2): 96 bytes each and, once used, the longest payload that it held.
+///
+/// The sender goes to the shard with [`Egress::Ring`](super::Egress::Ring).
+pub fn ring(capacity: usize) -> (RingSender, RingReceiver) {
+    let capacity = capacity.max(2);
+    let (frames, queue) = mpsc::channel(capacity);
+    let (spare_in, spare_out) = crossbeam_channel::bounded(capacity);
+    let shared = Arc::new(Shared::default());
+    let sender =
+        RingSender { frames, spare: spare_out, shared: Arc::clone(&shared), line: None, pushed: None };
+    (sender, RingReceiver { queue, spare: spare_in, shared, half: capacity / 2 })
+}
+
+/// One frame for a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RingFrame {
+    /// Its number on the track.
+    pub position: u64,
+    /// When it plays: 48 kHz ticks from the track's start.
+    pub media_time: u64,
+    /// First of a talk spurt.
+    pub marker: bool,
+    /// When it was captured, if the publisher said so.
+    pub capture_time: Option<CaptureTime>,
+    /// How loud it is, if the publisher said so.
+    pub audio_level: Option<AudioLevel>,
+    /// The listener was sent it before, on this leg or another.
+    pub replay: bool,
+    /// The Opus packet.
+    pub payload: Bytes,
+}
+
+/// The media thread's end of a [`ring`].
+#[derive(Debug)]
+pub struct RingSender {
+    frames: mpsc::Sender<Slot>,
+    /// Buffers that the receiver has emptied.
+    spare: Receiver<Vec<u8>>,
+    shared: Arc<Shared>,
+    /// The line of the last frame: another track counts anew.
+    line: Option<u64>,
+    /// The highest position taken on this line.
+    pushed: Option<u64>,
+}
+
+/// The listener's end of a [`ring`].
+#[derive(Debug)]
+pub struct RingReceiver {
+    queue: mpsc::Receiver<Slot>,
+    spare: Sender<Vec<u8>>,
+    shared: Arc<Shared>,
+    half: usize,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pushed {
+    /// It is in the ring.
+    Taken,
+    /// The ring has or had it.
+    Known,
+    /// There is no room for it: the leg is stalled.
+    Full,
+    /// Nobody reads any more.
+    Closed,
+}
+
+/// What both ends know.
+#[derive(Debug, Default)]
+struct Shared {
+    stalled: AtomicBool,
+    /// One after the last position that was received.
+    received: AtomicU64,
+    wake: OnceLock<Wake>,
+}
+
+/// Whom to tell when a stall has ended.
+#[derive(Debug)]
+struct Wake {
+    orders: Sender<Order>,
+    leg: LegId,
+}
+
+/// A frame in the queue.
+#[derive(Debug)]
+struct Slot {
+    position: u64,
+    media_time: u64,
+    marker: bool,
+    capture_time: Option<CaptureTime>,
+    audio_level: Option<AudioLevel>,
+    replay: bool,
+    payload: Vec<u8>,
+}
+
+impl RingSender {
+    /// Whom to tell when a stall has ended. The first call counts.
+    pub(super) fn wake(&self, orders: &Sender<Order>, leg: LegId) {
+        self.shared.wake.get_or_init(|| Wake { orders: orders.clone(), leg });
+    }
+
+    /// Takes a frame. What the ring had before is not taken again, so that a replay may begin anywhere.
+    pub(super) fn push(&mut self, packet: &OutboundPacket<'_>) -> Pushed {
+        let frame = &packet.frame;
+        let line = line(packet);
+        if self.line != Some(line) {
+            (self.line, self.pushed) = (Some(line), None);
+        }
+        if self.pushed.is_some_and(|pushed| frame.position <= pushed) {
+            return Pushed::Known;
+        }
+        let permit = match self.frames.try_reserve() {
+            Ok(permit) => permit,
+            Err(TrySendError::Full(())) => return self.stall(),
+            Err(TrySendError::Closed(())) => return Pushed::Closed,
+        };
+        let mut payload = self.spare.try_recv().unwrap_or_default();
+        payload.extend_from_slice(frame.payload);
+        permit.send(Slot {
+            position: frame.position,
+            media_time: frame.media_time.ticks(),
+            marker: frame.marker,
+            capture_time: frame.capture_time,
+            audio_level: frame.audio_level,
+            replay: packet.replay,
+            payload,
+        });
+        self.pushed = Some(frame.position);
+        Pushed::Taken
+    }
+
+    /// The highest position in the ring or through it.
+    pub(super) fn pushed(&self) -> Option<u64> {
+        self.pushed
+    }
+
+    /// The last position that was received from the ring.
+    pub(super) fn received(&self) -> Option<u64> {
+        self.shared.received.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    fn stall(&self) -> Pushed {
+        self.shared.stalled.store(true, Ordering::SeqCst);
+        // The receiver may have drained it all before it could see that.
+        let waiting = self.frames.max_capacity() - self.frames.capacity();
+        self.shared.drained(waiting, self.frames.max_capacity() / 2);
+        Pushed::Full
+    }
+}
+
+impl RingReceiver {
+    /// The next frame; `None` when the leg is closed and all is received.
+    pub async fn recv(&mut self) -> Option<RingFrame> {
+        let slot = self.queue.recv().await?;
+        Some(self.take(slot))
+    }
+
+    /// The next frame, if one waits.
+    pub fn try_recv(&mut self) -> Option<RingFrame> {
+        let slot = self.queue.try_recv().ok()?;
+        Some(self.take(slot))
+    }
+
+    /// Frames that wait.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// No frame waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn take(&mut self, slot: Slot) -> RingFrame {
+        let Slot { position, media_time, marker, capture_time, audio_level, replay, mut payload } = slot;
+        let frame = RingFrame {
+            position,
+            media_time,
+            marker,
+            capture_time,
+            audio_level,
+            replay,
+            payload: Bytes::copy_from_slice(&payload),
+        };
+        payload.clear();
+        // While the last place is being filled there may be one buffer more than places.
+        drop(self.spare.try_send(payload));
+        self.shared.received.store(position.saturating_add(1), Ordering::Release);
+        self.shared.drained(self.queue.len(), self.half);
+        frame
+    }
+}
+
+impl Shared {
+    /// Tells the end of a stall, once, if the queue is short enough.
+    fn drained(&self, waiting: usize, half: usize) {
+        if waiting <= half
+            && self.stalled.load(Ordering::SeqCst)
+            && self.stalled.swap(false, Ordering::SeqCst)
+            && let Some(Wake { orders, leg }) = self.wake.get()
+        {
+            // A shard that has ended has nothing left to be told.
+            drop(orders.send(Order::Drained { leg: *leg }));
+        }
+    }
+}
+
+/// The position line that the packet's index belongs to.
+const fn line(_packet: &OutboundPacket<'_>) -> u64 {
+    0
+}
