@@ -212,7 +212,6 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::TakenOver => "taken_over",
         CloseReason::Refreshed => "refreshed",
         CloseReason::TokenExpired => "token_expired",
-        CloseReason::Refreshed => "refreshed",
         CloseReason::SessionEnded => "session_ended",
         CloseReason::PeerClosed => "peer_closed",
         CloseReason::IceTimeout => "ice_timeout",

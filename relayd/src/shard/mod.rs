@@ -31,7 +31,7 @@ use bytes::Bytes;
 use crossbeam_channel::{SendTimeoutError, Sender, TrySendError, bounded, unbounded};
 use relay_engine::{
     CarriedFrame, Config, Feedback, LegId, LegSpec, LegStats, ListenerId, ListenerStats, OpenError, Peer,
-    SwitchError, TrackId, TrackStats, rtp,
+    ReplayError, SelectError, SwitchError, TrackId, TrackStats, UnknownListener, rtp,
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
@@ -119,41 +119,41 @@ impl Shard {
     ///
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
-    pub async fn add_leg(&self, _listener: ListenerId, _spec: LegSpec) -> Result<LegId, ShardError> {
-        Err(ShardError::Overloaded)
+    pub async fn add_leg(&self, listener: ListenerId, spec: LegSpec) -> Result<LegId, ShardError> {
+        self.open(|reply| Command::AddLeg { listener, spec, reply }).await
     }
 
     /// Has a listener hear another track from now on, on the same legs.
     ///
     /// # Errors
-    /// See [`ShardError`].
-    pub async fn select(&self, _listener: ListenerId, _track: TrackId) -> Result<(), ShardError> {
-        Err(ShardError::Overloaded)
+    /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
+        Ok(self.ask(|reply| Command::Select { listener, track, reply }).await??)
     }
 
     /// Sends a listener nothing until [`Shard::resume_listener`]; what comes meanwhile is not owed to it.
     ///
     /// # Errors
     /// See [`ShardError`].
-    pub async fn pause_listener(&self, _listener: ListenerId) -> Result<(), ShardError> {
-        Err(ShardError::Overloaded)
+    pub async fn pause_listener(&self, listener: ListenerId) -> Result<(), ShardError> {
+        Ok(self.ask(|reply| Command::PauseListener { listener, paused: true, reply }).await??)
     }
 
     /// Has a paused listener go on at the live edge.
     ///
     /// # Errors
     /// See [`ShardError`].
-    pub async fn resume_listener(&self, _listener: ListenerId) -> Result<(), ShardError> {
-        Err(ShardError::Overloaded)
+    pub async fn resume_listener(&self, listener: ListenerId) -> Result<(), ShardError> {
+        Ok(self.ask(|reply| Command::PauseListener { listener, paused: false, reply }).await??)
     }
 
     /// Sends a listener's leg again what it was sent from a position on, or from the first that its far end has not
     /// acknowledged; tells how many frames that are.
     ///
     /// # Errors
-    /// See [`ShardError`].
-    pub async fn replay(&self, _leg: LegId, _from: Option<u64>) -> Result<u64, ShardError> {
-        Err(ShardError::Overloaded)
+    /// [`ShardError::Replay`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn replay(&self, leg: LegId, from: Option<u64>) -> Result<u64, ShardError> {
+        Ok(self.ask(|reply| Command::Replay { leg, from, reply }).await??)
     }
 
     /// The leg of a listener is connected: from now on it is sent to.
@@ -404,6 +404,15 @@ pub enum ShardError {
     /// The engine refused to switch to it.
     #[error(transparent)]
     Switch(#[from] SwitchError),
+    /// The engine refused to have the listener hear that track.
+    #[error(transparent)]
+    Select(#[from] SelectError),
+    /// The engine does not know the listener.
+    #[error(transparent)]
+    Listener(#[from] UnknownListener),
+    /// The engine has nothing to replay there.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// The shard was shut down.
     #[error("the media plane has been shut down")]
     Closed,

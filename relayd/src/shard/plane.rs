@@ -6,7 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use relay_engine::{
     CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError,
-    OutboundPacket, Output, Peer, Relay, SwitchError, TrackId, TrackSpec, Verdict, rtp,
+    OutboundPacket, Output, Peer, Relay, ReplayError, SelectError, SwitchError, TrackId, TrackSpec,
+    UnknownListener, Verdict, rtp,
 };
 use socket2::SockRef;
 use tokio::sync::mpsc;
@@ -119,9 +120,52 @@ impl Plane {
 
     /// The ring of a leg, which was full, is drained to half: the leg goes on after what is in it.
     pub fn ring_drained(&mut self, now: Instant, leg: LegId) {
-        if self.outbound.legs.ring(leg).is_some() {
-            self.relay.handle_leg(now, leg, LegState::Up);
+        let Some(ring) = self.outbound.legs.ring(leg) else { return };
+        if let Some(pushed) = ring.pushed() {
+            // What is in the ring is on its way; the frame that found no room is not.
+            self.relay.handle_feedback(now, leg, Feedback::Delivered(pushed));
         }
+        self.relay.handle_leg(now, leg, LegState::Up);
+    }
+
+    /// See [`Shard::add_leg`](super::Shard::add_leg).
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn add_leg(&mut self, now: Instant, listener: ListenerId, spec: LegSpec) -> Result<LegId, OpenError> {
+        let leg = self.relay.add_leg(now, listener, spec)?;
+        self.outbound.legs.open(leg, spec.payload_type(), spec.extension_ids());
+        self.outbound.firsts.open(leg);
+        Ok(leg)
+    }
+
+    /// See [`Shard::select`](super::Shard::select).
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn select(&mut self, now: Instant, listener: ListenerId, track: TrackId) -> Result<(), SelectError> {
+        self.relay.select(now, listener, track)
+    }
+
+    /// See [`Shard::pause_listener`](super::Shard::pause_listener) and `resume_listener`.
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn pause_listener(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        paused: bool,
+    ) -> Result<(), UnknownListener> {
+        if paused { self.relay.pause(now, listener) } else { self.relay.resume(now, listener) }
+    }
+
+    /// See [`Shard::replay`](super::Shard::replay).
+    ///
+    /// # Errors
+    /// What the engine says.
+    pub fn replay(&mut self, now: Instant, leg: LegId, from: Option<u64>) -> Result<u64, ReplayError> {
+        self.relay.replay(now, leg, from)
     }
 
     /// See [`Shard::switch`](super::Shard::switch).

@@ -27,8 +27,7 @@ pub fn ring(capacity: usize) -> (RingSender, RingReceiver) {
     let (frames, queue) = mpsc::channel(capacity);
     let (spare_in, spare_out) = crossbeam_channel::bounded(capacity);
     let shared = Arc::new(Shared::default());
-    let sender =
-        RingSender { frames, spare: spare_out, shared: Arc::clone(&shared), line: None, pushed: None };
+    let sender = RingSender { frames, spare: spare_out, shared: Arc::clone(&shared), line: 0, pushed: None };
     (sender, RingReceiver { queue, spare: spare_in, shared, half: capacity / 2 })
 }
 
@@ -59,7 +58,7 @@ pub struct RingSender {
     spare: Receiver<Vec<u8>>,
     shared: Arc<Shared>,
     /// The line of the last frame: another track counts anew.
-    line: Option<u64>,
+    line: u64,
     /// The highest position taken on this line.
     pushed: Option<u64>,
 }
@@ -123,9 +122,12 @@ impl RingSender {
     /// Takes a frame. What the ring had before is not taken again, so that a replay may begin anywhere.
     pub(super) fn push(&mut self, packet: &OutboundPacket<'_>) -> Pushed {
         let frame = &packet.frame;
-        let line = line(packet);
-        if self.line != Some(line) {
-            (self.line, self.pushed) = (Some(line), None);
+        if packet.line != self.line {
+            if packet.line < self.line {
+                // From before the listener heard another track or paused.
+                return Pushed::Known;
+            }
+            (self.line, self.pushed) = (packet.line, None);
         }
         if self.pushed.is_some_and(|pushed| frame.position <= pushed) {
             return Pushed::Known;
@@ -224,9 +226,4 @@ impl Shared {
             drop(orders.send(Order::Drained { leg: *leg }));
         }
     }
-}
-
-/// The position line that the packet's index belongs to.
-const fn line(_packet: &OutboundPacket<'_>) -> u64 {
-    0
 }

@@ -172,7 +172,18 @@ impl MediaLoop {
                 answer(reply, plane.relay().listener_stats(listener));
             }
             Command::LegStats { leg, reply } => answer(reply, plane.relay().leg_stats(leg)),
+            Command::AddLeg { listener, spec, reply } => {
+                let added = plane.add_leg(now, listener, spec);
+                self.hand_over(now, reply, added);
+            }
             Command::Switch { leg, reply } => answer(reply, plane.switch(now, leg)),
+            Command::Select { listener, track, reply } => answer(reply, plane.select(now, listener, track)),
+            Command::PauseListener { listener, paused, reply } => {
+                answer(reply, plane.pause_listener(now, listener, paused));
+            }
+            Command::Replay { leg, from, reply } => answer(reply, plane.replay(now, leg, from)),
+            // The leg may be gone by now, or another one may have taken over.
+            Command::ReplayUnheard { leg } => drop(plane.replay(now, leg, None)),
             Command::Shutdown => {}
         }
     }

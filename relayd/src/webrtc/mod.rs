@@ -319,8 +319,6 @@ pub enum CloseReason {
     Refreshed,
     /// The token that it was opened with has expired and was not renewed.
     TokenExpired,
-    /// Another connection of the same speaker or listener goes on in its place.
-    Refreshed,
     /// Its session, or its language of the session, is over.
     SessionEnded,
     /// The peer closed it (DTLS `close_notify` or fatal alert).

@@ -129,6 +129,10 @@ impl Plane {
             return Err((unanswered(Some(reason)), reply));
         }
         let spec = leg_spec(role, &offer, ssrc, epoch);
+        let spec = match attach {
+            Attach::New { resume_from: Some(position) } => spec.resume_from(position),
+            Attach::New { resume_from: None } | Attach::Second { .. } => spec,
+        };
         self.generation += 1;
         let generation = self.generation;
         self.resources.insert(resource, slot);
@@ -313,6 +317,8 @@ fn join_error(error: &ShardError) -> JoinError {
         ShardError::Closed => JoinError::Closed,
         ShardError::Open(OpenError::PublisherExists(_)) => JoinError::PublisherExists,
         ShardError::Open(OpenError::Fenced { .. }) => JoinError::Fenced,
+        ShardError::Open(OpenError::UnknownListener(_)) => JoinError::ListenerGone,
+        ShardError::Open(OpenError::LegExists(_)) => JoinError::LegExists,
         ShardError::Open(OpenError::UnknownTrack(_)) => JoinError::TrackNotFound,
         _ => JoinError::Capacity,
     }
