@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from audio import decode
+from chirps import train
 from clients import Speech
 from relay import Relay
 
@@ -44,6 +45,28 @@ def said(speech_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Speech:
         parts = [part for frame in source.decode(audio=0) for part in resampler.resample(frame)]
     samples = b"".join(part.to_ndarray().tobytes() for part in parts)
     return Speech(speech_file, wav(folder / "once.wav", samples), wav(folder / "microphone.wav", samples * 8))
+
+
+@pytest.fixture(scope="session")
+def chirped(tmp_path_factory: pytest.TempPathFactory) -> Speech:
+    """The train of chirps in every form that publishers take."""
+    folder = tmp_path_factory.mktemp("chirps")
+    samples = (train(48_000) * 32_767).astype(np.int16)
+    path = wav(folder / "once.wav", samples.tobytes())
+    return Speech(opus(folder / "once.ogg", samples), path, path)
+
+
+def opus(path: Path, samples: np.ndarray) -> Path:
+    """Writes 48 kHz mono 16-bit samples as Ogg Opus, 20 ms a packet."""
+    with av.open(str(path), "w", format="ogg") as out:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        stream.bit_rate = 48_000
+        for at in range(0, len(samples) - 959, 960):
+            frame = av.AudioFrame.from_ndarray(samples[at : at + 960].reshape(1, -1), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 48_000, at
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
 
 
 def wav(path: Path, samples: bytes) -> Path:
