@@ -8,6 +8,7 @@ mod auth;
 mod error;
 mod events;
 mod file;
+mod refresh;
 mod settings;
 mod value;
 mod webhooks;
@@ -25,7 +26,8 @@ use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
 pub use settings::{
-    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Sessions, WebRtc, Webhooks,
+    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Refresh, Sessions, WebRtc,
+    Webhooks,
 };
 use settings::{KEYS, Layer};
 use value::Raw;
@@ -89,6 +91,7 @@ impl Config {
         self.check_auth()?;
         self.check_webhooks()?;
         self.check_events()?;
+        self.check_refresh()?;
         self.check_limits()
     }
 

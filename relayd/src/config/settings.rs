@@ -208,6 +208,23 @@ settings! {
         ended_memory: Duration = Duration::from_secs(600);
     }
 
+    /// Replacing connections while they are used: a new one comes up beside the old one and takes over, and nobody hears it.
+    refresh: Refresh {
+        /// How old a connection gets; then it is closed. 0 = as old as it likes. Clients that follow the events, or a leg's
+        /// server-sent events, are asked to replace it before.
+        max_age: Duration = Duration::ZERO;
+        /// How long before that, or before its token expires (but in the second half of the token's life), that is.
+        refresh_before: Duration = Duration::from_secs(1200);
+        /// How long before `max_age` a connection is warned.
+        warn_before: Duration = Duration::from_secs(1800);
+        /// How long an operator's order stands; a connection that was not replaced then goes on.
+        deadline: Duration = Duration::from_secs(60);
+        /// The longest pause after a first failure; it doubles with each, and a random part of it is taken.
+        retry_min: Duration = Duration::from_secs(1);
+        /// The longest pause after any failure.
+        retry_max: Duration = Duration::from_secs(30);
+    }
+
     /// Who may do what: tokens, and the keys that verify them. docs/tokens.md has the recipes.
     auth: Auth {
         /// "open": no tokens, everybody may do everything, loopback only. "token": calls take a JWT.

@@ -19,7 +19,7 @@ use super::problem::{Code, Problem};
 use super::route::{Policy, Routes, described};
 use super::{Api, link};
 use crate::auth::Caller;
-use crate::session::{Claim, JoinRequest, SessionError};
+use crate::session::{Admitted, Claim, JoinRequest, SessionError};
 use crate::webrtc::Role;
 
 /// POST with its handler, and GET, on one path of an endpoint. The id of its operation ends with `form`.
@@ -36,12 +36,19 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
         "description": "The session's `resumeSecret`: takes the place of a publisher that is still there.",
         "schema": { "type": "string" },
     });
+    let ticket = json!({
+        "name": "Relay-Ticket",
+        "in": "header",
+        "required": false,
+        "description": "The ticket of another connection: of `connectionRefreshRequired`, to take over from it while it goes on, or of its answer, to do that unasked or to go on where it was. Good once, while that connection is there and 60 s longer; no token is needed with it.",
+        "schema": { "type": "string" },
+    });
     let joining: Operation = declared(json!({
         "operationId": format!("{id}{form}"),
         "tags": ["media"],
         "summary": summary,
         "description": "An SDP offer with one audio section that is bundled and has Opus.",
-        "parameters": if role == Role::Publisher { json!([resume]) } else { json!([]) },
+        "parameters": if role == Role::Publisher { json!([ticket, resume]) } else { json!([ticket]) },
         "requestBody": {
             "required": true,
             "description": format!("The offer of a peer that {audio} audio."),
@@ -52,6 +59,7 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
             "headers": {
                 "Location": text("The connection's own address, for PATCH and DELETE."),
                 "ETag": text("The ICE session, for `If-Match`."),
+                "Relay-Ticket": text("What to come back with; see the header of the request."),
                 "Accept-Patch": text("The content type that PATCH takes there."),
                 "Link": text("Of ICE servers and extensions."),
             },
@@ -76,8 +84,10 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
             Code::TooManyPending,
             Code::Draining,
             Code::Unavailable,
+            Code::TicketInvalid,
+            Code::InvalidField,
         ])
-        .refuses(if role == Role::Publisher { &[Code::SpeakerExists, Code::InvalidField] } else { &[] })
+        .refuses(if role == Role::Publisher { &[Code::SpeakerExists] } else { &[] })
         .add(Policy::Public, described(path, HttpMethod::Get, probing, probe))
 }
 
@@ -122,13 +132,14 @@ async fn answer(
     let opened = Opened::new(api, &session_id, &caller, pending);
     let recorded = |slot| connecting.record(session_id, opened.holding(slot));
     let request = JoinRequest { role, session, language, caller: &caller, claim, offer };
-    let joined = api.service.join(request, recorded).await?;
+    let Admitted { joined, ticket } = api.service.join(request, recorded).await?;
     connecting.answered(&joined);
     let plain = [
         (header::CONTENT_TYPE, Kind::Sdp.mime().to_owned()),
         (header::LOCATION, format!("/v1/legs/{}", joined.resource)),
         (header::ETAG, quoted(&joined.etag)),
         (ACCEPT_PATCH, Kind::Fragment.mime().to_owned()),
+        (RELAY_TICKET, ticket),
         (header::CACHE_CONTROL, "no-store".to_owned()),
     ];
     let mut response = (StatusCode::CREATED, plain, joined.answer).into_response();
@@ -152,6 +163,9 @@ pub(super) fn caller_of(request: &Request) -> Caller {
 
 /// With what right the caller asks for a place that may be taken.
 fn claim(caller: &Caller, headers: &HeaderMap) -> Result<Claim, Problem> {
+    if let Some(ticket) = ticket(headers)? {
+        return Ok(Claim::Ticket(ticket.to_owned()));
+    }
     let mut values = headers.get_all(RELAY_RESUME).iter();
     if let Some(value) = values.next() {
         let secret = value.to_str().ok().filter(|secret| !secret.is_empty() && values.next().is_none());
@@ -162,6 +176,15 @@ fn claim(caller: &Caller, headers: &HeaderMap) -> Result<Claim, Problem> {
     Ok(if granted { Claim::TakeoverGrant } else { Claim::None })
 }
 
+/// The ticket that a request comes with.
+pub(super) fn ticket(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all(RELAY_TICKET).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let ticket = value.to_str().ok().filter(|ticket| !ticket.is_empty() && values.next().is_none());
+    let bad = || Problem::field("Relay-Ticket", "Relay-Ticket must be a ticket, once");
+    ticket.map(Some).ok_or_else(bad)
+}
+
 /// The entity tag as it stands in a header.
 pub(super) fn quoted(etag: &str) -> String {
     format!("\"{etag}\"")
@@ -170,5 +193,7 @@ pub(super) fn quoted(etag: &str) -> String {
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 /// The session's resume secret: with it a speaker takes the place back that an older connection of theirs has.
 pub(super) const RELAY_RESUME: HeaderName = HeaderName::from_static("relay-resume");
+/// A connection's ticket: in an answer to come back with, in a request to go on beside or after the one that had it.
+pub(super) const RELAY_TICKET: HeaderName = HeaderName::from_static("relay-ticket");
 const OFFER_TO_SEND: &str = include_str!("../../../fuzz/corpus/sdp_offer/str0m_sendonly");
 const OFFER_TO_RECEIVE: &str = include_str!("../../../fuzz/corpus/sdp_offer/str0m_recvonly");

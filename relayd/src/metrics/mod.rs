@@ -211,6 +211,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Deleted => "deleted",
         CloseReason::TakenOver => "taken_over",
         CloseReason::Refreshed => "refreshed",
+        CloseReason::MaxAge => "max_age",
         CloseReason::TokenExpired => "token_expired",
         CloseReason::SessionEnded => "session_ended",
         CloseReason::PeerClosed => "peer_closed",

@@ -10,6 +10,7 @@
 mod feed;
 mod shared;
 mod state;
+mod tickets;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,7 +25,8 @@ use super::hub::Hub;
 use super::id::SessionId;
 use super::language::Language;
 use super::lease::Lease;
-use super::machine::Term;
+use super::machine::{HolderId, Seat, Term};
+use super::refresh::{Cause, Outcome, RefreshRules, Spent};
 use super::secret::SecretHash;
 use super::slot::{ListenerSlot, PublisherSlot};
 use super::status::Status;
@@ -37,6 +39,7 @@ pub(crate) use feed::FeedSender;
 pub use feed::{FEED, Feed};
 pub(super) use shared::Shared;
 pub(super) use state::Work;
+pub(super) use tickets::{HeldTicket, Return, Returned};
 
 /// Bounds and times of the sessions; see the sections `sessions` and `auth` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +62,10 @@ pub struct Limits {
     pub warn_before: Duration,
     /// How long connections outlive their token, for a new one to come.
     pub grace: Duration,
+    /// When and how connections are replaced.
+    pub refresh: RefreshRules,
+    /// What addresses in events begin with; empty: they are paths.
+    pub public_url: String,
 }
 
 impl From<&crate::config::Config> for Limits {
@@ -74,6 +81,8 @@ impl From<&crate::config::Config> for Limits {
             ended_memory: sessions.ended_memory,
             warn_before: auth.warn_before,
             grace: auth.grace,
+            refresh: RefreshRules::from(&config.refresh),
+            public_url: config.http.public_url.trim_end_matches('/').to_owned(),
         }
     }
 }
@@ -145,6 +154,8 @@ pub struct Taken {
     pub track: TrackId,
     /// The connection that had it; to be closed before the new one is opened.
     pub displaced: Option<ResourceId>,
+    /// Which ownership of the track this is.
+    pub epoch: u64,
 }
 
 /// A leg and the holder that it is of, who may have another one beside it for a while.
@@ -162,6 +173,46 @@ pub struct LegView {
     pub listener: Option<ListenerId>,
     /// The holder's legs, the older first: their names, and what the media plane calls them once it has opened them.
     pub legs: Vec<(ResourceId, Option<LegId>)>,
+}
+
+/// Whose connections are to be refreshed: those that fit everything that is said here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RefreshTarget {
+    /// Those of this role.
+    pub role: Option<Role>,
+    /// Those of this track.
+    pub language: Option<String>,
+    /// The one of this name.
+    pub leg: Option<ResourceId>,
+}
+
+/// What there is to count of refreshes and resumes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Report {
+    /// A refresh ended so, after so long; without a cause, the client had come by itself.
+    Refresh {
+        /// Why there was one.
+        cause: Option<Cause>,
+        /// How it ended.
+        outcome: Outcome,
+        /// Since it was ordered.
+        took: Duration,
+    },
+    /// A leg took over from another.
+    Spent {
+        /// Frames that it brought a second time.
+        replayed: u64,
+        /// Frames that could not be had.
+        gap_frames: u64,
+    },
+    /// Somebody came back with a ticket whose connection was gone.
+    Resume {
+        /// To speak or to listen.
+        role: Role,
+        /// Whether they got in.
+        admitted: bool,
+    },
 }
 
 /// All sessions. Clones share one directory.
@@ -273,7 +324,8 @@ impl Directory {
             };
             entry.machine.take_publisher(now, language, Term::of(caller, &entry.access), claimed)
         })?;
-        Ok(Taken { slot: PublisherSlot::new(place), track: seat.track, displaced: seat.displaced })
+        let Seat { track, displaced, epoch, .. } = seat;
+        Ok(Taken { slot: PublisherSlot::new(place), track, displaced, epoch })
     }
 
     /// Takes the place of one more listener of a track.
@@ -284,10 +336,26 @@ impl Directory {
         language: Option<&str>,
         caller: &Caller,
     ) -> Result<(ListenerSlot, TrackId), SessionError> {
-        let (place, seat) = self
-            .shared
-            .seat(now, id, |entry| entry.machine.take_listener(language, Term::of(caller, &entry.access)))?;
+        let (place, seat) = self.shared.seat(now, id, |entry| {
+            entry.machine.take_listener(now, language, Term::of(caller, &entry.access))
+        })?;
         Ok((ListenerSlot::new(place), seat.track))
+    }
+
+    /// Orders connections of a session to be replaced, without a gap for whoever is on them; tells how many.
+    pub fn refresh(
+        &self,
+        now: Instant,
+        id: &str,
+        cause: Cause,
+        target: &RefreshTarget,
+    ) -> Result<usize, SessionError> {
+        self.shared.refresh(now, id, cause, target)
+    }
+
+    /// Has `observer` told what there is to count; the first one only. It is called with the lock held.
+    pub fn observe(&self, observer: impl Fn(Report) + Send + Sync + 'static) {
+        self.shared.observe(Box::new(observer));
     }
 
     /// A share in the lease of the caller's token, for a connection that follows the events; `None` for callers
@@ -309,6 +377,17 @@ impl Directory {
             ShardEvent::FirstPacketIn { track, leg, .. } => {
                 self.shared.change_track(now, track, |machine| machine.handle_first_packet(track, leg));
             }
+            ShardEvent::LegSpent { to, position, replayed, gap_frames, .. } => {
+                let spent = Spent { position, replayed, gap_frames };
+                self.shared
+                    .change_leg(now, to, |entry, holder| entry.machine.handle_spent(now, holder, spent));
+            }
+            ShardEvent::LegClosed { leg, track, next } => self.shared.leg_closed(track, leg, next),
+            ShardEvent::FramesLost { track, from, count } => {
+                self.shared.change_track(now, track, |machine| {
+                    machine.handle_track_lost(now, track, from, count);
+                });
+            }
             ShardEvent::FramesSkipped { track, from, count, .. } => {
                 self.shared.change_track(now, track, |machine| {
                     machine.handle_frames_lost(now, track, from, count);
@@ -321,6 +400,11 @@ impl Directory {
     /// Time has passed: sessions end, tokens expire, ids of sessions that ended long ago are forgotten.
     pub fn handle_timeout(&self, now: Instant) {
         self.shared.handle_timeout(now);
+    }
+
+    /// The media plane was not ready to let a leg take over.
+    pub(super) fn handle_not_switched(&self, now: Instant, leg: LegId, holder: HolderId) {
+        self.shared.change_leg(now, leg, |entry, _| entry.machine.handle_not_switched(now, holder));
     }
 
     /// Sets the wall clock by which events are dated.

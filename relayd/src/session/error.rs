@@ -92,6 +92,14 @@ pub enum SessionError {
         /// The limit.
         max: usize,
     },
+    /// The ticket is none of this session, role and language, or of another subject, or was used, or is too old.
+    #[error(
+        "the ticket is not good for this in the session {id}; each is good once, and for a minute after its connection"
+    )]
+    Ticket {
+        /// The session.
+        id: SessionId,
+    },
     /// The session has as many connections that follow its events as it may have.
     #[error("the session {id} has its {max} followers with tokens, twice as many as sessions.max_listeners")]
     FollowersFull {

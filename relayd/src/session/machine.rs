@@ -4,7 +4,8 @@
 //! the world did and never fails; `poll_output` and `poll_timeout` say what must happen next; nouns are getters.
 //! After any input the outputs are drained to `None`.
 //!
-//! Whoever is in the session holds a place under a [`HolderId`] that is never given again. A holder who lost their
+//! Whoever is in the session is a member with one place and one connection, or two while the second one takes over
+//! (`replace.rs`); each connection goes by a [`HolderId`] that is never given again. A member who lost their
 //! place (another speaker took over, the track was removed, the token expired) is *dismissed*: nothing that comes
 //! from them changes anything any more, they are only remembered until they are gone, so that their connection can
 //! be closed when its name becomes known.
@@ -15,22 +16,24 @@
 
 mod lease;
 mod places;
+mod replace;
 mod track;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use relay_engine::{LegId, TrackId};
+use relay_engine::{LegId, ListenerId, TrackId};
 
-use super::directory::LegView;
+use super::directory::Report;
 use super::error::SessionError;
 use super::event::{Audience, EndReason, Event, LossScope};
 use super::id::SessionId;
 use super::language::Language;
+use super::refresh::{Cause, RefreshRules};
 use super::status::{Lifecycle, Status, Transition};
 use super::view::SessionView;
 use crate::auth::{SessionAccess, Subject};
-use crate::webrtc::{CloseReason, ResourceId, Role};
+use crate::webrtc::{CloseReason, ResourceId};
 pub(super) use lease::Term;
 use lease::{Due, LeaseId, Leases};
 use places::{Member, Part};
@@ -46,7 +49,11 @@ pub(super) struct Machine {
     /// The source language first.
     tracks: Vec<Track>,
     /// Publishers and listeners, and the dismissed among them.
-    members: BTreeMap<HolderId, Member>,
+    members: BTreeMap<MemberId, Member>,
+    /// Whose the names of connections are, and what holders are called.
+    names: BTreeMap<ResourceId, MemberId>,
+    /// When refreshes want to be asked; one entry per member at most.
+    timers: BTreeSet<(Instant, MemberId)>,
     /// Those who follow the events with a token.
     followers: BTreeMap<HolderId, LeaseId>,
     /// Listeners' places taken, connected or not.
@@ -73,9 +80,11 @@ impl Machine {
             source,
             tracks: tracks.into_iter().map(|(language, id)| Track::new(language, id)).collect(),
             members: BTreeMap::new(),
+            names: BTreeMap::new(),
+            timers: BTreeSet::new(),
             followers: BTreeMap::new(),
             listeners: 0,
-            leases: Leases::new(rules.warn_before, rules.grace),
+            leases: Leases::new(rules.warn_before, rules.grace, rules.refresh.refresh_before),
             empty_since: Some(now),
             speaker_away: Some(now),
             serial: 0,
@@ -102,22 +111,24 @@ impl Machine {
             if !(claim && settled && !self.rules.permanent) {
                 return Err(self.speaker_exists(index));
             }
-            displaced = member.resource;
+            displaced = member.live().find_map(|link| link.resource);
             self.dismiss(now, holder, CloseReason::TakenOver);
         }
-        let member = Member { claimed: claim, ..Member::new(Part::Publisher, &self.tracks[index]) };
-        let holder = self.admit(term, member);
-        self.tracks[index].publisher = Some(holder);
+        self.tracks[index].epoch += 1;
+        let epoch = self.tracks[index].epoch;
+        let holder = self.admit(now, (index, Part::Publisher), term, (claim, epoch));
+        self.tracks[index].publisher = Some(holder.member);
         if index == 0 {
             self.speaker_away = None;
         }
         self.empty_since = None;
-        Ok(Seat { holder, track: self.tracks[index].id, displaced })
+        Ok(Seat { holder, track: self.tracks[index].id, displaced, epoch, second: false, listener: None })
     }
 
     /// Takes the place of one more listener of a track.
     pub(super) fn take_listener(
         &mut self,
+        now: Instant,
         language: Option<&str>,
         term: Option<Term>,
     ) -> Result<Seat, SessionError> {
@@ -127,21 +138,22 @@ impl Machine {
         if self.listeners >= max {
             return Err(SessionError::ListenersFull { id: self.id.clone(), max });
         }
-        let holder = self.admit(term, Member::new(Part::Listener, &self.tracks[index]));
+        let holder = self.admit(now, (index, Part::Listener), term, (false, 0));
         self.listeners += 1;
         self.empty_since = None;
-        Ok(Seat { holder, track: self.tracks[index].id, displaced: None })
+        let track = self.tracks[index].id;
+        Ok(Seat { holder, track, displaced: None, epoch: 0, second: false, listener: None })
     }
 
     /// Takes the place of one more who follows the events on a token. It keeps no session alive.
-    pub(super) fn follow(&mut self, term: Term) -> Result<HolderId, SessionError> {
+    pub(super) fn follow(&mut self, now: Instant, term: Term) -> Result<HolderId, SessionError> {
         self.check_live()?;
         let max = self.rules.max_listeners.saturating_mul(2);
         if self.followers.len() >= max {
             return Err(SessionError::FollowersFull { id: self.id.clone(), max });
         }
         let holder = self.next_holder();
-        let lease = self.leases.take(holder, term);
+        let lease = self.leases.take(now, holder, term);
         self.followers.insert(holder, lease);
         Ok(holder)
     }
@@ -197,10 +209,9 @@ impl Machine {
         }
         self.tell_losses(index, None);
         let track = self.tracks[index].id;
-        let here = |(holder, member): (&HolderId, &Member)| {
-            (member.track == track && member.dismissed.is_none()).then_some(*holder)
-        };
-        let holders: Vec<HolderId> = self.members.iter().filter_map(here).collect();
+        let here =
+            |(id, member): (&MemberId, &Member)| (member.track == track && member.seated).then_some(*id);
+        let holders: Vec<MemberId> = self.members.iter().filter_map(here).collect();
         // Out of the list first: the event below says it all, nobody is told of each who leaves.
         let track = self.tracks.remove(index);
         for holder in holders {
@@ -240,32 +251,51 @@ impl Machine {
         if self.is_over() {
             return Err(CloseReason::SessionEnded);
         }
-        let Some(member) = self.members.get_mut(&holder) else { return Ok(()) };
-        member.resource = Some(resource);
-        match member.dismissed {
-            Some(reason) => {
-                self.outputs.push_back(Output::CloseLeg { resource, reason });
-                Err(reason)
-            }
-            None => Ok(()),
+        let Some(member) = self.members.get_mut(&holder.member) else { return Ok(()) };
+        let Some(link) = member.link(holder) else { return Ok(()) };
+        link.resource = Some(resource);
+        if let Some(reason) = link.dismissed {
+            self.outputs.push_back(Output::CloseLeg { resource, reason });
+            return Err(reason);
         }
+        let name = *member.name.get_or_insert(resource);
+        self.names.extend([(resource, holder.member), (name, holder.member)]);
+        Ok(())
     }
 
-    /// A holder's connection has this leg on the media plane.
-    pub(super) fn handle_leg(&mut self, holder: HolderId, leg: LegId) {
-        if let Some(member) = self.members.get_mut(&holder) {
-            member.leg = Some(leg);
+    /// A holder's connection has this leg on the media plane, and is this listener there.
+    pub(super) fn handle_leg(&mut self, holder: HolderId, leg: LegId, listener: Option<ListenerId>) {
+        let Some(member) = self.members.get_mut(&holder.member) else { return };
+        member.listener = listener.or(member.listener);
+        if let Some(link) = member.link(holder) {
+            link.leg = Some(leg);
         }
     }
 
     /// A holder's connection is up.
     pub(super) fn handle_connected(&mut self, now: Instant, holder: HolderId) {
         let over = self.is_over();
-        let Some(member) = self.members.get_mut(&holder) else { return };
-        if over || member.connected || member.dismissed.is_some() {
+        let Some(member) = self.members.get_mut(&holder.member).filter(|_| !over) else { return };
+        let Some(rank) = member.rank(holder).filter(|_| member.seated) else { return };
+        let already = member.link(holder).is_some_and(|link| std::mem::replace(&mut link.connected, true));
+        if already {
             return;
         }
-        member.connected = true;
+        if rank == 0 {
+            member.refresh.handle_up(now);
+        } else {
+            member.refresh.handle_connected();
+        }
+        let first = !std::mem::replace(&mut member.connected, true);
+        if first {
+            self.member_connected(now, holder.member);
+        }
+        self.settle_refresh(now, holder.member);
+    }
+
+    /// The first connection of a member is up.
+    fn member_connected(&mut self, now: Instant, id: MemberId) {
+        let Some(member) = self.members.get(&id) else { return };
         let (part, track) = (member.part, member.track);
         let Some(index) = self.tracks.iter().position(|known| known.id == track) else { return };
         let track = &mut self.tracks[index];
@@ -287,19 +317,21 @@ impl Machine {
     /// The first packet of a leg has reached its track. Of interest when it is the publisher's leg of now.
     pub(super) fn handle_first_packet(&mut self, track: TrackId, leg: LegId) {
         let publisher = self.tracks.iter().find(|known| known.id == track).and_then(|track| track.publisher);
-        if let Some(holder) = publisher
-            && self.members.get(&holder).is_some_and(|member| member.leg == Some(leg))
-        {
-            self.handle_ready(holder);
+        let theirs = |id: &MemberId| {
+            let member = self.members.get(id);
+            member.is_some_and(|member| member.live().any(|link| link.leg == Some(leg)))
+        };
+        if let Some(member) = publisher.filter(theirs) {
+            self.handle_ready(member);
         }
     }
 
     /// Something of a publisher has arrived.
-    pub(super) fn handle_ready(&mut self, holder: HolderId) {
+    pub(super) fn handle_ready(&mut self, member: MemberId) {
         if self.is_over() {
             return;
         }
-        let track = self.tracks.iter_mut().find(|track| track.publisher == Some(holder) && !track.ready);
+        let track = self.tracks.iter_mut().find(|track| track.publisher == Some(member) && !track.ready);
         if let Some(track) = track {
             track.ready = true;
             let language = track.language.clone();
@@ -318,14 +350,58 @@ impl Machine {
         }
     }
 
-    /// A holder is gone, however it ended. Said once of each; what is left of a dismissed one is forgotten.
+    /// So many positions of a track from `from` on never came.
+    pub(super) fn handle_track_lost(&mut self, now: Instant, track: TrackId, from: u64, count: u64) {
+        if self.is_over() {
+            return;
+        }
+        if let Some(index) = self.tracks.iter().position(|known| known.id == track) {
+            self.tracks[index].missed.add(now, from, count);
+            self.tell_losses(index, Some(now));
+        }
+    }
+
+    /// A connection is gone, however it ended. Said once of each; what is left of a dismissed one is forgotten.
     pub(super) fn handle_gone(&mut self, now: Instant, holder: HolderId) {
         if let Some(lease) = self.followers.remove(&holder) {
             self.leases.release(lease, holder);
             return;
         }
-        self.vacate(now, holder);
-        self.members.remove(&holder);
+        let Some(member) = self.members.get_mut(&holder.member) else { return };
+        let rank = member.rank(holder).filter(|_| member.seated);
+        let Some(index) = member.links.iter().position(|link| link.number == holder.link) else { return };
+        let link = member.links.remove(index);
+        let left = member.live().count();
+        match rank {
+            Some(0) => member.refresh.handle_old_gone(now),
+            Some(_) => member.refresh.handle_failed(now),
+            None => {}
+        }
+        self.settle_refresh(now, holder.member);
+        if let Some(lease) = link.lease {
+            self.leases.release(lease, holder);
+        }
+        if left == 0 {
+            self.vacate(now, holder.member);
+        }
+        self.forget(holder.member, link.resource);
+    }
+
+    /// A connection has gone: its name is no more, and with the last one, neither is its member.
+    fn forget(&mut self, id: MemberId, resource: Option<ResourceId>) {
+        let Some(member) = self.members.get(&id) else { return };
+        let (over, name) = (member.links.is_empty(), member.name);
+        for gone in
+            resource.filter(|gone| over || Some(*gone) != name).into_iter().chain(name.filter(|_| over))
+        {
+            // A later member may have the name by now.
+            if self.names.get(&gone) == Some(&id) {
+                self.names.remove(&gone);
+            }
+        }
+        if over {
+            self.members.remove(&id);
+        }
     }
 
     /// Time has passed.
@@ -339,9 +415,16 @@ impl Machine {
                     let remaining = expires.saturating_duration_since(now);
                     self.outputs.push_back(Output::Warn { subject, expires, remaining });
                 }
+                Due::Refresh { holders, expires } => {
+                    for (position, holder) in (0..).zip(holders) {
+                        let at = now + position * Duration::from_millis(1);
+                        self.order_one(now, holder.member, Cause::TokenExpiry, at, expires);
+                    }
+                }
                 Due::Over { holders } => holders.into_iter().for_each(|holder| self.lapse(now, holder)),
             }
         }
+        self.handle_refresh_timeouts(now);
         for index in 0..self.tracks.len() {
             self.tell_losses(index, Some(now));
         }
@@ -365,9 +448,11 @@ impl Machine {
         if self.is_over() {
             return None;
         }
-        let losses = self.tracks.iter().filter_map(|track| track.lost.deadline());
+        let of_track = |track: &Track| track.lost.deadline().into_iter().chain(track.missed.deadline()).min();
+        let losses = self.tracks.iter().filter_map(of_track);
         let end = self.end_deadline().map(|(at, _)| at);
-        losses.chain(end).chain(self.leases.deadline()).min()
+        let refresh = self.timers.first().map(|(due, _)| *due);
+        losses.chain(end).chain(self.leases.deadline()).chain(refresh).min()
     }
 }
 
@@ -386,28 +471,24 @@ impl Machine {
         self.tracks.iter().map(|track| track.id)
     }
 
+    /// The language of a track.
+    pub(super) fn language(&self, track: TrackId) -> Option<&Language> {
+        self.tracks.iter().find(|known| known.id == track).map(|track| &track.language)
+    }
+
     /// The track of a language, or of the source language.
     pub(super) fn track(&self, language: Option<&str>) -> Result<TrackId, SessionError> {
         Ok(self.tracks[self.index(language)?].id)
     }
 
-    /// The holder of a leg of this name.
-    pub(super) fn leg(&self, resource: &ResourceId) -> Option<LegView> {
-        let member = self.members.values().find(|member| member.resource.as_ref() == Some(resource))?;
-        let track = self.tracks.iter().find(|track| track.id == member.track)?;
-        let role = match member.part {
-            Part::Publisher => Role::Publisher,
-            Part::Listener => Role::Listener,
-        };
-        let legs = vec![(*resource, member.leg)];
-        let (holder, language, track) = (*resource, track.language.clone(), track.id);
-        Some(LegView { holder, role, language, track, listener: None, legs })
-    }
-
     /// What a publisher is told whose place somebody took over.
     pub(super) fn check_not_taken_over(&self, holder: HolderId) -> Result<(), SessionError> {
-        let member = self.members.get(&holder);
-        let taken = member.filter(|member| member.dismissed == Some(CloseReason::TakenOver));
+        let member = self.members.get(&holder.member);
+        let taken_over = |member: &Member| {
+            let link = member.links.iter().find(|link| link.number == holder.link);
+            link.is_some_and(|link| link.dismissed == Some(CloseReason::TakenOver))
+        };
+        let taken = member.filter(|member| taken_over(member));
         let index = taken.and_then(|member| self.tracks.iter().position(|track| track.id == member.track));
         index.map_or(Ok(()), |index| Err(self.speaker_exists(index)))
     }
@@ -488,13 +569,18 @@ impl Machine {
     /// Tells what was lost on a track: if it is time, or all there is.
     fn tell_losses(&mut self, index: usize, now: Option<Instant>) {
         let track = &mut self.tracks[index];
-        let lost = match now {
-            Some(now) => track.lost.poll(now),
-            None => track.lost.take(),
-        };
-        if let Some(Lost { count, from, to }) = lost {
-            let language = track.language.clone();
-            self.tell(Event::FramesLost { language, count, from, to, scope: LossScope::Listeners });
+        for (losses, scope) in
+            [(&mut track.missed, LossScope::Track), (&mut track.lost, LossScope::Listeners)]
+        {
+            let lost = match now {
+                Some(now) => losses.poll(now),
+                None => losses.take(),
+            };
+            if let Some(Lost { count, from, to }) = lost {
+                let language = track.language.clone();
+                let told = Event::FramesLost { language, count, from, to, scope };
+                self.outputs.push_back(Output::Publish(Audience::Everyone, told));
+            }
         }
     }
 
@@ -518,11 +604,21 @@ pub(super) struct Rules {
     pub idle_timeout: Duration,
     pub warn_before: Duration,
     pub grace: Duration,
+    pub refresh: RefreshRules,
+    /// Of the pauses between refreshes.
+    pub seed: u64,
 }
 
 /// Names somebody in a session; never given again in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct HolderId(u64);
+pub(super) struct MemberId(u64);
+
+/// Names a connection of somebody in a session; never given again in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HolderId {
+    pub member: MemberId,
+    link: u64,
+}
 
 /// A place was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -531,6 +627,12 @@ pub(super) struct Seat {
     pub track: TrackId,
     /// The connection that had the place before; it is to be closed.
     pub displaced: Option<ResourceId>,
+    /// Of a publisher: which ownership of the track this is.
+    pub epoch: u64,
+    /// Whether it is the second connection of a holder.
+    pub second: bool,
+    /// Which listener on the media plane the holder is already.
+    pub listener: Option<ListenerId>,
 }
 
 /// What must happen.
@@ -540,6 +642,18 @@ pub(super) enum Output {
     Publish(Audience, Event),
     /// Tell a subject that its connections are about to be closed.
     Warn { subject: Subject, expires: Instant, remaining: Duration },
+    /// Tell a holder that their connection goes, or is replaced, at that time.
+    WarnLeg { name: ResourceId, cause: Cause, at: Instant },
+    /// Tell a holder to come with another connection, until then, and give them a ticket for it.
+    Require { holder: HolderId, name: ResourceId, cause: Cause, deadline: Instant },
+    /// Nobody is to come with that ticket any more.
+    Withdraw(HolderId),
+    /// Nor with any other one of this connection.
+    Revoke(HolderId),
+    /// Let the leg of a holder's second connection take over.
+    Switch { leg: LegId, holder: HolderId },
+    /// Something for those who count.
+    Report(Report),
     /// Close one connection.
     CloseLeg { resource: ResourceId, reason: CloseReason },
     /// The token of a follower is over.
@@ -551,6 +665,13 @@ pub(super) enum Output {
 }
 
 #[cfg(test)]
+impl HolderId {
+    pub(super) fn test(number: u64) -> Self {
+        Self { member: MemberId(number), link: number }
+    }
+}
+
+#[cfg(test)]
 mod oracle;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

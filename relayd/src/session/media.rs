@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use relay_engine::{LegId, LegSpec, ListenerId, Peer, TrackId};
+use relay_engine::{LegId, LegSpec, ListenerId, Order, Peer, TrackId};
 use tokio::sync::watch;
 
 use super::directory::Claim;
 use super::id::SessionId;
-use super::service::{Service, ServiceError};
+use super::service::{Service, ServiceError, Slot};
+use super::ticket::Right;
 use crate::auth::Caller;
 use crate::shard::Shard;
-use crate::webrtc::{CloseReason, Record, ResourceId, Role};
+use crate::webrtc::{Attach, CloseReason, Record, ResourceId, Role};
 
 /// What somebody takes a seat with.
 #[derive(Debug)]
@@ -54,10 +55,10 @@ pub struct MediaSeat {
     pub ticket: String,
     /// The first position that a listener was promised.
     pub from: Option<u64>,
+    /// Before the slot: the place is free when the leg is closed.
+    _open: OpenLeg,
     slot: Box<dyn Record>,
-    shard: Shard,
-    seats: Seats,
-    closed: watch::Receiver<Option<CloseReason>>,
+    listed: Listed,
 }
 
 impl MediaSeat {
@@ -68,17 +69,10 @@ impl MediaSeat {
 
     /// Resolves when the socket is to be closed, and says why.
     pub async fn closed(&self) -> CloseReason {
-        let mut closed = self.closed.clone();
+        let mut closed = self.listed.closed.clone();
         let reason = closed.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
         // Without its sender it has been taken off the list: the relay is gone.
         reason.unwrap_or(CloseReason::Shutdown)
-    }
-}
-
-impl Drop for MediaSeat {
-    fn drop(&mut self) {
-        self.seats.remove(&self.resource);
-        self.shard.close(Peer::Leg(self.leg));
     }
 }
 
@@ -100,45 +94,73 @@ impl Service {
     /// Why there is no place; nothing is left open then.
     pub async fn join_media(&self, join: MediaJoin<'_>) -> Result<MediaSeat, ServiceError> {
         let MediaJoin { role, session, language, caller, claim, from } = join;
-        let now = Instant::now();
-        let (mut slot, place, track) = self.take_slot(now, role, session, language, caller, &claim).await?;
-        let resource = ResourceId::random();
-        let closed = self.seats().insert(resource, track);
+        let taken = self.take_slot(Instant::now(), (role, session, language), caller, &claim).await?;
+        let Slot { record: mut slot, place, track, attach, epoch, held } = taken;
+        let (resource, listed) = self.seats().insert(track);
         if slot.accepted(resource).is_err() {
-            self.seats().remove(&resource);
-            return Err(place
-                .check(language, true)
-                .err()
-                .map_or_else(|| self.gone(session), ServiceError::from));
+            place.check(language, true)?;
+            return Err(self.gone(session));
         }
-        let spec = LegSpec::new(MEDIA_PAYLOAD_TYPE).reports(false);
-        let (leg, listener) = match role {
-            Role::Publisher => (self.shard().open_publisher(track, spec).await?, None),
-            Role::Listener => {
+        let (spec, mut from) = (LegSpec::new(MEDIA_PAYLOAD_TYPE).reports(false), from);
+        let (leg, listener) = match (role, attach) {
+            (Role::Publisher, _) => (self.shard().open_publisher(track, spec.epoch(epoch)).await?, None),
+            (Role::Listener, Attach::Second { listener }) => {
+                from = None;
+                (self.shard().add_leg(listener, spec.order(Order::Position)).await?, Some(listener))
+            }
+            (Role::Listener, Attach::New { resume_from }) => {
+                from = resume_from.or(from);
+                let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
                 let (listener, leg) = self.shard().open_listener(track, spec).await?;
                 (leg, Some(listener))
             }
         };
-        place.set_leg(leg);
-        let ticket = super::secret::SecretHash::generate().0;
-        let session = place.session.clone();
-        let (shard, seats) = (self.shard().clone(), self.seats().clone());
-        let seat = MediaSeat {
+        let leg = OpenLeg { shard: self.shard().clone(), leg };
+        let right = |name| Right { role, track, caller: caller.clone(), name, socket: true };
+        let ticket = place.answered((leg.leg, listener), right);
+        place.check(language, true)?;
+        if let Some(held) = held {
+            held.spend();
+        }
+        let session = place.session;
+        Ok(MediaSeat {
             role,
             session,
             resource,
             track,
-            leg,
+            leg: leg.leg,
             listener,
             ticket,
             from,
+            _open: leg,
             slot,
-            shard,
-            seats,
-            closed,
-        };
-        place.check(language, true)?;
-        Ok(seat)
+            listed,
+        })
+    }
+}
+
+/// A leg that is closed when nobody has it any more.
+struct OpenLeg {
+    shard: Shard,
+    leg: LegId,
+}
+
+impl Drop for OpenLeg {
+    fn drop(&mut self) {
+        self.shard.close(Peer::Leg(self.leg));
+    }
+}
+
+/// A seat on the list, while there is one.
+struct Listed {
+    seats: Seats,
+    resource: ResourceId,
+    closed: watch::Receiver<Option<CloseReason>>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.seats.entries().remove(&self.resource);
     }
 }
 
@@ -154,38 +176,33 @@ struct Seated {
     closed: watch::Sender<Option<CloseReason>>,
 }
 
-impl Seats {
-    fn insert(&self, resource: ResourceId, track: TrackId) -> watch::Receiver<Option<CloseReason>> {
-        let (closed, hear) = watch::channel(None);
-        self.entries().insert(resource, Seated { track, closed });
-        hear
+impl Seated {
+    /// The first reason counts.
+    fn close(&self, reason: CloseReason) {
+        self.closed.send_if_modified(|closed| closed.replace(closed.unwrap_or(reason)).is_none());
     }
+}
 
-    fn remove(&self, resource: &ResourceId) {
-        self.entries().remove(resource);
+impl Seats {
+    fn insert(&self, track: TrackId) -> (ResourceId, Listed) {
+        let (sender, closed) = watch::channel(None);
+        let resource = ResourceId::random();
+        self.entries().insert(resource, Seated { track, closed: sender });
+        (resource, Listed { seats: self.clone(), resource, closed })
     }
 
     /// Tells one to go; whether there is one.
     pub(super) fn close(&self, resource: &ResourceId, reason: CloseReason) -> bool {
         let entries = self.entries();
         let seated = entries.get(resource);
-        seated.is_some_and(|seated| {
-            seated.closed.send_if_modified(|closed| {
-                closed.get_or_insert(reason);
-                true
-            });
-            true
-        })
+        seated.inspect(|seated| seated.close(reason)).is_some()
     }
 
     /// Tells those of a track to go, or all.
     pub(super) fn close_all(&self, track: Option<TrackId>, reason: CloseReason) {
         for seated in self.entries().values().filter(|seated| track.is_none_or(|track| track == seated.track))
         {
-            seated.closed.send_if_modified(|closed| {
-                closed.get_or_insert(reason);
-                true
-            });
+            seated.close(reason);
         }
     }
 

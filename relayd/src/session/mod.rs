@@ -14,15 +14,19 @@ mod language;
 mod lease;
 mod machine;
 mod media;
+mod refresh;
 mod secret;
 mod service;
 mod slot;
 mod status;
+mod ticket;
 mod view;
 
 #[cfg(test)]
 pub(crate) use directory::FeedSender;
-pub use directory::{Claim, Created, Directory, FEED, Feed, LegView, Limits, SessionSpec, Taken};
+pub use directory::{
+    Claim, Created, Directory, FEED, Feed, LegView, Limits, RefreshTarget, Report, SessionSpec, Taken,
+};
 pub use error::SessionError;
 pub use event::{Audience, EndReason, Event, LossScope, Numbered, WarningReason};
 pub use hub::{Hub, Next, RING, Subscription};
@@ -30,7 +34,8 @@ pub use id::SessionId;
 pub use language::{Language, LanguageError};
 pub use lease::Lease;
 pub use media::{MediaJoin, MediaSeat};
-pub use service::{JoinRequest, Service, ServiceError};
+pub use refresh::{Cause, Outcome, RefreshRules};
+pub use service::{Admitted, JoinRequest, Service, ServiceError};
 pub use slot::{ListenerSlot, PublisherSlot};
 pub use status::{Lifecycle, Status, Transition};
 pub use view::{Counts, SessionView, TrackView};

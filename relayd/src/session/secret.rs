@@ -1,10 +1,12 @@
-//! The secret with which a speaker takes their place back. Kept as its hash; compared in constant time.
+//! Secrets that clients come back with: a speaker's, and tickets. Kept as hashes; compared in constant time, or looked
+//! up by a hash that nobody can choose.
 
 use aws_lc_rs::{constant_time, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// SHA-256 of a resume secret.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SecretHash([u8; 32]);
 
 impl SecretHash {
@@ -20,7 +22,7 @@ impl SecretHash {
         constant_time::verify_slices_are_equal(&self.0, &Self::of(secret).0).is_ok()
     }
 
-    fn of(secret: &str) -> Self {
+    pub(super) fn of(secret: &str) -> Self {
         let digest = digest::digest(&digest::SHA256, secret.as_bytes());
         Self(digest.as_ref().try_into().expect("SHA-256 has 32 bytes"))
     }

@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use relay_engine::{Epoch, Peer, TrackId};
+use relay_engine::{Epoch, LegId, Peer, SwitchError, TrackId};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::directory::{Claim, Created, Directory, SessionSpec};
+use super::directory::{Claim, Created, Directory, HeldTicket, RefreshTarget, Return, Returned, SessionSpec};
 use super::error::SessionError;
 use super::event::EndReason;
 use super::id::SessionId;
 use super::language::Language;
+use super::machine::HolderId;
 use super::media::Seats;
-use super::slot::Place;
+use super::refresh::Cause;
+use super::slot::{ListenerSlot, Place, PublisherSlot};
+use super::ticket::Right;
 use super::view::SessionView;
 use crate::auth::Caller;
 use crate::shard::{Shard, ShardError};
@@ -118,6 +121,11 @@ impl Service {
         Ok(view)
     }
 
+    /// Orders connections to be replaced without a gap, as an operator does; tells how many.
+    pub fn refresh(&self, id: &str, target: &RefreshTarget) -> Result<usize, SessionError> {
+        self.directory.refresh(Instant::now(), id, Cause::Operator, target)
+    }
+
     /// Opens a connection to a track. `record` wraps the slot, for whoever measures.
     ///
     /// A publisher with a good claim takes the place of another: that one's connection is closed first.
@@ -125,23 +133,24 @@ impl Service {
         &self,
         request: JoinRequest<'_>,
         record: impl FnOnce(Box<dyn Record>) -> Box<dyn Record>,
-    ) -> Result<Joined, ServiceError> {
+    ) -> Result<Admitted, ServiceError> {
         let JoinRequest { role, session, language, caller, claim, offer } = request;
         let now = Instant::now();
         if claim != Claim::None {
             // Nobody loses their place to an offer that cannot be answered.
             dry_run::answer(&offer, role)?;
         }
-        let (slot, place, track) = self.take_slot(now, role, session, language, caller, &claim).await?;
-        let join = Join { offer, track, attach: Attach::default(), epoch: 0, record: record(slot) };
+        let taken = self.take_slot(now, (role, session, language), caller, &claim).await?;
+        let Slot { record: slot, place, track, attach, epoch, held } = taken;
+        let join = Join { offer, track, attach, epoch, record: record(slot) };
         let joined = match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,
         };
-        if let Ok(joined) = &joined {
-            // Before the peer has the answer, and so before anything can come from it.
-            place.set_leg(joined.leg);
-        }
+        // Before the peer has the answer, and so before anything can come from it.
+        let right = |name| Right { role, track, caller: caller.clone(), name, socket: false };
+        let answered = joined.as_ref().map(|joined| place.answered((joined.leg, joined.listener), right));
+        let ticket = answered.unwrap_or_default();
         // The place may be gone while the offer was being answered, with the session or by itself: then that is the
         // answer, whatever became of the connection.
         if let Err(gone) = place.check(language, joined.is_ok()) {
@@ -152,7 +161,10 @@ impl Service {
             }
             return Err(self.refusal(gone));
         }
-        Ok(joined?)
+        if let Some(held) = held.filter(|_| joined.is_ok()) {
+            held.spend();
+        }
+        Ok(Admitted { joined: joined?, ticket })
     }
 
     /// Lets time pass for the sessions, hears the media plane, and does what is left to do. Runs until its task is
@@ -224,6 +236,9 @@ impl Service {
             for (track, paused) in work.pauses {
                 service.shard.pause_track(track, paused);
             }
+            for (leg, holder) in work.switches {
+                service.switch(leg, holder).await;
+            }
             for (resource, reason) in work.legs {
                 if !service.seats.close(&resource, reason) {
                     let _closed_already = service.connections.close(&resource, reason).await;
@@ -239,27 +254,87 @@ impl Service {
     pub(super) async fn take_slot(
         &self,
         now: Instant,
-        role: Role,
-        session: &str,
-        language: Option<&str>,
+        (role, session, language): (Role, &str, Option<&str>),
         caller: &Caller,
         claim: &Claim,
-    ) -> Result<(Box<dyn Record>, Place, TrackId), ServiceError> {
-        match role {
+    ) -> Result<Slot, ServiceError> {
+        let refused = |error| self.refusal(error);
+        if let Claim::Ticket(ticket) = claim {
+            return self.return_slot(now, session, Return { role, language, caller, ticket }).await;
+        }
+        let (slot, displaced) = match role {
             Role::Publisher => {
-                let taken = self.directory.publisher_slot(now, session, language, caller, claim);
-                let taken = taken.map_err(|error| self.refusal(error))?;
-                let place = taken.slot.place().clone();
-                if taken.displaced.is_some() {
-                    self.settle().await;
-                }
-                Ok((Box::new(taken.slot), place, taken.track))
+                let taken =
+                    self.directory.publisher_slot(now, session, language, caller, claim).map_err(refused)?;
+                (Slot::publisher(taken.slot, taken.track, taken.epoch), taken.displaced.is_some())
             }
             Role::Listener => {
-                let taken = self.directory.listener_slot(now, session, language, caller);
-                let (slot, track) = taken.map_err(|error| self.refusal(error))?;
-                let place = slot.place().clone();
-                Ok((Box::new(slot), place, track))
+                let (slot, track) =
+                    self.directory.listener_slot(now, session, language, caller).map_err(refused)?;
+                (Slot::listener(slot, track, Attach::New { resume_from: None }), false)
+            }
+        };
+        if displaced {
+            self.settle().await;
+        }
+        Ok(slot)
+    }
+
+    /// A place for somebody who comes with a ticket.
+    async fn return_slot(
+        &self,
+        now: Instant,
+        session: &str,
+        coming: Return<'_>,
+    ) -> Result<Slot, ServiceError> {
+        let role = coming.role;
+        let returned = self.directory.return_slot(now, session, coming);
+        let Returned { place, seat, held } = returned.map_err(|error| self.refusal(error))?;
+        if seat.displaced.is_some() {
+            self.settle().await;
+        }
+        let attach = match seat.listener.filter(|_| seat.second) {
+            Some(listener) => Attach::Second { listener },
+            None if role == Role::Listener && !seat.second => {
+                Attach::New { resume_from: self.left_at(&place, &held).await }
+            }
+            None => Attach::default(),
+        };
+        let slot = match role {
+            Role::Publisher => Slot::publisher(PublisherSlot::new(place), seat.track, seat.epoch),
+            Role::Listener => Slot::listener(ListenerSlot::new(place), seat.track, attach),
+        };
+        Ok(Slot { held: Some(held), ..slot })
+    }
+
+    /// Where the leg was that somebody comes back from. It was closed with its connection, and the media plane is about
+    /// to say so; whoever cannot be told goes on at the live edge.
+    async fn left_at(&self, place: &Place, held: &HeldTicket) -> Option<u64> {
+        let told = async {
+            loop {
+                let mut closed = std::pin::pin!(place.shared.leg_is_closed());
+                // From here on nothing that is told goes unnoticed.
+                closed.as_mut().enable();
+                if let Some(next) = held.closed() {
+                    return next;
+                }
+                closed.await;
+            }
+        };
+        tokio::time::timeout(TOLD_WITHIN, told).await.ok().flatten()
+    }
+
+    /// Lets a holder's second leg take over, or has it asked for again.
+    async fn switch(&self, leg: LegId, holder: HolderId) {
+        match self.shard.switch(leg).await {
+            Ok(()) => {}
+            // One of the two is gone: whoever closed it says so.
+            Err(ShardError::Switch(
+                SwitchError::UnknownLeg(_) | SwitchError::OnlyLeg(_) | SwitchError::Spent(_),
+            )) => {}
+            Err(error) => {
+                tracing::debug!(?leg, %error, "not switched yet");
+                self.directory.handle_not_switched(Instant::now(), leg, holder);
             }
         }
     }
@@ -299,6 +374,37 @@ impl Service {
             self.shard.close(Peer::Track(*track));
         }
     }
+}
+
+/// A place that was taken, and what its leg is to be on the media plane.
+pub(super) struct Slot {
+    pub record: Box<dyn Record>,
+    pub place: Place,
+    pub track: TrackId,
+    pub attach: Attach,
+    pub epoch: u64,
+    pub held: Option<HeldTicket>,
+}
+
+impl Slot {
+    fn publisher(slot: PublisherSlot, track: TrackId, epoch: u64) -> Self {
+        let place = slot.place().clone();
+        Self { record: Box::new(slot), place, track, attach: Attach::default(), epoch, held: None }
+    }
+
+    fn listener(slot: ListenerSlot, track: TrackId, attach: Attach) -> Self {
+        let place = slot.place().clone();
+        Self { record: Box::new(slot), place, track, attach, epoch: 0, held: None }
+    }
+}
+
+/// Somebody was let in.
+#[derive(Debug)]
+pub struct Admitted {
+    /// Their connection.
+    pub joined: Joined,
+    /// What they come back with: beside this connection, or when it is gone.
+    pub ticket: String,
 }
 
 /// What somebody joins with.
@@ -346,6 +452,8 @@ pub enum ServiceError {
     Shard(#[from] ShardError),
 }
 
+/// How long the media plane may take to say where a leg was that it has closed.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// How exactly times are kept.
 const TICK: Duration = Duration::from_millis(200);
 

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay_engine::LegId;
-
 use super::directory::Shared;
 use super::error::SessionError;
 use super::id::SessionId;
@@ -25,11 +23,6 @@ impl Place {
     /// Whether the place is there still; for a connection that came about, also whether it is still theirs.
     pub(super) fn check(&self, language: Option<&str>, joined: bool) -> Result<(), SessionError> {
         self.shared.check_place(self, language, joined)
-    }
-
-    /// The leg of their connection on the media plane.
-    pub(super) fn set_leg(&self, leg: LegId) {
-        self.shared.with_place(self, Instant::now(), |machine, _| machine.handle_leg(self.holder, leg));
     }
 
     pub(super) fn leave(&self) {
@@ -61,7 +54,7 @@ impl PublisherSlot {
     /// Something was heard of the publisher: for those who speak without a connection.
     pub fn ready(&self) {
         self.place.shared.with_place(&self.place, Instant::now(), |machine, _| {
-            machine.handle_ready(self.place.holder);
+            machine.handle_ready(self.place.holder.member);
         });
     }
 

@@ -317,6 +317,8 @@ pub enum CloseReason {
     TakenOver,
     /// A newer connection of the same publisher or listener has taken over, as was asked for.
     Refreshed,
+    /// It is older than connections get, and was not replaced.
+    MaxAge,
     /// The token that it was opened with has expired and was not renewed.
     TokenExpired,
     /// Its session, or its language of the session, is over.

@@ -1,43 +1,53 @@
 //! The lock, and what is done under it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use relay_engine::{Epoch, TrackId};
+use relay_engine::{Epoch, LegId, ListenerId, TrackId};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
 use super::feed::FeedSender;
 use super::state::{Entry, State};
-use super::{Limits, SessionSpec};
+use super::{Limits, RefreshTarget, Report, SessionSpec};
 use crate::auth::SessionAccess;
 use crate::session::error::SessionError;
 use crate::session::event::EndReason;
 use crate::session::id::SessionId;
 use crate::session::language::Language;
-use crate::session::machine::{Machine, Rules, Seat, Term};
+use crate::session::machine::{HolderId, Machine, Rules, Seat, Term};
+use crate::session::refresh::Cause;
 use crate::session::secret::SecretHash;
 use crate::session::slot::Place;
+use crate::session::ticket::Right;
 use crate::session::view::SessionView;
 use crate::webrtc::{CloseReason, ResourceId};
 
 /// What the directory, its slots and its leases share.
-#[derive(Debug)]
 pub(in crate::session) struct Shared {
     limits: Limits,
     state: Mutex<State>,
     feed: FeedSender,
     /// Rung when there is work.
     work: Notify,
+    /// Rung when the media plane has closed a leg.
+    closed: Notify,
+    observer: OnceLock<Observer>,
 }
+
+type Observer = Box<dyn Fn(Report) + Send + Sync>;
 
 impl Shared {
     pub(super) fn new(limits: Limits) -> Self {
         let epoch = Epoch { instant: Instant::now(), wall: SystemTime::now() };
         Self {
-            state: Mutex::new(State::new(epoch, limits.max_sessions)),
+            state: Mutex::new(State::new(epoch, limits.max_sessions, limits.public_url.clone())),
             limits,
             feed: FeedSender::new(),
             work: Notify::new(),
+            closed: Notify::new(),
+            observer: OnceLock::new(),
         }
     }
 
@@ -67,14 +77,43 @@ impl Shared {
         self.settle(state);
     }
 
+    /// A holder's connection was answered and has this leg: its ticket, if the session is there still.
+    pub(in crate::session) fn answered(
+        &self,
+        place: &Place,
+        leg: LegId,
+        listener: Option<ListenerId>,
+        right: impl FnOnce(ResourceId) -> Right,
+    ) -> Option<String> {
+        let now = Instant::now();
+        let mut state = self.state();
+        let mut text = None;
+        if state.is_current(place) {
+            state.note_leg(leg, place.session.clone(), place.holder);
+            text = state.change(now, &place.session, &self.feed, |entry| {
+                entry.machine.handle_leg(place.holder, leg, listener);
+                let name = entry.machine.name(place.holder)?;
+                Some(entry.tickets.issue(place.holder, leg, right(name)))
+            });
+        }
+        self.settle(state);
+        text
+    }
+
     /// A holder is gone.
     pub(in crate::session) fn leave(&self, place: &Place, now: Instant) {
         let mut state = self.state();
         if state.is_current(place) {
-            state.change(now, &place.session, &self.feed, |entry| {
+            let leg = state.change(now, &place.session, &self.feed, |entry| {
                 entry.lapses.remove(&place.holder);
+                let leg = entry.machine.leg_of(place.holder);
+                entry.tickets.handle_left(now, place.holder);
                 entry.machine.handle_gone(now, place.holder);
+                leg
             });
+            if let Some(leg) = leg {
+                state.forget_leg(leg);
+            }
         }
         self.settle(state);
     }
@@ -136,6 +175,8 @@ impl Shared {
             idle_timeout: limits.idle_timeout,
             warn_before: limits.warn_before,
             grace: limits.grace,
+            refresh: limits.refresh,
+            seed: rand::random(),
         };
         let id = id.unwrap_or_else(|| state.free_id());
         let access = SessionAccess {
@@ -145,7 +186,7 @@ impl Shared {
         };
         let tracks = spec.languages.into_iter().zip(tracks.iter().copied()).collect();
         let machine = Machine::new(now, id.clone(), rules, tracks);
-        state.insert(access, machine, resume);
+        state.insert(access, machine, resume, limits.max_listeners.saturating_add(limits.max_languages));
         state.change(now, &id, &self.feed, |_| ());
         Ok(state.entry(id.as_str())?.view())
     }
@@ -214,6 +255,56 @@ impl Shared {
         self.settle(state);
     }
 
+    /// A leg that somebody has in a live session.
+    pub(super) fn change_leg(&self, now: Instant, leg: LegId, change: impl FnOnce(&mut Entry, HolderId)) {
+        let mut state = self.state();
+        if let Some((id, holder)) = state.session_of_leg(leg) {
+            state.change(now, &id, &self.feed, |entry| change(entry, holder));
+        }
+        self.settle(state);
+    }
+
+    /// The media plane has closed a leg; `next`: where a listener may go on.
+    pub(super) fn leg_closed(&self, track: TrackId, leg: LegId, next: Option<u64>) {
+        let mut state = self.state();
+        let session = state.session_of(track);
+        if let Some(entry) = session.and_then(|id| state.entry_mut(&id)) {
+            entry.tickets.handle_closed(leg, next);
+        }
+        drop(state);
+        self.closed.notify_waiters();
+    }
+
+    /// Resolves when a leg was closed after this was first polled.
+    pub(in crate::session) fn leg_is_closed(&self) -> Notified<'_> {
+        self.closed.notified()
+    }
+
+    pub(super) fn refresh(
+        &self,
+        now: Instant,
+        id: &str,
+        cause: Cause,
+        target: &RefreshTarget,
+    ) -> Result<usize, SessionError> {
+        let mut state = self.state();
+        let id = state.entry(id)?.access.id.clone();
+        let ordered =
+            state.change(now, &id, &self.feed, |entry| entry.machine.order_refresh(now, cause, target));
+        self.settle(state);
+        ordered
+    }
+
+    pub(super) fn observe(&self, observer: Observer) {
+        let _first = self.observer.set(observer).is_ok();
+    }
+
+    pub(in crate::session) fn report(&self, report: Report) {
+        if let Some(observer) = self.observer.get() {
+            observer(report);
+        }
+    }
+
     pub(super) fn seat(
         self: &Arc<Self>,
         now: Instant,
@@ -240,7 +331,7 @@ impl Shared {
         let entry = state.entry(id)?;
         let (session, serial) = (entry.access.id.clone(), entry.serial);
         let taken = state.change(now, &session, &self.feed, |entry| {
-            let holder = entry.machine.follow(term)?;
+            let holder = entry.machine.follow(now, term)?;
             entry.lapses.insert(holder, lapse);
             Ok(holder)
         });
@@ -249,7 +340,10 @@ impl Shared {
     }
 
     /// Lets go of the lock, then calls for whoever does the work.
-    fn settle(&self, state: MutexGuard<'_, State>) {
+    fn settle(&self, mut state: MutexGuard<'_, State>) {
+        for report in std::mem::take(&mut state.work.reports) {
+            self.report(report);
+        }
         let work = !state.work.is_empty();
         drop(state);
         if work {
@@ -260,5 +354,11 @@ impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete in itself, so that a panic elsewhere leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("limits", &self.limits).finish_non_exhaustive()
     }
 }

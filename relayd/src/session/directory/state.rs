@@ -3,22 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use relay_engine::{Epoch, TrackId};
+use relay_engine::{Epoch, LegId, TrackId};
 use tokio::sync::watch;
 
-use super::Limits;
 use super::feed::FeedSender;
+use super::{Limits, Report};
 use crate::auth::{SessionAccess, Subject};
 use crate::session::error::SessionError;
 use crate::session::event::{Audience, Event, WarningReason};
 use crate::session::hub::Hub;
 use crate::session::id::SessionId;
+use crate::session::language::Language;
 use crate::session::machine::{HolderId, Machine, Output};
 use crate::session::secret::SecretHash;
 use crate::session::slot::Place;
 use crate::session::status::Status;
+use crate::session::ticket::{Right, Tickets};
 use crate::session::view::SessionView;
-use crate::webrtc::{CloseReason, ResourceId};
+use crate::webrtc::{CloseReason, ResourceId, Role};
 
 /// One live session.
 #[derive(Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Entry {
     pub resume: Option<SecretHash>,
     /// Those who wait for the end of their lease.
     pub lapses: BTreeMap<HolderId, watch::Sender<bool>>,
+    pub tickets: Tickets,
 }
 
 impl Entry {
@@ -44,15 +47,31 @@ impl Entry {
 pub(in crate::session) struct Work {
     /// Tracks to pause, or to let through again.
     pub pauses: BTreeMap<TrackId, bool>,
+    /// Legs that are to take over from others, and whose they are.
+    pub switches: BTreeMap<LegId, HolderId>,
     /// Connections to close.
     pub legs: BTreeMap<ResourceId, CloseReason>,
     /// Tracks to close with all of their connections.
     pub tracks: BTreeSet<TrackId>,
+    /// What is to be counted; taken before the lock is let go.
+    pub reports: Vec<Report>,
 }
 
 impl Work {
     pub(super) fn is_empty(&self) -> bool {
-        self.pauses.is_empty() && self.legs.is_empty() && self.tracks.is_empty()
+        self.pauses.is_empty() && self.switches.is_empty() && self.legs.is_empty() && self.tracks.is_empty()
+    }
+}
+
+impl Work {
+    fn add(&mut self, output: Output) {
+        match output {
+            Output::CloseLeg { resource, reason } => drop(self.legs.insert(resource, reason)),
+            Output::PauseTrack { track, paused } => drop(self.pauses.insert(track, paused)),
+            Output::Switch { leg, holder } => drop(self.switches.insert(leg, holder)),
+            Output::Report(report) => self.reports.push(report),
+            _ => {}
+        }
     }
 }
 
@@ -71,24 +90,30 @@ pub(super) struct State {
     max_ended: usize,
     /// Whose track it is; of live sessions only.
     tracks: BTreeMap<TrackId, SessionId>,
+    /// Whose leg on the media plane it is; of live sessions only.
+    legs: BTreeMap<LegId, (SessionId, HolderId)>,
     /// Live sessions by issuer of their owners' tokens; none is 0.
     issuers: BTreeMap<String, usize>,
     serial: u64,
     pub epoch: Epoch,
     pub work: Work,
+    /// What addresses begin with.
+    base: String,
 }
 
 impl State {
-    pub(super) fn new(epoch: Epoch, max_ended: usize) -> Self {
+    pub(super) fn new(epoch: Epoch, max_ended: usize, base: String) -> Self {
         Self {
             live: BTreeMap::new(),
             ended: BTreeMap::new(),
             max_ended,
             tracks: BTreeMap::new(),
+            legs: BTreeMap::new(),
             issuers: BTreeMap::new(),
             serial: 0,
             epoch,
             work: Work::default(),
+            base,
         }
     }
 
@@ -101,7 +126,13 @@ impl State {
         if of_issuer >= max && owner.is_some() { Err(SessionError::IssuerFull { max }) } else { Ok(()) }
     }
 
-    pub(super) fn insert(&mut self, access: SessionAccess, machine: Machine, resume: Option<SecretHash>) {
+    pub(super) fn insert(
+        &mut self,
+        access: SessionAccess,
+        machine: Machine,
+        resume: Option<SecretHash>,
+        max_left: usize,
+    ) {
         self.serial += 1;
         if let Some(owner) = &access.owner {
             *self.issuers.entry(owner.issuer.clone()).or_default() += 1;
@@ -109,7 +140,8 @@ impl State {
         self.tracks.extend(machine.tracks().map(|track| (track, access.id.clone())));
         let (id, hub, lapses) = (access.id.clone(), Hub::new(), BTreeMap::new());
         self.ended.remove(&id);
-        self.live.insert(id, Entry { serial: self.serial, access, machine, hub, resume, lapses });
+        let (serial, tickets) = (self.serial, Tickets::new(max_left));
+        self.live.insert(id, Entry { serial, access, machine, hub, resume, lapses, tickets });
     }
 
     /// Changes a live session and deals with what comes of it, the session's end too.
@@ -120,24 +152,27 @@ impl State {
         feed: &FeedSender,
         change: impl FnOnce(&mut Entry) -> T,
     ) -> T {
-        let Self { live, tracks, work, epoch, .. } = self;
+        let Self { live, tracks, work, epoch, base, .. } = self;
         let entry = live.get_mut(id).expect("whoever changes a session has found it under the same lock");
         let changed = change(entry);
         while let Some(output) = entry.machine.poll_output() {
             let (audience, event) = match output {
                 Output::Publish(audience, event) => (audience, event),
                 Output::Warn { subject, expires, remaining } => {
-                    let remaining_minutes = remaining.as_secs_f64() / 60.0;
-                    let warning = Event::ConnectionWarning {
-                        remaining_minutes: remaining_minutes.ceil() as u64,
-                        expires_at: unix_ms(epoch, expires),
-                        reason: WarningReason::TokenExpiry,
-                    };
+                    let warning = warning(epoch, WarningReason::TokenExpiry, expires, remaining);
                     (Audience::Subject(subject), warning)
                 }
-                Output::CloseLeg { resource, reason } => {
-                    work.legs.insert(resource, reason);
-                    continue;
+                Output::WarnLeg { name, cause, at } => {
+                    let remaining = at.saturating_duration_since(now);
+                    (Audience::Leg(name), warning(epoch, cause.reason(), at, remaining))
+                }
+                Output::Require { holder, name, cause, deadline } => {
+                    // Without a pass it was not answered yet: it is asked for again.
+                    let Some((ticket, right)) = entry.tickets.order(holder) else { continue };
+                    let url = entry.machine.language(right.track).map(|tag| address(base, id, right, tag));
+                    let (url, reason) = (url.unwrap_or_default(), cause.reason());
+                    let deadline = unix_ms(epoch, deadline);
+                    (Audience::Leg(name), Event::ConnectionRefreshRequired { url, ticket, deadline, reason })
                 }
                 Output::Lapsed(holder) => {
                     if let Some(lapse) = entry.lapses.remove(&holder) {
@@ -145,8 +180,12 @@ impl State {
                     }
                     continue;
                 }
-                Output::PauseTrack { track, paused } => {
-                    work.pauses.insert(track, paused);
+                Output::Withdraw(holder) => {
+                    entry.tickets.withdraw(holder);
+                    continue;
+                }
+                Output::Revoke(holder) => {
+                    entry.tickets.remove(holder);
                     continue;
                 }
                 Output::CloseTrack(track) => {
@@ -154,9 +193,18 @@ impl State {
                     work.tracks.insert(track);
                     continue;
                 }
+                other => {
+                    work.add(other);
+                    continue;
+                }
             };
+            // What is for one connection's eyes, with its ticket, goes to nobody else.
+            let private = matches!(audience, Audience::Leg(_));
             let published = entry.hub.publish(unix_ms(epoch, now), audience, event);
-            feed.send(id, published.expect("nothing is published after the end"));
+            let published = published.expect("nothing is published after the end");
+            if !private {
+                feed.send(id, published);
+            }
         }
         if entry.machine.status() == Status::Ended {
             self.retire(id);
@@ -185,6 +233,24 @@ impl State {
             Some((id, _)) => SessionError::Ended { id: id.clone() },
             None => SessionError::NotFound { id: id.chars().take(60).collect() },
         })
+    }
+
+    pub(super) fn entry_mut(&mut self, id: &SessionId) -> Option<&mut Entry> {
+        self.live.get_mut(id)
+    }
+
+    /// A connection of a live session has this leg.
+    pub(super) fn note_leg(&mut self, leg: LegId, id: SessionId, holder: HolderId) {
+        self.legs.insert(leg, (id, holder));
+    }
+
+    /// The connection of this leg is gone.
+    pub(super) fn forget_leg(&mut self, leg: LegId) {
+        self.legs.remove(&leg);
+    }
+
+    pub(super) fn session_of_leg(&self, leg: LegId) -> Option<(SessionId, HolderId)> {
+        self.legs.get(&leg).cloned()
     }
 
     pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -226,6 +292,9 @@ impl State {
     fn retire(&mut self, id: &SessionId) {
         let Some(entry) = self.live.remove(id) else { return };
         entry.hub.close();
+        for leg in entry.machine.legs() {
+            self.legs.remove(&leg);
+        }
         if let Some(owner) = &entry.access.owner
             && let Some(count) = self.issuers.get_mut(&owner.issuer)
         {
@@ -240,6 +309,27 @@ impl State {
             oldest.and_then(|oldest| self.ended.remove(&oldest));
         }
         self.ended.insert(id.clone(), Remembered { since, access: entry.access });
+    }
+}
+
+fn warning(epoch: &Epoch, reason: WarningReason, at: Instant, remaining: Duration) -> Event {
+    let remaining_minutes = (remaining.as_secs_f64() / 60.0).ceil() as u64;
+    Event::ConnectionWarning { remaining_minutes, expires_at: unix_ms(epoch, at), reason }
+}
+
+/// Where a connection like this one is opened.
+fn address(base: &str, id: &SessionId, right: &Right, language: &Language) -> String {
+    let kind = match (right.role, right.socket) {
+        (Role::Publisher, false) => "whip",
+        (Role::Listener, false) => "whep",
+        (Role::Publisher, true) => "publish",
+        (Role::Listener, true) => "listen",
+    };
+    let path = format!("/v1/sessions/{id}/{kind}/{language}");
+    match base.strip_prefix("http").filter(|_| right.socket) {
+        // http → ws, https → wss.
+        Some(rest) => format!("ws{rest}{path}"),
+        None => format!("{base}{path}"),
     }
 }
 

@@ -19,6 +19,8 @@ fn limits() -> Limits {
         ended_memory: Duration::from_secs(10),
         warn_before: Duration::from_secs(300),
         grace: Duration::from_secs(60),
+        refresh: crate::session::refresh::tests::rules(),
+        public_url: String::new(),
     }
 }
 

@@ -35,6 +35,7 @@ pub(super) struct LeaseId(u64);
 pub(super) struct Leases {
     warn_before: Duration,
     grace: Duration,
+    refresh_before: Duration,
     leases: BTreeMap<LeaseId, Lease>,
     keys: BTreeMap<(Subject, Role), LeaseId>,
     due: BTreeSet<(Instant, LeaseId)>,
@@ -46,9 +47,11 @@ struct Lease {
     subject: Subject,
     role: Role,
     expires: Instant,
-    /// When something is to be done: the warning, then the end.
+    /// When something is to be done: the refresh and the warning, then the end.
     due: Instant,
     warned: bool,
+    /// When its connections are to be replaced, unless that was said.
+    refresh: Option<Instant>,
     holders: BTreeSet<HolderId>,
 }
 
@@ -57,15 +60,18 @@ struct Lease {
 pub(super) enum Due {
     /// Its end is near.
     Warn { subject: Subject, expires: Instant },
+    /// Its connections are to be replaced by those of a newer token.
+    Refresh { holders: BTreeSet<HolderId>, expires: Instant },
     /// It is over, and forgotten here.
     Over { holders: BTreeSet<HolderId> },
 }
 
 impl Leases {
-    pub(super) fn new(warn_before: Duration, grace: Duration) -> Self {
+    pub(super) fn new(warn_before: Duration, grace: Duration, refresh_before: Duration) -> Self {
         Self {
             warn_before,
             grace,
+            refresh_before,
             leases: BTreeMap::new(),
             keys: BTreeMap::new(),
             due: BTreeSet::new(),
@@ -74,18 +80,19 @@ impl Leases {
     }
 
     /// One more holder; a token that lasts longer renews the lease for all of them.
-    pub(super) fn take(&mut self, holder: HolderId, term: Term) -> LeaseId {
+    pub(super) fn take(&mut self, now: Instant, holder: HolderId, term: Term) -> LeaseId {
         let key = (term.subject, term.role);
         let id = match self.keys.get(&key) {
             Some(id) => *id,
-            None => self.begin(key, term.expires),
+            None => self.begin(now, key, term.expires),
         };
         let lease = self.leases.get_mut(&id).expect("a key names a lease");
         lease.holders.insert(holder);
         if term.expires > lease.expires {
             self.due.remove(&(lease.due, id));
             (lease.expires, lease.warned) = (term.expires, false);
-            lease.due = before(term.expires, self.warn_before);
+            lease.refresh = Some(refresh_at(now, term.expires, self.refresh_before));
+            lease.due = lease.next(self.warn_before, self.grace);
             self.due.insert((lease.due, id));
         }
         id
@@ -112,11 +119,16 @@ impl Leases {
             return self.remove(id).map(|lease| Due::Over { holders: lease.holders });
         }
         self.due.remove(&(due, id));
-        lease.due = over;
-        self.due.insert((over, id));
-        debug_assert!(!lease.warned, "one warning per term");
-        lease.warned = true;
-        Some(Due::Warn { subject: lease.subject.clone(), expires: lease.expires })
+        let what = if lease.refresh.take_if(|at| *at <= now).is_some() {
+            Due::Refresh { holders: lease.holders.clone(), expires: lease.expires }
+        } else {
+            debug_assert!(!lease.warned, "one warning per term");
+            lease.warned = true;
+            Due::Warn { subject: lease.subject.clone(), expires: lease.expires }
+        };
+        lease.due = lease.next(self.warn_before, self.grace);
+        self.due.insert((lease.due, id));
+        Some(what)
     }
 
     /// When to poll next.
@@ -128,12 +140,15 @@ impl Leases {
         self.leases.len()
     }
 
-    fn begin(&mut self, key: (Subject, Role), expires: Instant) -> LeaseId {
+    fn begin(&mut self, now: Instant, key: (Subject, Role), expires: Instant) -> LeaseId {
         self.serial += 1;
         let id = LeaseId(self.serial);
-        let due = before(expires, self.warn_before);
         let (subject, role) = key.clone();
-        let lease = Lease { subject, role, expires, due, warned: false, holders: BTreeSet::new() };
+        let refresh = Some(refresh_at(now, expires, self.refresh_before));
+        let holders = BTreeSet::new();
+        let mut lease = Lease { subject, role, expires, due: expires, warned: false, refresh, holders };
+        lease.due = lease.next(self.warn_before, self.grace);
+        let due = lease.due;
         self.leases.insert(id, lease);
         self.keys.insert(key, id);
         self.due.insert((due, id));
@@ -146,6 +161,21 @@ impl Leases {
         self.keys.remove(&(lease.subject.clone(), lease.role));
         Some(lease)
     }
+}
+
+impl Lease {
+    /// What comes first of what was not done.
+    fn next(&self, warn_before: Duration, grace: Duration) -> Instant {
+        let warning = (!self.warned).then(|| before(self.expires, warn_before));
+        let all = [warning, self.refresh].into_iter().flatten();
+        all.min().unwrap_or(self.expires + grace)
+    }
+}
+
+/// When the connections of a token shown at `now` are to be replaced: in the second half of its life.
+fn refresh_at(now: Instant, expires: Instant, refresh_before: Duration) -> Instant {
+    let left = expires.saturating_duration_since(now);
+    before(expires, refresh_before.min(left / 2))
 }
 
 /// An instant that cannot be is as good as one long ago.

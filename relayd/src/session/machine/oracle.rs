@@ -192,7 +192,7 @@ impl Run {
         let seat = if publisher {
             self.machine.take_publisher(self.model.now, Some(tag), shown, claim)
         } else {
-            self.machine.take_listener(Some(tag), shown)
+            self.machine.take_listener(self.model.now, Some(tag), shown)
         };
         let free = match &before {
             _ if !publisher => self.model.seated().filter(|person| !person.publisher).count() < 3,
@@ -214,7 +214,7 @@ impl Run {
 
     fn follow(&mut self) {
         let (Some(key), expires) = self.token() else { return };
-        let followed = self.machine.follow(term(&key.0, key.1, expires));
+        let followed = self.machine.follow(self.model.now, term(&key.0, key.1, expires));
         assert_eq!(followed.is_ok(), self.live() && self.model.followers.len() < 6);
         if let Ok(holder) = followed {
             self.model.learn(&Some(key.clone()), expires);
@@ -265,7 +265,7 @@ impl Run {
     fn first_packet(&mut self, holder: HolderId) {
         let Some((track, leg)) = self.ids.get(self.model.people[&holder].tag).copied() else { return };
         if self.model.people[&holder].publisher {
-            self.machine.handle_leg(holder, leg);
+            self.machine.handle_leg(holder, leg, None);
             self.machine.handle_first_packet(track, leg);
         }
     }

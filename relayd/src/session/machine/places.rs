@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use relay_engine::{LegId, TrackId};
+use relay_engine::{LegId, ListenerId, TrackId};
 
 use super::lease::{LeaseId, Term};
-use super::track::Track;
-use super::{HolderId, Machine, Output};
+use super::{HolderId, Machine, MemberId, Output};
 use crate::session::event::Event;
+use crate::session::refresh::Refresh;
 use crate::session::status::Status;
 use crate::webrtc::{CloseReason, ResourceId};
 
@@ -18,15 +18,35 @@ pub(super) enum Part {
     Listener,
 }
 
-/// Somebody with a place on a track, or who had one.
+/// Somebody with a place on a track, or who had one, and their connections.
 #[derive(Debug)]
 pub(super) struct Member {
     pub part: Part,
     pub track: TrackId,
+    /// Whether they have the place.
+    pub seated: bool,
+    /// Whether a connection of theirs has come up.
     pub connected: bool,
     /// Took the place from somebody else.
     pub claimed: bool,
-    /// Why they lost the place.
+    /// Counts the owners of a track's publisher's place.
+    pub epoch: u64,
+    /// What they are called: their first connection's name.
+    pub name: Option<ResourceId>,
+    pub listener: Option<ListenerId>,
+    /// The older first. At most two that were not dismissed; those that were are remembered until they are gone.
+    pub links: Vec<Link>,
+    pub refresh: Refresh,
+    /// When `refresh` wants to be asked, as the timers know it.
+    pub due: Option<Instant>,
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub number: u64,
+    pub connected: bool,
+    /// Why it counts no more.
     pub dismissed: Option<CloseReason>,
     pub resource: Option<ResourceId>,
     pub leg: Option<LegId>,
@@ -34,41 +54,82 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(part: Part, track: &Track) -> Self {
-        Self {
-            part,
-            track: track.id,
-            connected: false,
-            claimed: false,
-            dismissed: None,
-            resource: None,
-            leg: None,
-            lease: None,
-        }
+    /// The connections that count, the older first.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter().filter(|link| link.dismissed.is_none())
+    }
+
+    pub(super) fn link(&mut self, holder: HolderId) -> Option<&mut Link> {
+        self.links.iter_mut().find(|link| link.number == holder.link)
+    }
+
+    /// Whether this is the first or the second of those that count.
+    pub(super) fn rank(&self, holder: HolderId) -> Option<usize> {
+        self.live().position(|link| link.number == holder.link)
     }
 }
 
 impl Machine {
     pub(super) fn next_holder(&mut self) -> HolderId {
         self.serial += 1;
-        HolderId(self.serial)
+        HolderId { member: MemberId(self.serial), link: self.serial }
     }
 
-    pub(super) fn admit(&mut self, term: Option<Term>, member: Member) -> HolderId {
+    /// Takes in somebody new, with their first connection on its way.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        (index, part): (usize, Part),
+        term: Option<Term>,
+        (claimed, epoch): (bool, u64),
+    ) -> HolderId {
         let holder = self.next_holder();
-        let lease = term.map(|term| self.leases.take(holder, term));
-        self.members.insert(holder, Member { lease, ..member });
+        let lease = term.map(|term| self.leases.take(now, holder, term));
+        let member = Member {
+            part,
+            track: self.tracks[index].id,
+            seated: true,
+            connected: false,
+            claimed,
+            epoch,
+            name: None,
+            listener: None,
+            links: vec![Link { number: holder.link, lease, ..Link::default() }],
+            refresh: Refresh::new(self.rules.refresh, self.rules.seed ^ holder.link),
+            due: None,
+        };
+        self.members.insert(holder.member, member);
         holder
     }
 
-    /// Takes a holder's place away; they are remembered until they are gone.
-    pub(super) fn dismiss(&mut self, now: Instant, holder: HolderId, reason: CloseReason) {
-        self.vacate(now, holder);
-        let Some(member) = self.members.get_mut(&holder) else { return };
-        member.dismissed = Some(reason);
-        if let Some(resource) = member.resource {
+    /// Takes a holder's place away, with all of their connections; they are remembered until they are gone.
+    pub(super) fn dismiss(&mut self, now: Instant, id: MemberId, reason: CloseReason) {
+        self.vacate(now, id);
+        let Some(member) = self.members.get_mut(&id) else { return };
+        for link in member.links.iter_mut().filter(|link| link.dismissed.is_none()) {
+            link.dismissed = Some(reason);
+            if let Some(resource) = link.resource {
+                self.outputs.push_back(Output::CloseLeg { resource, reason });
+            }
+            if matches!(reason, CloseReason::TakenOver | CloseReason::SessionEnded) {
+                self.outputs.push_back(Output::Revoke(HolderId { member: id, link: link.number }));
+            }
+        }
+    }
+
+    /// One of a holder's connections counts no more.
+    pub(super) fn dismiss_link(&mut self, holder: HolderId, reason: CloseReason) {
+        let Some(member) = self.members.get_mut(&holder.member) else { return };
+        let Some(link) = member.link(holder).filter(|link| link.dismissed.is_none()) else { return };
+        link.dismissed = Some(reason);
+        let (lease, resource) = (link.lease.take(), link.resource);
+        if let Some(lease) = lease {
+            self.leases.release(lease, holder);
+        }
+        if let Some(resource) = resource {
             self.outputs.push_back(Output::CloseLeg { resource, reason });
         }
+        self.outputs.push_back(Output::Revoke(holder));
     }
 
     /// A lease is over: this holder of it goes.
@@ -76,23 +137,27 @@ impl Machine {
         if self.followers.remove(&holder).is_some() {
             self.outputs.push_back(Output::Lapsed(holder));
         } else {
-            self.dismiss(now, holder, CloseReason::TokenExpired);
+            self.dismiss(now, holder.member, CloseReason::TokenExpired);
         }
     }
 
     /// The one place where a publisher's or listener's place becomes free.
-    pub(super) fn vacate(&mut self, now: Instant, holder: HolderId) {
+    pub(super) fn vacate(&mut self, now: Instant, id: MemberId) {
         let over = self.is_over();
-        let Some(member) = self.members.get_mut(&holder).filter(|member| member.dismissed.is_none()) else {
-            return;
-        };
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.seated) else { return };
         if over {
             return;
         }
-        let (part, track, connected) = (member.part, member.track, member.connected);
-        if let Some(lease) = member.lease.take() {
-            self.leases.release(lease, holder);
+        member.seated = false;
+        if let Some(due) = member.due.take() {
+            self.timers.remove(&(due, id));
         }
+        for link in &mut member.links {
+            if let Some(lease) = link.lease.take() {
+                self.leases.release(lease, HolderId { member: id, link: link.number });
+            }
+        }
+        let (part, track, connected) = (member.part, member.track, member.connected);
         let index = self.tracks.iter().position(|known| known.id == track);
         match part {
             Part::Publisher => {

@@ -17,6 +17,8 @@ pub(super) fn rules() -> Rules {
         idle_timeout: 10 * MINUTE,
         warn_before: 5 * MINUTE,
         grace: MINUTE,
+        refresh: crate::session::refresh::tests::rules(),
+        seed: 1,
     }
 }
 
@@ -25,7 +27,7 @@ pub(super) fn language(tag: &str) -> Language {
 }
 
 /// Ids come from an engine only: tracks, and the leg of a publisher on each.
-pub(super) fn ids(count: usize) -> Vec<(TrackId, LegId)> {
+pub(in crate::session) fn ids(count: usize) -> Vec<(TrackId, LegId)> {
     let now = Instant::now();
     let mut relay = Relay::new(Config::default(), Epoch { instant: now, wall: SystemTime::now() }, 1);
     let mut open = |n| {
@@ -35,7 +37,7 @@ pub(super) fn ids(count: usize) -> Vec<(TrackId, LegId)> {
     (0..count).map(&mut open).collect()
 }
 
-pub(super) fn resource(number: u64) -> ResourceId {
+pub(in crate::session) fn resource(number: u64) -> ResourceId {
     format!("{number:032x}").parse().unwrap()
 }
 
@@ -84,7 +86,7 @@ impl World {
     }
 
     fn listen(&mut self, language: &str) -> HolderId {
-        let holder = self.machine.take_listener(Some(language), None).unwrap().holder;
+        let holder = self.machine.take_listener(self.now, Some(language), None).unwrap().holder;
         self.machine.handle_connected(self.now, holder);
         holder
     }
@@ -111,8 +113,15 @@ impl World {
             Output::Lapsed(_) => "lapsed".to_owned(),
             Output::PauseTrack { paused, .. } => format!("track paused {paused}"),
             Output::CloseTrack(_) => "close track".to_owned(),
+            Output::WarnLeg { cause, .. } => format!("warn leg {}", cause.name()),
+            Output::Require { cause, .. } => format!("require {}", cause.name()),
+            Output::Withdraw(_) => "withdraw".to_owned(),
+            Output::Revoke(_) => "revoke".to_owned(),
+            Output::Switch { .. } => "switch".to_owned(),
+            Output::Report(_) => "report".to_owned(),
         };
-        self.drain().into_iter().map(word).collect()
+        let told = self.drain().into_iter().filter(|output| !matches!(output, Output::Revoke(_)));
+        told.map(word).collect()
     }
 }
 
@@ -157,7 +166,7 @@ fn the_speaker_is_ready_when_the_first_packet_of_their_own_leg_is_in() {
     assert_eq!((world.status(), world.heard().len()), (Status::Active, 0));
     world.machine.handle_first_packet(track, leg);
     assert!(world.heard().is_empty(), "not known to be theirs");
-    world.machine.handle_leg(holder, leg);
+    world.machine.handle_leg(holder, leg, None);
     world.machine.handle_first_packet(track, world.ids[1].1);
     assert!(world.heard().is_empty(), "another's leg");
     world.machine.handle_first_packet(track, leg);
@@ -267,7 +276,7 @@ fn who_takes_over_has_the_place_and_the_old_one_changes_nothing_any_more() {
     let mut world = World::new();
     let old = world.speak("en");
     world.machine.handle_accepted(old, resource(1)).unwrap();
-    world.machine.handle_leg(old, world.ids[0].1);
+    world.machine.handle_leg(old, world.ids[0].1, None);
     let refused = world.machine.take_publisher(world.now, None, None, false).unwrap_err();
     assert!(matches!(refused, SessionError::SpeakerExists { .. }));
     let seat = world.machine.take_publisher(world.now, Some("EN"), None, true).unwrap();
@@ -313,11 +322,11 @@ fn who_lost_their_place_before_they_were_accepted_is_closed_as_soon_as_they_have
 #[test]
 fn listeners_are_told_of_to_the_staff_when_they_connect_and_limited_when_they_ask() {
     let mut world = World::new();
-    let first = world.machine.take_listener(None, None).unwrap().holder;
+    let first = world.machine.take_listener(world.now, None, None).unwrap().holder;
     let second = world.listen("es");
     let third = world.listen("es");
     assert_eq!(world.heard(), ["staff listenerJoined", "staff listenerJoined"]);
-    let full = world.machine.take_listener(None, None).unwrap_err();
+    let full = world.machine.take_listener(world.now, None, None).unwrap_err();
     assert!(matches!(full, SessionError::ListenersFull { max: 3, .. }));
     world.leave(first);
     assert!(world.heard().is_empty(), "it never came up");
@@ -347,7 +356,7 @@ fn languages_are_added_up_to_the_limit_and_once() {
 fn a_language_that_is_removed_takes_everybody_on_it_along() {
     let mut world = World::new();
     let (translator, listener) = (world.speak("es"), world.listen("es"));
-    let early = world.machine.take_listener(Some("es"), None).unwrap().holder;
+    let early = world.machine.take_listener(world.now, Some("es"), None).unwrap().holder;
     world.machine.handle_accepted(translator, resource(1)).unwrap();
     let elsewhere = world.listen("en");
     world.drain();
@@ -374,10 +383,10 @@ fn a_token_is_warned_of_once_and_closes_what_lives_on_it_after_its_grace() {
     let mut world = World::new();
     let expires = world.start + 10 * MINUTE;
     let mine = || Some(term("me", Role::Listen, expires));
-    let leg = world.machine.take_listener(None, mine()).unwrap().holder;
+    let leg = world.machine.take_listener(world.now, None, mine()).unwrap().holder;
     world.machine.handle_connected(world.now, leg);
     world.machine.handle_accepted(leg, resource(1)).unwrap();
-    world.machine.follow(mine().unwrap()).unwrap();
+    world.machine.follow(world.now, mine().unwrap()).unwrap();
     let other = world.listen("en");
     world.drain();
     assert_eq!(world.machine.occupancy(), (0, 2, 1));
@@ -400,13 +409,13 @@ fn a_token_that_lasts_longer_renews_all_of_the_same_subject_and_role() {
     let mut world = World::new();
     let start = world.start;
     let term_of = |role, minutes| term("me", role, start + minutes * MINUTE);
-    world.machine.take_listener(None, Some(term_of(Role::Listen, 6))).unwrap();
-    world.machine.take_listener(None, Some(term_of(Role::Admin, 6))).unwrap();
+    world.machine.take_listener(world.now, None, Some(term_of(Role::Listen, 6))).unwrap();
+    world.machine.take_listener(world.now, None, Some(term_of(Role::Admin, 6))).unwrap();
     world.at(2 * MINUTE);
     assert_eq!(world.heard(), ["warn 240", "warn 240"]);
-    let shorter = world.machine.follow(term_of(Role::Listen, 3)).unwrap();
+    let shorter = world.machine.follow(world.now, term_of(Role::Listen, 3)).unwrap();
     world.leave(shorter);
-    let longer = world.machine.follow(term_of(Role::Listen, 20)).unwrap();
+    let longer = world.machine.follow(world.now, term_of(Role::Listen, 20)).unwrap();
     world.leave(longer);
     world.at(7 * MINUTE);
     assert_eq!(world.machine.occupancy(), (0, 1, 1), "the other role was not renewed");
@@ -419,10 +428,14 @@ fn a_token_that_lasts_longer_renews_all_of_the_same_subject_and_role() {
 #[test]
 fn a_lease_that_is_over_does_not_count_for_the_next_one() {
     let mut world = World::new();
-    let old = world.machine.take_listener(None, Some(term("me", Role::Listen, world.start))).unwrap().holder;
+    let old = world
+        .machine
+        .take_listener(world.now, None, Some(term("me", Role::Listen, world.start)))
+        .unwrap()
+        .holder;
     world.at(MINUTE);
     let next = term("me", Role::Listen, world.now + 60 * MINUTE);
-    let new = world.machine.take_listener(None, Some(next)).unwrap().holder;
+    let new = world.machine.take_listener(world.now, None, Some(next)).unwrap().holder;
     world.leave(old);
     assert_eq!(world.machine.occupancy(), (0, 1, 1));
     world.leave(new);
@@ -458,18 +471,18 @@ fn losses_are_told_at_once_then_merged_for_a_second_and_not_kept_back_at_the_end
 fn nothing_comes_after_the_end_and_nobody_gets_in() {
     let mut world = World::new();
     let (speaker, early) = (world.speak("en"), world.publish("es"));
-    let follower = world.machine.follow(term("me", Role::Listen, world.start)).unwrap();
+    let follower = world.machine.follow(world.now, term("me", Role::Listen, world.start)).unwrap();
     assert!(world.machine.end(world.now, EndReason::Deleted));
     assert_eq!(world.heard(), ["close track", "close track", "sessionEnded"]);
     assert!(!world.machine.end(world.now, EndReason::Shutdown));
     let over = |error: SessionError| assert!(matches!(error, SessionError::Ended { .. }), "{error}");
     over(world.machine.take_publisher(world.now, None, None, true).unwrap_err());
-    over(world.machine.take_listener(None, None).unwrap_err());
-    over(world.machine.follow(term("me", Role::Listen, world.start)).unwrap_err());
+    over(world.machine.take_listener(world.now, None, None).unwrap_err());
+    over(world.machine.follow(world.now, term("me", Role::Listen, world.start)).unwrap_err());
     over(world.machine.add_track(language("de"), world.ids[2].0).unwrap_err());
     over(world.machine.remove_track(world.now, "es").unwrap_err());
     world.machine.handle_connected(world.now, early);
-    world.machine.handle_ready(speaker);
+    world.machine.handle_ready(speaker.member);
     world.machine.handle_frames_lost(world.now, world.ids[0].0, 1, 1);
     for holder in [speaker, early, follower] {
         world.leave(holder);
@@ -484,9 +497,9 @@ fn followers_are_bounded_and_keep_no_session_alive() {
     let mut world = World::new();
     for n in 0..6 {
         let who = format!("follower {n}");
-        world.machine.follow(term(&who, Role::Listen, world.start + 100 * MINUTE)).unwrap();
+        world.machine.follow(world.now, term(&who, Role::Listen, world.start + 100 * MINUTE)).unwrap();
     }
-    let full = world.machine.follow(term("one more", Role::Listen, world.start)).unwrap_err();
+    let full = world.machine.follow(world.now, term("one more", Role::Listen, world.start)).unwrap_err();
     assert!(matches!(full, SessionError::FollowersFull { max: 6, .. }));
     world.at(10 * MINUTE);
     assert_eq!(world.status(), Status::Ended);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use relay_engine::TrackId;
 
-use super::HolderId;
+use super::MemberId;
 use crate::session::language::Language;
 use crate::session::view::TrackView;
 
@@ -14,14 +14,18 @@ pub(super) struct Track {
     pub language: Language,
     pub id: TrackId,
     /// Who has the publisher's place.
-    pub publisher: Option<HolderId>,
+    pub publisher: Option<MemberId>,
+    /// Counts those who had it.
+    pub epoch: u64,
     /// Whether the publisher's connection is up.
     pub connected: bool,
     /// Whether something of that connection has arrived.
     pub ready: bool,
     /// Connected listeners.
     pub listeners: usize,
+    /// What its listeners did not get, and what never came.
     pub lost: Losses,
+    pub missed: Losses,
 }
 
 impl Track {
@@ -30,10 +34,12 @@ impl Track {
             language,
             id,
             publisher: None,
+            epoch: 0,
             connected: false,
             ready: false,
             listeners: 0,
             lost: Losses::default(),
+            missed: Losses::default(),
         }
     }
 

@@ -64,7 +64,8 @@ async fn join(
     offer: String,
 ) -> Result<Joined, ServiceError> {
     let caller = &Caller::Open;
-    service.join(JoinRequest { role, session, language: None, caller, claim, offer }, |record| record).await
+    let request = JoinRequest { role, session, language: None, caller, claim, offer };
+    service.join(request, |record| record).await.map(|admitted| admitted.joined)
 }
 
 async fn session(service: &Service) -> Created {
@@ -221,7 +222,8 @@ async fn who_waits_hears_of_the_first_packet_and_nobody_hears_what_is_spoken_in_
     let taken = service.directory.publisher_slot(Instant::now(), id, None, &Caller::Open, &Claim::None);
     let Taken { mut slot, track, .. } = taken.unwrap();
     let leg = service.shard.open_publisher(track, LegSpec::new(111)).await.unwrap();
-    slot.place().set_leg(leg);
+    let right = |name| Right { role: Role::Publisher, track, caller: Caller::Open, name, socket: false };
+    slot.place().answered((leg, None), right);
     slot.connected();
     service.shard.publisher_up(leg);
     assert!(service.shard.packet(leg, packet(1)));

@@ -1,0 +1,86 @@
+//! Checks of the section `refresh`.
+
+use std::time::Duration;
+
+use super::{Config, ConfigError};
+use crate::session::RefreshRules;
+
+impl Config {
+    pub(super) fn check_refresh(&self) -> Result<(), ConfigError> {
+        let refresh = &self.refresh;
+        let durations = [
+            ("refresh.deadline", refresh.deadline),
+            ("refresh.retry_min", refresh.retry_min),
+            ("refresh.retry_max", refresh.retry_max),
+        ];
+        for (key, value) in durations {
+            if value.is_zero() {
+                return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
+            }
+        }
+        let all = [
+            ("refresh.max_age", refresh.max_age),
+            ("refresh.refresh_before", refresh.refresh_before),
+            ("refresh.warn_before", refresh.warn_before),
+        ];
+        if let Some((key, value)) = all.into_iter().chain(durations).find(|(_, value)| *value > MAX_DURATION)
+        {
+            let value = format!("{}s", value.as_secs());
+            return Err(ConfigError::TooLarge { key, value, most: "8760h".into() });
+        }
+        let refuse = |key, value: Duration, reason: &str| {
+            Err(ConfigError::Meaningless { key, value: format!("{value:?}"), reason: reason.into() })
+        };
+        if refresh.retry_min > refresh.retry_max {
+            return refuse(
+                "refresh.retry_min",
+                refresh.retry_min,
+                "must not be longer than `refresh.retry_max`",
+            );
+        }
+        if !refresh.max_age.is_zero() && refresh.max_age <= refresh.refresh_before {
+            let reason =
+                "must be longer than `refresh.refresh_before`, or connections are replaced without end";
+            return refuse("refresh.max_age", refresh.max_age, reason);
+        }
+        Ok(())
+    }
+}
+
+impl From<&super::Refresh> for RefreshRules {
+    fn from(settings: &super::Refresh) -> Self {
+        Self {
+            max_age: settings.max_age,
+            refresh_before: settings.refresh_before,
+            warn_before: settings.warn_before,
+            deadline: settings.deadline,
+            retry_min: settings.retry_min,
+            retry_max: settings.retry_max,
+        }
+    }
+}
+
+/// Added to the time of day it must still be a time.
+const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_work_is_refused_with_its_key() {
+        let refuse = |key: &str, change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.check().expect_err(key).to_string();
+            assert!(error.contains(key), "{error}");
+        };
+        refuse("refresh.max_age", |config| config.refresh.max_age = config.refresh.refresh_before);
+        refuse("refresh.retry_min", |config| config.refresh.retry_min = Duration::from_secs(31));
+        refuse("refresh.deadline", |config| config.refresh.deadline = Duration::ZERO);
+        refuse("refresh.warn_before", |config| config.refresh.warn_before = Duration::MAX);
+        let mut config = Config::default();
+        config.refresh.max_age = Duration::from_secs(7200);
+        assert!(config.check().is_ok());
+    }
+}

@@ -1,0 +1,378 @@
+//! The refresh of one holder's connection: planned make-before-break, pure, with `now` passed in.
+//!
+//! | state | order | second joined | second up | spent | second gone | old gone | time |
+//! |---|---|---|---|---|---|---|---|
+//! | idle | warn; waiting | joining | | | | | age: order |
+//! | waiting | at once | joining | | | | idle | require → asked; deadline: give up |
+//! | asked | collapses | joining | | | | idle | waiting, backing off; deadline: give up |
+//! | joining | collapses | joining | switch → switching | complete | waiting, or give up | orphaned | |
+//! | switching | collapses | joining | | complete, close old → idle | waiting, or give up | orphaned | switch again |
+//! | orphaned | idle first | joining | | complete → idle | | | idle |
+//!
+//! Invariants: the old connection is closed only after the new one has taken over; nothing is asked for while a second
+//! connection is there; every order ends in exactly one [`Output::Over`]; orders that come while one is under way
+//! become one with it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::event::WarningReason;
+
+/// What is kept for a holder's connection: when it is to be replaced, and how far that has come.
+#[derive(Debug)]
+pub(super) struct Refresh {
+    rules: RefreshRules,
+    random: u64,
+    state: State,
+    /// Of the connection that is there alone, or of the older one.
+    age: Option<Age>,
+    outputs: VecDeque<Output>,
+}
+
+/// Times of refreshes; see the section `refresh` of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshRules {
+    /// How old a connection gets; zero: as old as it likes.
+    pub max_age: Duration,
+    /// How long before that, or before its token ends, it is replaced.
+    pub refresh_before: Duration,
+    /// How long before `max_age` its holder is warned.
+    pub warn_before: Duration,
+    /// How long an order stands.
+    pub deadline: Duration,
+    /// The longest pause after the first failure.
+    pub retry_min: Duration,
+    /// The longest pause after any failure.
+    pub retry_max: Duration,
+}
+
+/// Why a connection is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It is old.
+    Age,
+    /// The token that it lives on ends.
+    TokenExpiry,
+    /// An operator wants it.
+    Operator,
+    /// The relay is about to stop.
+    Drain,
+}
+
+impl Cause {
+    /// As a metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Age => "age",
+            Self::TokenExpiry => "token_expiry",
+            Self::Operator => "operator",
+            Self::Drain => "drain",
+        }
+    }
+
+    /// As clients are told.
+    pub const fn reason(self) -> WarningReason {
+        match self {
+            Self::Age => WarningReason::MaxAge,
+            Self::TokenExpiry => WarningReason::TokenExpiry,
+            Self::Operator => WarningReason::Refresh,
+            Self::Drain => WarningReason::Drain,
+        }
+    }
+}
+
+/// How a refresh ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Outcome {
+    /// The new connection has taken over.
+    Completed,
+    /// Nobody came in time, or whoever came failed: the old connection goes on.
+    GaveUp,
+    /// The old connection was lost meanwhile: what comes now is a resume.
+    Dropped,
+}
+
+impl Outcome {
+    /// As a metric's label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::GaveUp => "gave_up",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// What the media plane said of the old leg when the new one had taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Spent {
+    pub position: u64,
+    pub replayed: u64,
+    pub gap_frames: u64,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// Tell the holder that their connection goes, or is replaced, at that time.
+    Warn { cause: Cause, at: Instant },
+    /// Tell the holder to come with a new connection, until then.
+    Require { cause: Cause, deadline: Instant },
+    /// Let the second connection take over.
+    Switch,
+    /// Tell the holder that it has.
+    Complete { spent: Spent, attempts: u32 },
+    /// Close the older connection: the newer one is the holder's from now on.
+    CloseOld,
+    /// It ended like this; without a cause, the client had come by itself.
+    Over { cause: Option<Cause>, outcome: Outcome, took: Duration },
+}
+
+/// Something wanted, and since when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Order {
+    /// `None`: the client's own wish, which nobody asks for again.
+    cause: Option<Cause>,
+    since: Instant,
+    deadline: Instant,
+    attempts: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Idle,
+    Waiting { order: Order, at: Instant },
+    Asked { order: Order, until: Instant },
+    Joining { order: Order },
+    Switching { order: Order, again: Option<Instant> },
+    Orphaned { order: Order, until: Instant },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    limit: Instant,
+    warned: bool,
+    ordered: bool,
+}
+
+/// Commands.
+impl Refresh {
+    /// For a holder whose connection is not up yet.
+    pub(super) fn new(rules: RefreshRules, seed: u64) -> Self {
+        Self { rules, random: seed, state: State::Idle, age: None, outputs: VecDeque::new() }
+    }
+
+    /// The connection is to be replaced: asked for at `at` or soon after, until `deadline`. One that is under way
+    /// takes this one in, and tries at once if it was pausing.
+    pub(super) fn order(&mut self, now: Instant, cause: Cause, at: Instant, deadline: Instant) {
+        if let State::Orphaned { order, .. } = self.state {
+            self.end(now, order, Outcome::Dropped);
+        }
+        match &mut self.state {
+            State::Idle if now >= deadline => {}
+            State::Idle => {
+                let warned = cause == Cause::Age && self.age.is_some_and(|age| age.warned);
+                if !warned {
+                    self.outputs.push_back(Output::Warn { cause, at: deadline });
+                }
+                let order = Order { cause: Some(cause), since: now, deadline, attempts: 0 };
+                self.state = State::Waiting { order, at };
+            }
+            State::Waiting { order, at: pending } => {
+                order.deadline = order.deadline.max(deadline);
+                *pending = at.min(*pending);
+            }
+            State::Asked { order, .. } | State::Joining { order } | State::Switching { order, .. } => {
+                order.deadline = order.deadline.max(deadline);
+                order.cause.get_or_insert(cause);
+            }
+            State::Orphaned { .. } => {}
+        }
+        self.handle_timeout(now);
+    }
+}
+
+/// What the world did.
+impl Refresh {
+    /// The first connection is up: it ages.
+    pub(super) fn handle_up(&mut self, now: Instant) {
+        let max_age = self.rules.max_age;
+        let ages = (!max_age.is_zero()).then(|| now + max_age);
+        self.age = ages.map(|limit| Age { limit, warned: false, ordered: false });
+    }
+
+    /// A second connection was accepted; the one before it, if there was one, is no more.
+    pub(super) fn handle_joined(&mut self, now: Instant) {
+        let order = match self.state {
+            State::Idle => Order { cause: None, since: now, deadline: now, attempts: 0 },
+            State::Waiting { order, .. } | State::Asked { order, .. } => order,
+            State::Joining { order } | State::Switching { order, .. } => order,
+            State::Orphaned { order, .. } => {
+                self.end(now, order, Outcome::Dropped);
+                Order { cause: None, since: now, deadline: now, attempts: 0 }
+            }
+        };
+        self.state = State::Joining { order };
+    }
+
+    /// The second connection is up.
+    pub(super) fn handle_connected(&mut self) {
+        if let State::Joining { order } = self.state {
+            self.state = State::Switching { order, again: None };
+            self.outputs.push_back(Output::Switch);
+        }
+    }
+
+    /// The media plane was not ready for it.
+    pub(super) fn handle_not_switched(&mut self, now: Instant) {
+        if let State::Switching { again, .. } = &mut self.state {
+            *again = Some(now + SWITCH_AGAIN);
+        }
+    }
+
+    /// The second connection has taken over: nothing is left to the first one.
+    pub(super) fn handle_spent(&mut self, now: Instant, spent: Spent) {
+        let (order, both) = match self.state {
+            State::Joining { order } | State::Switching { order, .. } => (order, true),
+            State::Orphaned { order, .. } => (order, false),
+            State::Idle | State::Waiting { .. } | State::Asked { .. } => return,
+        };
+        self.outputs.push_back(Output::Complete { spent, attempts: order.attempts });
+        if both {
+            self.outputs.push_back(Output::CloseOld);
+            self.handle_up(now);
+        }
+        self.end(now, order, Outcome::Completed);
+    }
+
+    /// The second connection is gone.
+    pub(super) fn handle_failed(&mut self, now: Instant) {
+        let (State::Joining { order } | State::Switching { order, .. }) = self.state else { return };
+        if order.cause.is_none() || now >= order.deadline {
+            self.end(now, order, Outcome::GaveUp);
+        } else {
+            self.back_off(now, order);
+        }
+    }
+
+    /// The first connection is gone; a second one, if there is one, is the only one now.
+    pub(super) fn handle_old_gone(&mut self, now: Instant) {
+        match self.state {
+            State::Joining { order } | State::Switching { order, .. } => {
+                self.state = State::Orphaned { order, until: now + SPENT_AFTER };
+                self.handle_up(now);
+            }
+            State::Waiting { order, .. } | State::Asked { order, .. } | State::Orphaned { order, .. } => {
+                self.end(now, order, Outcome::Dropped);
+                self.age = None;
+            }
+            State::Idle => self.age = None,
+        }
+    }
+
+    /// Time has passed.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.grow_old(now);
+        match self.state {
+            State::Waiting { order, .. } | State::Asked { order, .. } if now >= order.deadline => {
+                self.end(now, order, Outcome::GaveUp);
+            }
+            State::Waiting { mut order, at } if now >= at => {
+                order.attempts = order.attempts.saturating_add(1);
+                self.state = State::Asked { order, until: now + ANSWER_AFTER };
+                let cause = order.cause.expect("what is waited for was ordered");
+                self.outputs.push_back(Output::Require { cause, deadline: order.deadline });
+            }
+            State::Asked { order, until } if now >= until => self.back_off(now, order),
+            State::Switching { order, again: Some(again) } if now >= again => {
+                self.state = State::Switching { order, again: None };
+                self.outputs.push_back(Output::Switch);
+            }
+            State::Orphaned { order, until } if now >= until => self.end(now, order, Outcome::Dropped),
+            _ => {}
+        }
+    }
+}
+
+/// What must happen next, and getters.
+impl Refresh {
+    /// The next thing to do.
+    pub(super) fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When time matters next.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let state = match self.state {
+            State::Idle | State::Joining { .. } => None,
+            State::Waiting { order, at } => Some(at.min(order.deadline)),
+            State::Asked { order, until } => Some(until.min(order.deadline)),
+            State::Switching { again, .. } => again,
+            State::Orphaned { until, .. } => Some(until),
+        };
+        let age = self.age.and_then(|age| {
+            let warning = (!age.warned).then(|| before(age.limit, self.rules.warn_before));
+            let order = (!age.ordered).then(|| before(age.limit, self.rules.refresh_before));
+            warning.into_iter().chain(order).min()
+        });
+        state.into_iter().chain(age).min()
+    }
+
+    /// Whether the connection is older than connections get.
+    pub(super) fn is_too_old(&self, now: Instant) -> bool {
+        self.age.is_some_and(|age| age.limit <= now)
+    }
+}
+
+impl Refresh {
+    fn grow_old(&mut self, now: Instant) {
+        let Some(age) = &mut self.age else { return };
+        let limit = age.limit;
+        if !age.warned && now >= before(limit, self.rules.warn_before) {
+            age.warned = true;
+            self.outputs.push_back(Output::Warn { cause: Cause::Age, at: limit });
+        }
+        if !age.ordered && now >= before(limit, self.rules.refresh_before) {
+            age.ordered = true;
+            self.order(now, Cause::Age, now, limit);
+        }
+    }
+
+    fn back_off(&mut self, now: Instant, order: Order) {
+        let doublings = order.attempts.saturating_sub(1).min(16);
+        let most = self.rules.retry_min.saturating_mul(1 << doublings).min(self.rules.retry_max);
+        self.state = State::Waiting { order, at: now + most.mul_f64(self.fraction()).max(SHORTEST) };
+    }
+
+    fn end(&mut self, now: Instant, order: Order, outcome: Outcome) {
+        self.state = State::Idle;
+        let took = now.saturating_duration_since(order.since);
+        self.outputs.push_back(Output::Over { cause: order.cause, outcome, took });
+    }
+
+    /// At least 0 and less than 1; SplitMix64 (Steele et al. 2014).
+    fn fraction(&mut self) -> f64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// An instant that cannot be is as good as one long ago.
+fn before(instant: Instant, by: Duration) -> Instant {
+    instant.checked_sub(by).unwrap_or(instant)
+}
+
+/// How long a client has to come after it was asked. Long enough for a join over a bad network.
+const ANSWER_AFTER: Duration = Duration::from_secs(10);
+/// The shortest pause.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// How long after a refused switch the next is tried: the new leg's address and keys are on their way.
+const SWITCH_AGAIN: Duration = Duration::from_millis(200);
+/// How long after the loss of the old connection the media plane may say what became of it.
+const SPENT_AFTER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+pub(super) mod tests;
