@@ -363,12 +363,17 @@ impl Outbound {
                     return Outcome::Done;
                 };
                 template.write(packet, out);
-                match hot.sender.seal_behind(packet.index, template.len(), payload, out) {
+                let sealed = if packet.replay {
+                    hot.sender.seal_again_behind(packet.index, template.len(), payload, out)
+                } else {
+                    hot.sender.seal_behind(packet.index, template.len(), payload, out)
+                };
+                match sealed {
                     Ok(length) => {
                         self.batch.commit(length, hot.destination);
                         self.note_first(packet);
                     }
-                    Err(error) => self.refuse(error, packet.replay),
+                    Err(error) => self.refuse(error),
                 }
             }
             Some(Hot::Ring(ring)) => match ring.push(packet) {
@@ -398,10 +403,10 @@ impl Outbound {
     }
 
     /// A packet that may not be sealed is not sent.
-    fn refuse(&mut self, error: SealError, replay: bool) {
+    fn refuse(&mut self, error: SealError) {
         match error {
-            SealError::Reused => {
-                debug_assert!(replay, "a sequence number is used twice under one key");
+            SealError::Reused | SealError::Changed => {
+                debug_assert!(false, "an index is used for two packets under one key");
                 self.counters.seal_reused += 1;
             }
             _ => self.counters.seal_refused += 1,

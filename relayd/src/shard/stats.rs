@@ -22,7 +22,7 @@ pub struct ShardStats {
 /// What happened between the engine and the kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PlaneCounters {
-    /// Packets whose index was sealed before, and which were therefore not sent.
+    /// Packets whose index was sealed before for another packet, and which were therefore not sent.
     pub seal_reused: u64,
     /// Packets not sent because of any other reason that sealing has.
     pub seal_refused: u64,

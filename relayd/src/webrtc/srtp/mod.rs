@@ -4,8 +4,9 @@
 //! with key objects that are made once per leg. A leg has one [`SrtpSender`], one [`SrtcpSender`] and one
 //! [`SrtcpReceiver`], all made from the [`KeyingMaterial`] of its DTLS handshake.
 //!
-//! Invariant: under one key each (SSRC, index) is sealed at most once. Senders hold it with a window like a
-//! receiver's replay window, because forwarding keeps the disorder of its input. SRTCP indices of ours start
+//! Invariant: under one key there is one packet for each (SSRC, index), however often it is sent. Senders remember the
+//! newest indices and their packets' tags, because forwarding keeps the disorder of its input and a replay sends what
+//! was sent. SRTCP indices of ours start
 //! at 2^30, out of reach of the ones that `str0m` counts up from zero under the same key.
 
 mod cipher;

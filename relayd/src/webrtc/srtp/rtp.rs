@@ -1,9 +1,10 @@
 //! Sealing of outbound RTP.
 
+use std::num::NonZeroU32;
+
 use thiserror::Error;
 
 use super::cipher::{Cipher, CounterMode, Gcm};
-use super::window::{Refused, Window};
 
 /// Bytes of the fixed RTP header.
 const FIXED_HEADER: usize = 12;
@@ -13,21 +14,25 @@ const INDEX_LIMIT: u64 = 1 << 48;
 
 /// Seals the packets of one RTP stream.
 ///
-/// Invariant: each index is sealed at most once, and nothing older than [`SrtpSender::WINDOW`] indices behind
-/// the newest is sealed at all.
+/// Invariant: under one index there is one packet. A first seal takes an index that was not taken; a seal again gives
+/// out the same bytes as the first one or nothing: the tag, which depends on key, index and every byte of the packet,
+/// has to be the one that the index was taken with. What is older than [`SrtpSender::WINDOW`] indices behind the newest
+/// is not sealed at all.
 #[derive(Debug)]
 pub struct SrtpSender {
     cipher: Cipher,
     ssrc: u32,
-    sealed: Window<4>,
+    sealed: Sealed,
 }
 
 impl SrtpSender {
-    /// How far behind the newest index a packet may still be sealed.
-    pub const WINDOW: u64 = 256;
+    /// How far behind the newest index a packet may still be sealed: a history of 30 s of 10 ms frames fits.
+    ///
+    /// Memory: 4 bytes each.
+    pub const WINDOW: u64 = Sealed::SLOTS as u64;
 
     pub(super) fn new(cipher: Cipher, ssrc: u32) -> Self {
-        SrtpSender { cipher, ssrc, sealed: Window::new() }
+        SrtpSender { cipher, ssrc, sealed: Sealed::new() }
     }
 
     /// The stream that this sender seals.
@@ -69,35 +74,130 @@ impl SrtpSender {
         payload: &[u8],
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        let length = header_len + payload.len() + self.overhead();
-        let out = out.get_mut(..length).ok_or(SealError::NoRoom)?;
-        self.admit(index, &out[..header_len])?;
-        match &self.cipher {
-            Cipher::Gcm(gcm) => seal_gcm(gcm, self.ssrc, index, header_len, payload, out),
-            Cipher::CounterMode(cm) => seal_counter_mode(cm, self.ssrc, index, header_len, payload, out),
+        let out = self.room(index, header_len, payload, out)?;
+        match self.sealed.get(index)? {
+            None => Ok(self.take(index, header_len, payload, out)),
+            Some(_) => Err(SealError::Reused),
         }
-        Ok(length)
     }
 
-    /// Checks that header and index belong together and that the index is unused; takes the index.
-    fn admit(&mut self, index: u64, header: &[u8]) -> Result<(), SealError> {
+    /// As [`SrtpSender::seal_behind`], for a packet that may have been sealed before: then it comes out as it did.
+    ///
+    /// # Errors
+    /// [`SealError::Changed`] if the index was taken by a packet that differs in any byte; `out` is then wiped. The
+    /// others as for a first seal, but [`SealError::Reused`].
+    pub fn seal_again_behind(
+        &mut self,
+        index: u64,
+        header_len: usize,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
+        let out = self.room(index, header_len, payload, out)?;
+        let Some(digest) = self.sealed.get(index)? else {
+            return Ok(self.take(index, header_len, payload, out));
+        };
+        self.encrypt(index, header_len, payload, out);
+        if self.digest(out) != digest {
+            // What is here and what was sent would, together, give both away.
+            out.fill(0);
+            return Err(SealError::Changed);
+        }
+        Ok(out.len())
+    }
+
+    /// The part of `out` that the packet will fill, if header and index belong together.
+    fn room<'a>(
+        &self,
+        index: u64,
+        header_len: usize,
+        payload: &[u8],
+        out: &'a mut [u8],
+    ) -> Result<&'a mut [u8], SealError> {
+        let length = header_len + payload.len() + self.overhead();
+        let out = out.get_mut(..length).ok_or(SealError::NoRoom)?;
+        let header = &out[..header_len];
         if header.len() < FIXED_HEADER
             || header[2..4] != (index as u16).to_be_bytes()
             || header[8..12] != self.ssrc.to_be_bytes()
         {
             return Err(SealError::Header);
         }
-        if index >= INDEX_LIMIT {
-            return Err(SealError::Exhausted);
+        if index >= INDEX_LIMIT { Err(SealError::Exhausted) } else { Ok(out) }
+    }
+
+    fn take(&mut self, index: u64, header_len: usize, payload: &[u8], out: &mut [u8]) -> usize {
+        self.encrypt(index, header_len, payload, out);
+        self.sealed.take(index, self.digest(out));
+        out.len()
+    }
+
+    fn encrypt(&self, index: u64, header_len: usize, payload: &[u8], out: &mut [u8]) {
+        match &self.cipher {
+            Cipher::Gcm(gcm) => seal_gcm(gcm, self.ssrc, index, header_len, payload, out),
+            Cipher::CounterMode(cm) => seal_counter_mode(cm, self.ssrc, index, header_len, payload, out),
         }
-        match self.sealed.check(index) {
-            Ok(()) => {
-                self.sealed.take(index);
-                Ok(())
+    }
+
+    /// 32 bits of the tag. Two packets under one index have the same ones by chance only, 1 in 2^32: the tag is a keyed
+    /// hash of all that is sent.
+    fn digest(&self, sealed: &[u8]) -> NonZeroU32 {
+        let tag = &sealed[sealed.len() - self.overhead()..];
+        let bits = u32::from_be_bytes([tag[0], tag[1], tag[2], tag[3]]);
+        NonZeroU32::new(bits).unwrap_or(NonZeroU32::MIN)
+    }
+}
+
+/// The newest indices that were taken, and what by.
+#[derive(Debug)]
+struct Sealed {
+    /// The index after the highest one taken; zero if none was.
+    next: u64,
+    /// At `index % SLOTS`.
+    digests: Box<[Option<NonZeroU32>; Self::SLOTS]>,
+}
+
+impl Sealed {
+    const SLOTS: usize = 4096;
+
+    fn new() -> Self {
+        Sealed { next: 0, digests: Box::new([None; Self::SLOTS]) }
+    }
+
+    /// What took the index, if anything did.
+    fn get(&self, index: u64) -> Result<Option<NonZeroU32>, SealError> {
+        if index >= self.next {
+            return Ok(None);
+        }
+        if self.next - index > Self::SLOTS as u64 {
+            return Err(SealError::TooOld);
+        }
+        Ok(self.digests[Self::slot(index)])
+    }
+
+    /// Takes an index that [`Sealed::get`] has found free.
+    fn take(&mut self, index: u64, digest: NonZeroU32) {
+        debug_assert_eq!(self.get(index), Ok(None), "an index is looked up before it is taken");
+        if index >= self.next {
+            self.slide(index);
+        }
+        self.digests[Self::slot(index)] = Some(digest);
+    }
+
+    /// Frees the slots between the old head and `index`, which becomes the head.
+    fn slide(&mut self, index: u64) {
+        if index - self.next >= Self::SLOTS as u64 {
+            self.digests.fill(None);
+        } else {
+            for skipped in self.next..index {
+                self.digests[Self::slot(skipped)] = None;
             }
-            Err(Refused::Taken) => Err(SealError::Reused),
-            Err(Refused::TooOld) => Err(SealError::TooOld),
         }
+        self.next = index + 1;
+    }
+
+    fn slot(index: u64) -> usize {
+        (index % Self::SLOTS as u64) as usize
     }
 }
 
@@ -108,6 +208,9 @@ pub enum SealError {
     /// The index was sealed before: a second packet under the same nonce would give both away.
     #[error("the index was used before")]
     Reused,
+    /// The index was sealed before, with another packet.
+    #[error("the index was used for another packet")]
+    Changed,
     /// The index is too far behind the newest to know that it was not sealed before.
     #[error("the index is older than the window")]
     TooOld,

@@ -199,6 +199,8 @@ mod vectors {
 }
 
 mod sealing {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -246,14 +248,127 @@ mod sealing {
         let mut sender = ours.srtp_sender(7);
         let mut out = [0; 64];
         let mut seal = |index: u64| sender.seal(index, &header(7, index as u16), b"x", &mut out);
-        for index in [500, 498, 499, 700] {
+        for index in [500, 498, 499, 7000] {
             assert!(seal(index).is_ok());
             assert_eq!(seal(index), Err(SealError::Reused));
         }
-        assert_eq!(seal(700 - SrtpSender::WINDOW), Err(SealError::TooOld));
-        assert!(seal(701 - SrtpSender::WINDOW).is_ok());
+        assert_eq!(seal(7000 - SrtpSender::WINDOW), Err(SealError::TooOld));
+        assert!(seal(7001 - SrtpSender::WINDOW).is_ok());
         assert!(seal((1 << 48) - 1).is_ok());
         assert_eq!(seal(1 << 48), Err(SealError::Exhausted));
+    }
+
+    fn again(sender: &mut SrtpSender, index: u64, head: &[u8], payload: &[u8]) -> Result<Vec<u8>, SealError> {
+        let mut out = [0xee; 128];
+        out[..head.len()].copy_from_slice(head);
+        let sealed = sender.seal_again_behind(index, head.len(), payload, &mut out);
+        if sealed == Err(SealError::Changed) {
+            let length = head.len() + payload.len() + sender.overhead();
+            assert!(out[..length].iter().all(|byte| *byte == 0), "nothing of it is left");
+        }
+        sealed.map(|length| out[..length].to_vec())
+    }
+
+    #[test]
+    fn a_packet_sealed_again_comes_out_byte_for_byte_the_same() {
+        for profile in PROFILES {
+            let (ours, theirs) = pair(profile);
+            let (mut sender, opener) = (ours.srtp_sender(7), SrtpOpener::new(&theirs));
+            let mut first = Vec::new();
+            for index in 65_000..66_000_u64 {
+                let mut out = [0; 64];
+                let payload = index.to_be_bytes();
+                let length = sender.seal(index, &header(7, index as u16), &payload, &mut out).unwrap();
+                first.push(out[..length].to_vec());
+            }
+            for index in (65_000..66_000_u64).rev() {
+                let payload = index.to_be_bytes();
+                let sealed = again(&mut sender, index, &header(7, index as u16), &payload).unwrap();
+                assert_eq!(sealed, first[(index - 65_000) as usize]);
+                assert_eq!(opener.open((index >> 16) as u32, 12, &sealed).unwrap(), payload);
+            }
+        }
+    }
+
+    #[test]
+    fn no_other_packet_is_ever_sealed_under_an_index_that_was_used() {
+        for profile in PROFILES {
+            let (ours, _) = pair(profile);
+            let mut sender = ours.srtp_sender(7);
+            let (head, payload) = (header(7, 5), *b"twenty milliseconds");
+            let sealed = again(&mut sender, 5, &head, &payload).unwrap();
+            // Every bit of header and payload, such as another frame's, another line's timestamp, another marker.
+            for at in 0..head.len() + payload.len() {
+                for bit in 0..8 {
+                    let (mut head, mut payload) = (head, payload);
+                    match at.checked_sub(head.len()) {
+                        None => head[at] ^= 1 << bit,
+                        Some(at) => payload[at] ^= 1 << bit,
+                    }
+                    let expected = match at {
+                        // Another sequence number or SSRC does not even belong to the index.
+                        2..=3 | 8..=11 => SealError::Header,
+                        _ => SealError::Changed,
+                    };
+                    assert_eq!(
+                        again(&mut sender, 5, &head, &payload),
+                        Err(expected),
+                        "{profile:?} byte {at}"
+                    );
+                }
+            }
+            for cut in 0..payload.len() {
+                assert_eq!(again(&mut sender, 5, &head, &payload[..cut]), Err(SealError::Changed));
+            }
+            assert_eq!(again(&mut sender, 5, &head, b"twenty milliseconds."), Err(SealError::Changed));
+            // The next rollover is another index, and the first packet is still the one that this index has.
+            assert!(again(&mut sender, 0x1_0005, &head, b"another").is_ok());
+            assert_eq!(again(&mut sender, 5, &head, &payload), Err(SealError::TooOld));
+            assert_ne!(again(&mut sender, 0x1_0005, &head, b"another").unwrap(), sealed);
+        }
+    }
+
+    #[test]
+    fn what_was_never_sealed_may_be_sealed_by_a_replay_once_as_one_packet() {
+        let (ours, _) = pair(SrtpProfile::AeadAes128Gcm);
+        let mut sender = ours.srtp_sender(7);
+        let newest = SrtpSender::WINDOW + 10;
+        assert!(again(&mut sender, newest, &header(7, newest as u16), b"newest").is_ok());
+        assert_eq!(again(&mut sender, 10, &header(7, 10), b"too old"), Err(SealError::TooOld));
+        assert!(again(&mut sender, 11, &header(7, 11), b"late").is_ok());
+        assert_eq!(again(&mut sender, 11, &header(7, 11), b"LATE"), Err(SealError::Changed));
+        let mut out = [0; 64];
+        assert_eq!(
+            sender.seal(11, &header(7, 11), b"late", &mut out),
+            Err(SealError::Reused),
+            "not a replay"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn under_one_index_there_is_one_packet_whatever_is_asked(
+            steps in prop::collection::vec((0_u64..9_000, 0_u8..3, any::<bool>()), 1..300),
+        ) {
+            let (ours, _) = pair(SrtpProfile::AeadAes256Gcm);
+            let mut sender = ours.srtp_sender(7);
+            let mut sent = std::collections::BTreeMap::<u64, Vec<u8>>::new();
+            for (index, payload, replay) in steps {
+                let head = header(7, index as u16);
+                let sealed = if replay {
+                    again(&mut sender, index, &head, &[payload])
+                } else {
+                    let mut out = [0; 64];
+                    sender.seal(index, &head, &[payload], &mut out).map(|length| out[..length].to_vec())
+                };
+                match sealed {
+                    Ok(sealed) if replay => prop_assert_eq!(&sealed, sent.entry(index).or_insert(sealed.clone())),
+                    Ok(sealed) => prop_assert!(sent.insert(index, sealed).is_none()),
+                    Err(SealError::Reused | SealError::Changed) => prop_assert!(sent.contains_key(&index)),
+                    Err(error) => prop_assert_eq!(error, SealError::TooOld),
+                }
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A sliding set of packet indices (RFC 3711 §3.3.2): each index is taken at most once, however disordered.
 //!
-//! Receivers refuse replays with it; senders refuse to seal an index twice. What is older than the window is refused,
+//! Receivers refuse replays with it. What is older than the window is refused,
 //! because nobody remembers any more whether it was taken.
 
 /// The newest `WORDS * 64` indices and which of them were taken.
