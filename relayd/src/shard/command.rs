@@ -34,83 +34,25 @@ pub(super) enum Order {
 /// What the control and connection planes want. Waited for, not dropped.
 #[derive(Debug)]
 pub(super) enum Command {
-    OpenTrack {
-        name: String,
-        reply: oneshot::Sender<Result<TrackId, OpenError>>,
-    },
-    OpenPublisher {
-        track: TrackId,
-        spec: LegSpec,
-        reply: oneshot::Sender<Result<LegId, OpenError>>,
-    },
-    OpenListener {
-        track: TrackId,
-        spec: LegSpec,
-        reply: OpenedListener,
-    },
-    LegUp {
-        leg: LegId,
-        egress: Box<Egress>,
-    },
-    PublisherUp {
-        leg: LegId,
-    },
-    LegDown {
-        leg: LegId,
-    },
-    LegPath {
-        leg: LegId,
-        destination: SocketAddr,
-    },
-    Listen {
-        queue: mpsc::Sender<ShardEvent>,
-    },
-    Ping {
-        reply: oneshot::Sender<()>,
-    },
-    Stats {
-        reply: oneshot::Sender<ShardStats>,
-    },
-    TrackStats {
-        track: TrackId,
-        reply: oneshot::Sender<Option<TrackStats>>,
-    },
-    ListenerStats {
-        listener: ListenerId,
-        reply: oneshot::Sender<Option<ListenerStats>>,
-    },
-    LegStats {
-        leg: LegId,
-        reply: oneshot::Sender<Option<LegStats>>,
-    },
-    AddLeg {
-        listener: ListenerId,
-        spec: LegSpec,
-        reply: oneshot::Sender<Result<LegId, OpenError>>,
-    },
-    Switch {
-        leg: LegId,
-        reply: oneshot::Sender<Result<(), SwitchError>>,
-    },
-    Select {
-        listener: ListenerId,
-        track: TrackId,
-        reply: oneshot::Sender<Result<(), SelectError>>,
-    },
-    PauseListener {
-        listener: ListenerId,
-        paused: bool,
-        reply: oneshot::Sender<Result<(), UnknownListener>>,
-    },
-    Replay {
-        leg: LegId,
-        from: Option<u64>,
-        reply: oneshot::Sender<Result<u64, ReplayError>>,
-    },
-    /// As [`Command::Replay`], for whoever does not wait; nothing is said of what becomes of it.
-    ReplayUnheard {
-        leg: LegId,
-    },
+    OpenTrack { name: String, reply: oneshot::Sender<Result<TrackId, OpenError>> },
+    OpenPublisher { track: TrackId, spec: LegSpec, reply: oneshot::Sender<Result<LegId, OpenError>> },
+    OpenListener { track: TrackId, spec: LegSpec, reply: OpenedListener },
+    LegUp { leg: LegId, egress: Box<Egress> },
+    PublisherUp { leg: LegId },
+    LegDown { leg: LegId },
+    LegPath { leg: LegId, destination: SocketAddr },
+    LegReturned { leg: LegId },
+    Listen { queue: mpsc::Sender<ShardEvent> },
+    Ping { reply: oneshot::Sender<()> },
+    Stats { reply: oneshot::Sender<ShardStats> },
+    TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },
+    ListenerStats { listener: ListenerId, reply: oneshot::Sender<Option<ListenerStats>> },
+    LegStats { leg: LegId, reply: oneshot::Sender<Option<LegStats>> },
+    AddLeg { listener: ListenerId, spec: LegSpec, reply: oneshot::Sender<Result<LegId, OpenError>> },
+    Switch { leg: LegId, reply: oneshot::Sender<Result<(), SwitchError>> },
+    Select { listener: ListenerId, track: TrackId, reply: oneshot::Sender<Result<(), SelectError>> },
+    PauseListener { listener: ListenerId, paused: bool, reply: oneshot::Sender<Result<(), UnknownListener>> },
+    Replay { leg: LegId, from: Option<u64>, reply: oneshot::Sender<Result<u64, ReplayError>> },
     Shutdown,
 }
 

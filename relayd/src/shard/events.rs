@@ -1,6 +1,6 @@
 //! What the media thread tells the other planes: firsts, silences and losses, never packets.
 //!
-//! Nothing here is on a packet's way: a flag per leg says whether its first packet was told of, and an event that
+//! Nothing here is on a packet's way: a number per leg says which of its lines was told of, and an event that
 //! does not fit its reader's queue is dropped and counted.
 
 use std::time::Instant;
@@ -160,32 +160,56 @@ impl Readers {
     }
 }
 
-/// A flag by slot: whether the first packet of the leg there is still to be told of.
+/// By slot, the line that the leg there is on, or that its first packet is still to be told of.
 #[derive(Debug, Default)]
-pub(super) struct Firsts {
-    waiting: Vec<bool>,
+pub(super) struct Lines {
+    lines: Vec<u64>,
 }
 
-impl Firsts {
+/// What begins with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    Nothing,
+    /// The leg's first line, and so the leg.
+    Leg,
+    /// Another line of the leg.
+    Line,
+}
+
+impl Lines {
+    /// No line: the leg's first packet is still to be told of.
+    const WAITING: u64 = u64::MAX;
+
     /// A leg was opened.
     pub(super) fn open(&mut self, leg: LegId) {
         let slot = leg.slot();
-        if slot >= self.waiting.len() {
-            self.waiting.resize(slot + 1, false);
+        if slot >= self.lines.len() {
+            self.lines.resize(slot + 1, 0);
         }
-        self.waiting[slot] = true;
+        self.lines[slot] = Self::WAITING;
     }
 
     /// Not everybody could be told: the next packet of the leg is a first one too.
     pub(super) fn again(&mut self, leg: LegId) {
-        if let Some(waiting) = self.waiting.get_mut(leg.slot()) {
-            *waiting = true;
+        if let Some(line) = self.lines.get_mut(leg.slot()) {
+            *line = Self::WAITING;
         }
     }
 
-    /// A packet of the leg: whether it is the first.
+    /// A packet of the leg, on this line: what begins with it. What is replayed of an older line begins nothing.
     #[inline]
-    pub(super) fn take(&mut self, leg: LegId) -> bool {
-        self.waiting.get_mut(leg.slot()).is_some_and(std::mem::take)
+    pub(super) fn take(&mut self, leg: LegId, line: u64) -> Begins {
+        let Some(current) = self.lines.get_mut(leg.slot()).filter(|current| **current != line) else {
+            return Begins::Nothing;
+        };
+        if *current == Self::WAITING {
+            *current = line;
+            return Begins::Leg;
+        }
+        if line < *current {
+            return Begins::Nothing;
+        }
+        *current = line;
+        Begins::Line
     }
 }

@@ -81,6 +81,15 @@ impl Legs {
         }
     }
 
+    /// The leg's ring, to be told something.
+    pub(super) fn ring_mut(&mut self, leg: LegId) -> Option<&mut RingSender> {
+        let slot = self.slot(leg)?;
+        match self.senders[slot].as_mut()? {
+            Sender::Ring(ring) => Some(ring),
+            Sender::Srtp(_) => None,
+        }
+    }
+
     /// The leg's peer is somewhere else now.
     pub(super) fn redirect(&mut self, leg: LegId, destination: Destination) {
         if let Some(slot) = self.slot(leg) {

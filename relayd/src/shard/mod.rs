@@ -13,6 +13,7 @@ mod command;
 mod events;
 mod header;
 mod legs;
+mod outbound;
 mod pauses;
 mod plane;
 mod ring;
@@ -178,9 +179,15 @@ impl Shard {
         self.tell(Command::LegDown { leg });
     }
 
-    /// The listener behind `leg` is reached at another address from now on.
+    /// The listener behind `leg` is reached at this address from now on, and is sent again what it is not known to have:
+    /// what was on the old path may be lost.
     pub fn leg_path(&self, leg: LegId, destination: SocketAddr) {
         self.tell(Command::LegPath { leg, destination });
+    }
+
+    /// The listener behind `leg` was not heard of for a while and is there again: as with [`Shard::leg_path`].
+    pub fn leg_returned(&self, leg: LegId) {
+        self.tell(Command::LegReturned { leg });
     }
 
     /// Hands in a decrypted RTP packet of a publisher. False if the queue is full: it is dropped and counted.

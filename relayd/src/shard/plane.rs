@@ -5,21 +5,19 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Instant, SystemTime};
 
 use relay_engine::{
-    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError,
-    OutboundPacket, Output, Peer, Relay, ReplayError, SelectError, SwitchError, TrackId, TrackSpec,
-    UnknownListener, Verdict, rtp,
+    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, LegStats, ListenerId, OpenError, Peer,
+    Relay, ReplayError, SelectError, SwitchError, TrackId, TrackSpec, UnknownListener, Verdict, rtp,
 };
 use socket2::SockRef;
 use tokio::sync::mpsc;
 
-use super::events::{Firsts, Readers, ShardEvent};
-use super::legs::{Hot, Legs};
+use super::events::{Begins, Lines, Readers, ShardEvent};
+use super::legs::Legs;
+use super::outbound::{Outbound, Outcome};
 use super::pauses::Pauses;
-use super::ring::Pushed;
 use super::stats::{PlaneCounters, ShardStats};
 use super::{Egress, ShardConfig, rtcp};
 use crate::webrtc::egress::Batch;
-use crate::webrtc::srtp::SealError;
 
 /// A shard's state, driven by whoever owns it: the thread of a [`Shard`](super::Shard), or a bench.
 ///
@@ -50,7 +48,7 @@ impl Plane {
                 batch: Batch::new(socket)?,
                 counters: PlaneCounters::default(),
                 cname: config.cname.clone(),
-                firsts: Firsts::default(),
+                lines: Lines::default(),
                 readers: Readers::default(),
             },
             pauses: Pauses::default(),
@@ -82,7 +80,7 @@ impl Plane {
         spec: LegSpec,
     ) -> Result<LegId, OpenError> {
         let leg = self.relay.open_publisher_leg(now, track, spec)?;
-        self.outbound.firsts.open(leg);
+        self.outbound.lines.open(leg);
         self.publisher_state(now, track, leg, LegState::Connecting);
         Ok(leg)
     }
@@ -99,7 +97,7 @@ impl Plane {
     ) -> Result<(ListenerId, LegId), OpenError> {
         let (listener, leg) = self.relay.open_listener(now, track, spec)?;
         self.outbound.legs.open(leg, spec.payload_type(), spec.extension_ids());
-        self.outbound.firsts.open(leg);
+        self.outbound.lines.open(leg);
         Ok((listener, leg))
     }
 
@@ -135,7 +133,7 @@ impl Plane {
     pub fn add_leg(&mut self, now: Instant, listener: ListenerId, spec: LegSpec) -> Result<LegId, OpenError> {
         let leg = self.relay.add_leg(now, listener, spec)?;
         self.outbound.legs.open(leg, spec.payload_type(), spec.extension_ids());
-        self.outbound.firsts.open(leg);
+        self.outbound.lines.open(leg);
         Ok(leg)
     }
 
@@ -194,19 +192,30 @@ impl Plane {
     }
 
     /// See [`Shard::leg_path`](super::Shard::leg_path).
-    pub fn leg_path(&mut self, leg: LegId, destination: SocketAddr) {
+    pub fn leg_path(&mut self, now: Instant, leg: LegId, destination: SocketAddr) {
         let destination = self.outbound.batch.destination(destination);
         self.outbound.legs.redirect(leg, destination);
+        self.leg_returned(now, leg);
     }
 
-    /// See [`Shard::pause_track`](super::Shard::pause_track). The engine counts what is dropped: its leg is down.
+    /// See [`Shard::leg_returned`](super::Shard::leg_returned).
+    pub fn leg_returned(&mut self, now: Instant, leg: LegId) {
+        // The leg may be gone by now, or its listener on another one: then there is nothing to replay on it.
+        let _none_there = self.relay.replay(now, leg, None).is_err();
+    }
+
+    /// See [`Shard::pause_track`](super::Shard::pause_track). The engine counts what is dropped: its legs are down.
     pub fn pause_track(&mut self, now: Instant, track: TrackId, paused: bool) {
         if paused {
-            if let Some(leg) = self.pauses.pause(&self.relay, track) {
+            for leg in self.pauses.pause(&self.relay, track) {
                 self.relay.handle_leg(now, leg, LegState::Down);
             }
-        } else if let Some((leg, state)) = self.pauses.resume(track) {
-            self.relay.handle_leg(now, leg, state);
+        } else {
+            for (leg, state) in self.pauses.resume(track) {
+                self.relay.handle_leg(now, leg, state);
+                // What came meanwhile was not wanted: no hole.
+                self.relay.restart(now, leg);
+            }
         }
     }
 
@@ -217,7 +226,37 @@ impl Plane {
 
     /// See [`Shard::close`](super::Shard::close).
     pub fn close(&mut self, now: Instant, peer: Peer) {
+        let legs = match peer {
+            Peer::Leg(leg) => [Some(leg), None],
+            Peer::Listener(listener) => {
+                self.relay.listener_stats(listener).map_or([None; 2], |stats| [Some(stats.leg), stats.second])
+            }
+            Peer::Track(_) => [None; 2],
+        };
+        let closed = legs.map(|leg| self.resume_point(leg?));
         self.relay.close(now, peer);
+        for event in closed.into_iter().flatten() {
+            self.outbound.readers.tell(event);
+        }
+    }
+
+    /// What is told of a leg when it closes: where its far end may go on.
+    fn resume_point(&self, leg: LegId) -> Option<ShardEvent> {
+        let (track, next) = match self.relay.leg_stats(leg)? {
+            LegStats::Publisher(stats) => {
+                let contiguous = self.relay.track_stats(stats.track)?.contiguous;
+                (stats.track, contiguous.map(|position| position + 1))
+            }
+            LegStats::Listener(stats) => {
+                let acked = match self.outbound.legs.ring(leg) {
+                    Some(ring) => ring.delivered(),
+                    None => stats.acked,
+                };
+                (stats.track, acked.map(|position| position + 1).or(stats.next_position))
+            }
+            _ => return None,
+        };
+        Some(ShardEvent::LegClosed { leg, track, next })
     }
 
     /// See [`Shard::packet`](super::Shard::packet). The engine counts its verdict.
@@ -234,18 +273,23 @@ impl Plane {
 
     fn note_verdict(&mut self, now: Instant, leg: LegId, verdict: Verdict) {
         if verdict == Verdict::Accepted
-            && self.outbound.firsts.take(leg)
+            && self.outbound.lines.take(leg, 0) == Begins::Leg
             && let Some(LegStats::Publisher(stats)) = self.relay.leg_stats(leg)
         {
             let (track, at) = (stats.track, now);
             if !self.outbound.readers.tell_all(ShardEvent::FirstPacketIn { track, leg, at }) {
-                self.outbound.firsts.again(leg);
+                self.outbound.lines.again(leg);
             }
         }
     }
 
     /// See [`Shard::feedback`](super::Shard::feedback). The engine counts its verdict.
     pub fn handle_feedback(&mut self, now: Instant, leg: LegId, feedback: Feedback) {
+        if let Feedback::Delivered(position) = feedback
+            && let Some(ring) = self.outbound.legs.ring_mut(leg)
+        {
+            ring.acknowledge(position);
+        }
         self.relay.handle_feedback(now, leg, feedback);
     }
 
@@ -292,7 +336,10 @@ impl Plane {
     fn note(&mut self, event: Event) {
         let readers = &mut self.outbound.readers;
         match event {
-            Event::Closed { peer: Peer::Leg(leg) } => self.outbound.legs.close(leg),
+            Event::Closed { peer: Peer::Leg(leg) } => {
+                self.pauses.forget(leg);
+                self.outbound.legs.close(leg);
+            }
             Event::Closed { peer: Peer::Track(track) } => {
                 self.pauses.close(track);
                 readers.tell(ShardEvent::TrackClosed { track });
@@ -313,103 +360,6 @@ impl Plane {
                 }
             }
             _ => {}
-        }
-    }
-}
-
-/// What an output leaves to do.
-enum Outcome {
-    Done,
-    Event(Event),
-    /// The leg's ring is full: it is held until the ring is drained.
-    Stalled(LegId),
-}
-
-/// Everything but the engine, so that an output may borrow from that.
-#[derive(Debug)]
-struct Outbound {
-    legs: Legs,
-    batch: Batch,
-    counters: PlaneCounters,
-    cname: String,
-    firsts: Firsts,
-    readers: Readers,
-}
-
-impl Outbound {
-    /// Does what goes to a peer; an event is the plane's.
-    fn handle(&mut self, output: Output<'_>) -> Outcome {
-        match output {
-            Output::Packet(packet) => return self.send(&packet),
-            Output::SenderReport { leg, report } => {
-                let Outbound { legs, batch, counters, cname, .. } = self;
-                rtcp::send_report(legs, batch, counters, leg, &report, cname);
-            }
-            // Publishers are reported to by `str0m`, which owns their SRTP.
-            Output::ReceiverReport { .. } => {}
-            Output::Event(event) => return Outcome::Event(event),
-        }
-        Outcome::Done
-    }
-
-    fn send(&mut self, packet: &OutboundPacket<'_>) -> Outcome {
-        match self.legs.hot(packet.leg) {
-            Some(Hot::Srtp(hot)) => {
-                let template = hot.templates.template(hot.group, packet);
-                let payload = packet.frame.payload;
-                let length = template.len() + payload.len() + hot.sender.overhead();
-                let Some(out) = self.batch.slot(length) else {
-                    self.counters.too_long += 1;
-                    return Outcome::Done;
-                };
-                template.write(packet, out);
-                let sealed = if packet.replay {
-                    hot.sender.seal_again_behind(packet.index, template.len(), payload, out)
-                } else {
-                    hot.sender.seal_behind(packet.index, template.len(), payload, out)
-                };
-                match sealed {
-                    Ok(length) => {
-                        self.batch.commit(length, hot.destination);
-                        self.note_first(packet);
-                    }
-                    Err(error) => self.refuse(error),
-                }
-            }
-            Some(Hot::Ring(ring)) => match ring.push(packet) {
-                Pushed::Taken => self.note_first(packet),
-                Pushed::Known => {}
-                Pushed::Full => return Outcome::Stalled(packet.leg),
-                Pushed::Closed => self.counters.no_keys += 1,
-            },
-            None => self.counters.no_keys += 1,
-        }
-        Outcome::Done
-    }
-
-    #[inline]
-    fn note_first(&mut self, packet: &OutboundPacket<'_>) {
-        if self.firsts.take(packet.leg) {
-            let frame = &packet.frame;
-            self.readers.tell(ShardEvent::FirstPacketOut {
-                leg: packet.leg,
-                at: Instant::now(),
-                index: packet.index,
-                position: frame.position,
-                timestamp: packet.timestamp,
-                media_time: frame.media_time,
-            });
-        }
-    }
-
-    /// A packet that may not be sealed is not sent.
-    fn refuse(&mut self, error: SealError) {
-        match error {
-            SealError::Reused | SealError::Changed => {
-                debug_assert!(false, "an index is used for two packets under one key");
-                self.counters.seal_reused += 1;
-            }
-            _ => self.counters.seal_refused += 1,
         }
     }
 }

@@ -27,7 +27,14 @@ pub fn ring(capacity: usize) -> (RingSender, RingReceiver) {
     let (frames, queue) = mpsc::channel(capacity);
     let (spare_in, spare_out) = crossbeam_channel::bounded(capacity);
     let shared = Arc::new(Shared::default());
-    let sender = RingSender { frames, spare: spare_out, shared: Arc::clone(&shared), line: 0, pushed: None };
+    let sender = RingSender {
+        frames,
+        spare: spare_out,
+        shared: Arc::clone(&shared),
+        line: 0,
+        pushed: None,
+        acknowledged: None,
+    };
     (sender, RingReceiver { queue, spare: spare_in, shared, half: capacity / 2 })
 }
 
@@ -61,6 +68,7 @@ pub struct RingSender {
     line: u64,
     /// The highest position taken on this line.
     pushed: Option<u64>,
+    acknowledged: Option<u64>,
 }
 
 /// The listener's end of a [`ring`].
@@ -127,7 +135,7 @@ impl RingSender {
                 // From before the listener heard another track or paused.
                 return Pushed::Known;
             }
-            (self.line, self.pushed) = (packet.line, None);
+            (self.line, self.pushed, self.acknowledged) = (packet.line, None, None);
         }
         if self.pushed.is_some_and(|pushed| frame.position <= pushed) {
             return Pushed::Known;
@@ -157,9 +165,15 @@ impl RingSender {
         self.pushed
     }
 
-    /// The last position that was received from the ring.
-    pub(super) fn received(&self) -> Option<u64> {
-        self.shared.received.load(Ordering::Acquire).checked_sub(1)
+    /// The far end says that it has all positions up to and with this one.
+    pub(super) fn acknowledge(&mut self, position: u64) {
+        self.acknowledged = self.acknowledged.max(Some(position));
+    }
+
+    /// The last position that the far end is known to have: what it acknowledged, or else what was taken out to be sent
+    /// to it.
+    pub(super) fn delivered(&self) -> Option<u64> {
+        self.acknowledged.or_else(|| self.shared.received.load(Ordering::Acquire).checked_sub(1))
     }
 
     fn stall(&self) -> Pushed {

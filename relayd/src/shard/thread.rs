@@ -163,7 +163,8 @@ impl MediaLoop {
             Command::LegUp { leg, egress } => plane.leg_up(now, leg, *egress),
             Command::PublisherUp { leg } => plane.publisher_up(now, leg),
             Command::LegDown { leg } => plane.leg_down(now, leg),
-            Command::LegPath { leg, destination } => plane.leg_path(leg, destination),
+            Command::LegPath { leg, destination } => plane.leg_path(now, leg, destination),
+            Command::LegReturned { leg } => plane.leg_returned(now, leg),
             Command::Listen { queue } => plane.listen(queue),
             Command::Ping { reply } => answer(reply, ()),
             Command::Stats { reply } => answer(reply, self.stats()),
@@ -182,8 +183,6 @@ impl MediaLoop {
                 answer(reply, plane.pause_listener(now, listener, paused));
             }
             Command::Replay { leg, from, reply } => answer(reply, plane.replay(now, leg, from)),
-            // The leg may be gone by now, or another one may have taken over.
-            Command::ReplayUnheard { leg } => drop(plane.replay(now, leg, None)),
             Command::Shutdown => {}
         }
     }

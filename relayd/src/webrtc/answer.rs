@@ -92,7 +92,12 @@ impl Answer<'_> {
         if offer.reduced_rtcp {
             sdp.push_str("a=rtcp-rsize\r\n");
         }
-        write!(sdp, "a=rtpmap:{pt} opus/48000/2\r\na=fmtp:{pt} minptime=10")?;
+        write!(sdp, "a=rtpmap:{pt} opus/48000/2\r\n")?;
+        if offer.nack {
+            // A listener's are answered from the history; holes of a publisher's are asked for.
+            write!(sdp, "a=rtcp-fb:{pt} nack\r\n")?;
+        }
+        write!(sdp, "a=fmtp:{pt} minptime=10")?;
         // What a publisher may send is ours to say: in-band FEC always. To a listener its own words are repeated.
         if offer.opus.in_band_fec || self.role == Role::Publisher {
             sdp.push_str(";useinbandfec=1");
@@ -212,6 +217,40 @@ mod tests {
             assert_eq!(sdp.matches(&format!("{line}\r\n")).count(), 1, "{line} in {sdp}");
         }
         assert!(sdp.lines().all(|line| !line.is_empty()) && sdp.ends_with("\r\n"));
+    }
+
+    #[test]
+    fn generic_nack_is_answered_where_it_is_offered_for_opus() {
+        let offer = |feedback: &str, role| {
+            let direction = if role == Role::Listener { "recvonly" } else { "sendonly" };
+            answer(
+                &format!(
+                    "m=audio 9 UDP/TLS/RTP/SAVPF 96 63\r\na={direction}\r\na=rtcp-mux\r\n\
+                     a=rtpmap:96 opus/48000/2\r\na=rtpmap:63 red/48000/2\r\n{feedback}"
+                ),
+                role,
+            )
+        };
+        for role in [Role::Listener, Role::Publisher] {
+            for feedback in [
+                "a=rtcp-fb:96 nack\r\n",
+                "a=rtcp-fb:* nack\r\n",
+                "a=rtcp-fb:63 nack\r\na=rtcp-fb:96 nack\r\n",
+            ] {
+                let sdp = offer(feedback, role);
+                assert_eq!(sdp.matches("a=rtcp-fb").count(), 1, "{sdp}");
+                assert!(sdp.contains("a=rtcp-fb:96 nack\r\n"), "{sdp}");
+            }
+            for feedback in [
+                "",
+                "a=rtcp-fb:63 nack\r\n",
+                "a=rtcp-fb:96 nack pli\r\n",
+                "a=rtcp-fb:96 transport-cc\r\n",
+                "a=rtcp-fb:x nack\r\n",
+            ] {
+                assert!(!offer(feedback, role).contains("rtcp-fb"), "{feedback}");
+            }
+        }
     }
 
     #[test]

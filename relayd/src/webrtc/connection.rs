@@ -115,6 +115,15 @@ impl Connection {
         own.min(self.stack.deadline())
     }
 
+    /// The peer was heard: whether it had been missed until now.
+    pub(super) fn hear(&mut self, now: Instant) -> bool {
+        self.heard = now;
+        match &mut self.stage {
+            Stage::Up { disconnected } => std::mem::take(disconnected),
+            _ => false,
+        }
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         !matches!(self.stage, Stage::Up { .. })
     }
@@ -126,6 +135,8 @@ pub(super) struct PeerAddresses {
     known: Vec<Address>,
     path: Option<SocketAddr>,
     limit: usize,
+    /// ICE has started over, and no address is nominated since.
+    renewed: bool,
     /// Every address ever learnt: str0m forgets none of them.
     seen: Vec<SocketAddr>,
 }
@@ -143,7 +154,7 @@ struct Address {
 pub(super) struct Learnt {
     /// The address is new; this one had to go for it.
     pub(super) evicted: Option<SocketAddr>,
-    /// Media goes to the new address from now on.
+    /// Media goes to the new address from now on, or to the old one that an ICE restart has proved to work.
     pub(super) path_changed: bool,
     /// The table has seen too many addresses: the binding is to be ignored.
     pub(super) refused: bool,
@@ -169,7 +180,7 @@ const PATH_PATIENCE: Duration = Duration::from_secs(3);
 
 impl PeerAddresses {
     pub(super) fn new(limit: usize) -> Self {
-        Self { known: Vec::new(), path: None, limit: limit.max(1), seen: Vec::new() }
+        Self { known: Vec::new(), path: None, limit: limit.max(1), renewed: false, seen: Vec::new() }
     }
 
     /// The address that media goes to: the newest nominated one.
@@ -201,10 +212,12 @@ impl PeerAddresses {
                 self.known.push(entry);
             }
         }
+        let renewed = use_candidate && std::mem::take(&mut self.renewed);
         if use_candidate && self.path != Some(source) && self.is_better(now, &entry) {
             self.path = Some(source);
             learnt.path_changed = true;
         }
+        learnt.path_changed |= renewed && self.path == Some(source);
         learnt
     }
 
@@ -217,6 +230,7 @@ impl PeerAddresses {
     /// ICE starts over: what was nominated before holds until the first new nomination, whatever its priority.
     pub(super) fn renew(&mut self) {
         self.known.iter_mut().for_each(|known| known.nominating = false);
+        self.renewed = true;
     }
 
     /// The address belongs to another connection now.
@@ -319,6 +333,17 @@ mod tests {
             peer.learn(now, binding(2, 1, true)).path_changed,
             "of a lower priority, from another network"
         );
+    }
+
+    #[test]
+    fn an_ice_restart_proves_the_path_anew_and_once_even_if_it_is_the_same() {
+        let now = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        peer.learn(now, binding(1, 9, true));
+        peer.renew();
+        assert!(!peer.learn(now, binding(1, 9, false)).path_changed, "not nominated");
+        assert!(peer.learn(now, binding(1, 9, true)).path_changed);
+        assert!(!peer.learn(now, binding(1, 9, true)).path_changed);
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) struct Offer {
     pub(super) extensions: Extensions,
     /// SSRCs that the peer announced for the audio, at most [`MAX_SSRCS`].
     pub(super) ssrcs: Vec<u32>,
+    /// Whether the peer takes part in generic NACK for Opus.
+    pub(super) nack: bool,
     /// Whether the peer reads reduced-size RTCP (RFC 5506).
     pub(super) reduced_rtcp: bool,
     /// The peer's ICE credentials.
@@ -134,6 +136,7 @@ pub(super) fn inspect(text: &str, role: Role) -> Result<Offer, JoinError> {
         opus,
         extensions: section.negotiable_extensions(),
         ssrcs: section.ssrcs.clone(),
+        nack: section.nack(payload_type),
         reduced_rtcp: section.reduced_rtcp,
         ice: transport.ice,
         fingerprint: transport.fingerprint,

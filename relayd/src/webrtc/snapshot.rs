@@ -51,6 +51,10 @@ pub struct Counters {
     pub rebuilt: u64,
     /// ICE restarts answered.
     pub restarted: u64,
+    /// Listeners that are reached at another address, or by a new ICE session, and are sent again what they may miss.
+    pub path_changes: u64,
+    /// Listeners that were not heard of and are again, and are sent again what they may miss.
+    pub returns: u64,
     /// Panics caught in the stack below.
     pub panics: u64,
     /// Errors of the stack below that did not end the connection.

@@ -51,6 +51,8 @@ pub(super) struct Stack {
     role: Role,
     mid: Mid,
     payload_type: u8,
+    /// Holes are asked for.
+    nack: bool,
     expected: Expected,
     deadline: Instant,
 }
@@ -96,6 +98,7 @@ impl Stack {
                 role,
                 mid,
                 payload_type: offer.payload_type,
+                nack: offer.nack,
                 expected: Expected::default(),
                 deadline: now,
             };
@@ -229,7 +232,7 @@ impl Stack {
         if let Some(evicted) = evicted {
             api.remove_stream_rx(evicted.into());
         }
-        api.expect_stream_rx(ssrc.into(), None, self.mid, None);
+        api.expect_stream_rx(ssrc.into(), None, self.mid, None).suppress_nack(!self.nack);
     }
 
     fn verdict(&self, result: Result<(), String>) -> Result<(), StackError> {

@@ -133,7 +133,7 @@ fn a_listener_that_moves_is_followed() {
     let (_, leg) = stage.join(&ear);
     stage.speak(&opus(20, 1));
     let before = ear.hear().header;
-    stage.plane.leg_path(leg, elsewhere.address());
+    stage.plane.leg_path(stage.now, leg, elsewhere.address());
     stage.speak(&opus(20, 2));
     let after = elsewhere.hear();
     assert_eq!(after.payload, opus(20, 2));
@@ -180,7 +180,7 @@ fn a_slot_used_again_belongs_to_its_new_leg() {
     let (_, closed) = stage.join(&old);
     stage.plane.close(stage.now, Peer::Leg(closed));
     let (_, leg) = stage.join(&new);
-    stage.plane.leg_path(closed, old.address());
+    stage.plane.leg_path(stage.now, closed, old.address());
     stage.plane.leg_up(stage.now, closed, old.egress());
     stage.speak(&opus(20, 1));
     assert_ne!(leg, closed);

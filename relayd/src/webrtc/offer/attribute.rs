@@ -80,6 +80,17 @@ pub(super) fn extmap(value: &str) -> Result<(u32, &str), &'static str> {
     Ok((id.parse().map_err(|_| FORM)?, uri))
 }
 
+/// `a=rtcp-fb`: whose generic NACK it offers, `None` in it for every payload type; nothing of any other feedback.
+pub(super) fn nack(value: &str) -> Option<Option<u32>> {
+    let mut fields = value.split_ascii_whitespace();
+    let payload_type = match fields.next()? {
+        "*" => None,
+        number => Some(number.parse().ok()?),
+    };
+    // `nack pli` and the like are other things.
+    (fields.next() == Some("nack") && fields.next().is_none()).then_some(payload_type)
+}
+
 /// `a=ssrc`: the number.
 pub(super) fn ssrc(value: &str) -> Result<u32, &'static str> {
     let number = value.split(' ').next().unwrap_or(value);

@@ -105,6 +105,8 @@ pub(super) struct Section {
     bundle_only: bool,
     rtpmaps: Vec<RtpMap>,
     fmtps: Vec<(u32, String)>,
+    /// Payload types with generic NACK (RFC 4585 §4.2); `None` for all of them.
+    nacks: Vec<Option<u32>>,
 }
 
 impl Section {
@@ -140,6 +142,7 @@ impl Section {
             bundle_only: false,
             rtpmaps: Vec::new(),
             fmtps: Vec::new(),
+            nacks: Vec::new(),
         })
     }
 
@@ -156,6 +159,7 @@ impl Section {
                 let payload_type = payload_type.parse().map_err(|_| "a=fmtp starts with a payload type")?;
                 self.fmtps.push((payload_type, parameters.to_owned()));
             }
+            "rtcp-fb" if self.nacks.len() < MAX_ENTRIES => self.nacks.extend(attribute::nack(value)),
             "extmap" => self.extmap(value)?,
             "ssrc" => self.ssrc(attribute::ssrc(value)?),
             _ => self.block.attribute(text)?,
@@ -194,6 +198,11 @@ impl Section {
         }
         let fmtp = self.fmtps.iter().find(|(number, _)| *number == map.payload_type);
         Ok((payload_type, opus_parameters(fmtp.map_or("", |(_, text)| text))))
+    }
+
+    /// Whether generic NACK is offered for a payload type.
+    pub(super) fn nack(&self, payload_type: u8) -> bool {
+        self.nacks.iter().any(|of| of.is_none_or(|of| of == u32::from(payload_type)))
     }
 
     /// The extensions that can be answered: a one-byte element holds 16 bytes of mid.

@@ -51,9 +51,8 @@ impl Plane {
             return;
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        connection.heard = now;
-        if let Stage::Up { disconnected } = &mut connection.stage {
-            *disconnected = false;
+        if connection.hear(now) {
+            self.replay(slot);
         }
         match class {
             Class::Dtls => self.handle_dtls(now, slot, source, datagram),
@@ -131,22 +130,33 @@ impl Plane {
             self.addresses.remove(&evicted);
         }
         self.addresses.insert(source, slot);
-        (connection.heard, connection.consent) = (now, now);
-        match &mut connection.stage {
-            Stage::Checking => connection.stage = Stage::Handshaking { since: now, restarted: false },
-            Stage::Handshaking { .. } => {}
-            Stage::Up { disconnected } => *disconnected = false,
+        connection.consent = now;
+        let returned = connection.hear(now);
+        if connection.stage == Stage::Checking {
+            connection.stage = Stage::Handshaking { since: now, restarted: false };
         }
         if learnt.path_changed
             && let (Stage::Up { .. }, Role::Listener, Some(leg)) =
                 (connection.stage, connection.role, connection.leg)
         {
+            self.counters.path_changes += 1;
             self.parts.shard.leg_path(leg, self.on_the_wire(source));
+        } else if returned {
+            self.replay(slot);
         }
         let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
         self.settle(now, slot, result);
+    }
+
+    /// A listener is back that had not been heard of: what it may have missed is sent again.
+    fn replay(&mut self, slot: usize) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        if let (Role::Listener, Some(leg)) = (connection.role, connection.leg) {
+            self.counters.returns += 1;
+            self.parts.shard.leg_returned(leg);
+        }
     }
 
     fn handle_dtls(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
