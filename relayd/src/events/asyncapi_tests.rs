@@ -5,19 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::frame::{ClientFrame, Hello, Hidden, TokenRefresh, TrackSnapshot};
+use super::frame::{ClientFrame, Hello, Hidden, LegName, LineAnchor, TokenRefresh, TrackAck, TrackSnapshot};
 use super::{CloseCode, SUBPROTOCOL, ServerFrame, Snapshot};
 use crate::auth::Role;
 use crate::session::{
     Audience, EndReason, Event, Language, LossScope, Numbered, SessionId, Status, WarningReason,
 };
 
-fn document() -> Value {
+pub(crate) fn document() -> Value {
     serde_json::from_str(super::ASYNCAPI).expect("docs/asyncapi.json is JSON")
 }
 
 /// As much of JSON Schema as the document uses; a keyword that is not known fails.
-fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+pub(crate) fn check(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
     let fail = |why: &str| Err(format!("{at}: {why}: {value}"));
     for (keyword, rule) in schema.as_object().expect("a schema is an object") {
         match keyword.as_str() {
@@ -130,6 +130,17 @@ fn frames() -> Vec<Value> {
         error("RATE_LIMITED"),
         error("UNAVAILABLE"),
         error("SESSION_ENDED"),
+        error("LEG_NOT_FOUND"),
+        ServerFrame::Ack(TrackAck { language: en(), recv: 1, safe: 2, ssrc: None, sequence: None }),
+        ServerFrame::Ack(TrackAck { language: en(), recv: 1, safe: 2, ssrc: Some(3), sequence: Some(4) }),
+        ServerFrame::MediaStarted(LineAnchor {
+            leg: "a".repeat(32),
+            ssrc: 1,
+            sequence: 2,
+            position: 3,
+            timestamp: 4,
+            media_time: 5,
+        }),
     ]);
     for frame in &frames {
         match frame {
@@ -139,6 +150,8 @@ fn frames() -> Vec<Value> {
             | ServerFrame::Heartbeat {}
             | ServerFrame::HeartbeatAck {}
             | ServerFrame::TokenRefreshed { .. }
+            | ServerFrame::Ack(_)
+            | ServerFrame::MediaStarted(_)
             | ServerFrame::Error { .. } => {}
         }
     }
@@ -174,6 +187,12 @@ fn events() -> Vec<Value> {
     }));
     let warnings =
         [WarningReason::TokenExpiry, WarningReason::MaxAge, WarningReason::Refresh, WarningReason::Drain];
+    events.extend(warnings.map(|reason| Event::ConnectionRefreshRequired {
+        url: "/v1/sessions/demo/whep/en".into(),
+        ticket: "a".repeat(43),
+        deadline: 1,
+        reason,
+    }));
     events.extend(warnings.map(|reason| Event::ConnectionWarning {
         remaining_minutes: 5,
         expires_at: 1,
@@ -204,7 +223,7 @@ fn events() -> Vec<Value> {
 }
 
 /// The messages of an operation, by the name on the wire.
-fn messages(document: &Value, operation: &str) -> BTreeMap<String, Value> {
+pub(crate) fn messages(document: &Value, operation: &str) -> BTreeMap<String, Value> {
     let listed = document["operations"][operation]["messages"].as_array().expect("messages are listed");
     let message = |reference: &Value| {
         let mut target = reference;
@@ -240,8 +259,8 @@ fn what_the_document_describes_the_types_say() {
     }
 }
 
-/// Every property is in every sample, every value of an enum in one of them.
-fn covered(root: &Value, schema: &Value, samples: &[&Value], at: &str) {
+/// Every property is in one of the samples, what is required in all, every value of an enum in one of them.
+pub(crate) fn covered(root: &Value, schema: &Value, samples: &[&Value], at: &str) {
     assert!(!samples.is_empty(), "{at}: nothing says this");
     if let Some(pointer) = schema.get("$ref").and_then(Value::as_str) {
         return covered(root, root.pointer(&pointer[1..]).expect("a target"), samples, at);
@@ -252,7 +271,8 @@ fn covered(root: &Value, schema: &Value, samples: &[&Value], at: &str) {
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         for (name, rule) in properties {
             let fields: Vec<&Value> = samples.iter().filter_map(|sample| sample.get(name)).collect();
-            assert_eq!(fields.len(), samples.len(), "{at}.{name} is not always said");
+            let required = schema["required"].as_array().unwrap().contains(&json!(name));
+            assert!(!required || fields.len() == samples.len(), "{at}.{name} is not always said");
             covered(root, rule, &fields, &format!("{at}.{name}"));
         }
     }
@@ -267,7 +287,7 @@ fn what_clients_may_say_is_read_and_what_they_may_not_is_refused() {
     let document = document();
     let messages = messages(&document, "hear");
     let names: BTreeSet<&str> = messages.keys().map(String::as_str).collect();
-    assert_eq!(names, BTreeSet::from(["hello", "heartbeat", "token.refresh"]));
+    assert_eq!(names, BTreeSet::from(["hello", "heartbeat", "leg", "token.refresh"]));
     for (name, message) in &messages {
         let mut seen = BTreeSet::new();
         for example in message["examples"].as_array().expect("examples") {
@@ -301,8 +321,9 @@ fn what_the_types_of_clients_write_the_document_allows() {
     let messages = messages(&document, "hear");
     let hidden = || Hidden("x".into());
     for frame in [
-        ClientFrame::Hello(Hello { token: Some(hidden()), resume: None, seq: Some(u64::MAX) }),
-        ClientFrame::Hello(Hello { token: None, resume: Some(hidden()), seq: None }),
+        ClientFrame::Hello(Hello { token: Some(hidden()), seq: Some(u64::MAX), ..Hello::default() }),
+        ClientFrame::Hello(Hello { resume: Some(hidden()), leg: Some(hidden()), ..Hello::default() }),
+        ClientFrame::Leg(LegName { leg: hidden() }),
         ClientFrame::Heartbeat(super::frame::Heartbeat { seq: Some(1) }),
         ClientFrame::TokenRefresh(TokenRefresh { token: hidden() }),
     ] {
@@ -316,14 +337,17 @@ fn what_the_types_of_clients_write_the_document_allows() {
 fn the_document_has_our_close_codes_and_our_protocol() {
     let document = document();
     assert_eq!(document["asyncapi"], "3.0.0");
-    let channel = &document["channels"]["events"];
-    assert_eq!(channel["x-subprotocol"], SUBPROTOCOL);
-    let described: BTreeSet<u16> =
-        channel["x-closeCodes"].as_object().unwrap().keys().map(|code| code.parse().unwrap()).collect();
+    assert_eq!(document["channels"]["events"]["x-subprotocol"], SUBPROTOCOL);
     let ours: BTreeSet<u16> =
         CloseCode::ALL.iter().map(|code| code.number()).filter(|number| *number != 1000).collect();
-    assert_eq!(described, ours);
-    let listed: BTreeSet<String> = channel["messages"].as_object().unwrap().keys().cloned().collect();
+    let mut listed = BTreeSet::new();
+    for (name, channel) in document["channels"].as_object().unwrap() {
+        let described = channel["x-closeCodes"].as_object().unwrap().keys();
+        let described: BTreeSet<u16> = described.map(|code| code.parse().unwrap()).collect();
+        assert!(described.is_superset(&ours), "{name}");
+        assert!(described.iter().all(|code| *code == 1000 || ours.contains(code)), "{name}");
+        listed.extend(channel["messages"].as_object().unwrap().keys().cloned());
+    }
     let known: BTreeSet<String> =
         document["components"]["messages"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(listed, known);

@@ -20,6 +20,8 @@ pub enum ClientFrame {
     Heartbeat(Heartbeat),
     /// A newer token of the same subject and role.
     TokenRefresh(TokenRefresh),
+    /// Another connection of the same publisher or listener, as after a refresh.
+    Leg(LegName),
 }
 
 /// Frame `hello`.
@@ -35,6 +37,17 @@ pub struct Hello {
     /// The number of the last event seen: what came after is told, no snapshot is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seq: Option<u64>,
+    /// The name of a media connection of the client, the last part of its `Location`: what concerns it is told here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leg: Option<Hidden>,
+}
+
+/// Frame `leg`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LegName {
+    /// The name, as in `hello`.
+    pub leg: Hidden,
 }
 
 /// Frame `heartbeat` of a client.
@@ -79,7 +92,8 @@ impl ClientFrame {
             }
             "heartbeat" => Ok(Self::Heartbeat(within(data)?)),
             "token.refresh" => Ok(Self::TokenRefresh(within(data)?)),
-            _ => Err(FrameError("t must be hello, heartbeat or token.refresh".to_owned())),
+            "leg" => Ok(Self::Leg(within(data)?)),
+            _ => Err(FrameError::of("t must be hello, heartbeat, token.refresh or leg")),
         }
     }
 
@@ -89,6 +103,7 @@ impl ClientFrame {
             Self::Hello(hello) => ("hello", serde_json::to_value(hello)),
             Self::Heartbeat(heartbeat) => ("heartbeat", serde_json::to_value(heartbeat)),
             Self::TokenRefresh(refresh) => ("token.refresh", serde_json::to_value(refresh)),
+            Self::Leg(leg) => ("leg", serde_json::to_value(leg)),
         };
         let data = data.expect("texts and numbers are JSON");
         serde_json::json!({ "t": name, "d": data }).to_string()
@@ -177,6 +192,10 @@ pub enum ServerFrame {
         /// When the token expires, in Unix milliseconds.
         expires_at: u64,
     },
+    /// To a publisher that named its connection: how much of the track has arrived, every 100 ms when that has changed.
+    Ack(TrackAck),
+    /// To a listener that named its connection: how sequence numbers and positions are related on it, from here on.
+    MediaStarted(LineAnchor),
     /// A frame was not taken; the socket stays open.
     Error {
         /// For programs, as in problem documents.
@@ -198,6 +217,42 @@ impl ServerFrame {
         }
         serde_json::to_string(&Envelope { seq, ts, frame: self }).expect("a frame is JSON")
     }
+}
+
+/// How much of a track has arrived.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrackAck {
+    /// The track.
+    pub language: Language,
+    /// All positions below this one are here.
+    pub recv: u64,
+    /// All positions below this one are also elsewhere, or as safe as they get: what the client keeps of them may go.
+    pub safe: u64,
+    /// What the connection that was named last sends with, once something of it has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ssrc: Option<u32>,
+    /// The RTP sequence number there of the position below `recv`, if that came on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<u16>,
+}
+
+/// How what is on the wire of a listener's connection is related to the track: both grow alike from here on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LineAnchor {
+    /// The connection's name.
+    pub leg: String,
+    /// What it sends with.
+    pub ssrc: u32,
+    /// An RTP sequence number.
+    pub sequence: u16,
+    /// The position that has it.
+    pub position: u64,
+    /// The RTP timestamp of that packet.
+    pub timestamp: u32,
+    /// Its media time: 48 kHz ticks from the track's start.
+    pub media_time: u64,
 }
 
 /// A session as its followers see it.
@@ -266,8 +321,9 @@ mod tests {
         let token = || Some(Hidden("t".into()));
         for frame in [
             ClientFrame::Hello(Hello::default()),
-            ClientFrame::Hello(Hello { token: token(), resume: None, seq: None }),
-            ClientFrame::Hello(Hello { token: None, resume: token(), seq: Some(u64::MAX) }),
+            ClientFrame::Hello(Hello { token: token(), ..Hello::default() }),
+            ClientFrame::Hello(Hello { token: None, resume: token(), seq: Some(u64::MAX), leg: token() }),
+            ClientFrame::Leg(LegName { leg: Hidden("l".into()) }),
             ClientFrame::Heartbeat(Heartbeat { seq: Some(7) }),
             ClientFrame::Heartbeat(Heartbeat::default()),
             ClientFrame::TokenRefresh(TokenRefresh { token: Hidden("t".into()) }),

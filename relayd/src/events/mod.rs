@@ -3,6 +3,7 @@
 //! [`Protocol`] is the pure core: frames and ticks in, frames and a close out, `now` passed in. [`frame`] is what is
 //! on the wire, [`close`] how it ends, [`ticket`] how a client comes back. The sockets are in `http::events`.
 
+mod anchors;
 pub mod close;
 mod followers;
 pub mod frame;
@@ -12,6 +13,7 @@ mod streams;
 mod tally;
 pub mod ticket;
 
+pub use anchors::{Anchor, Anchors};
 pub use close::{Close, CloseCode};
 pub use followers::{Followers, unix_ms};
 pub use frame::{ClientFrame, FrameError, ServerFrame, Snapshot};
@@ -28,4 +30,4 @@ pub const SUBPROTOCOL: &str = "relay.v1+json";
 pub const ASYNCAPI: &str = include_str!("../../../docs/asyncapi.json");
 
 #[cfg(test)]
-mod asyncapi_tests;
+pub(crate) mod asyncapi_tests;

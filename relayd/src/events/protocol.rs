@@ -2,13 +2,17 @@
 //!
 //! Order: `hello` → [`Output::Authenticate`] → [`Protocol::handle_welcomed`] → events. Nothing comes out after
 //! [`Output::Close`], and nothing that comes in then changes anything. What waits to be taken out is bounded by what
-//! came in: one output per input, two for a welcome.
+//! came in: two outputs per input, three for a welcome.
+//!
+//! A client that names a media connection is bound to it: [`Output::Bind`] → [`Protocol::handle_bound`]. A publisher
+//! then hears `ack` every [`ACK_EVERY`] when it has changed ([`Output::Ask`] → [`Protocol::handle_progress`]), a
+//! listener `mediaStarted` for each line that begins.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::close::{Close, CloseCode};
-use super::frame::{ClientFrame, Heartbeat, Hello, Hidden, ServerFrame, Snapshot};
+use super::frame::{ClientFrame, Heartbeat, Hello, Hidden, LineAnchor, ServerFrame, Snapshot, TrackAck};
 use super::rate::Rate;
 use crate::auth::Denied;
 use crate::config;
@@ -50,6 +54,10 @@ pub enum Output {
     Authenticate(Hello),
     /// Check this newer token; answer with [`Protocol::handle_renewed`].
     Renew(Hidden),
+    /// Look for the connection of this name; answer with [`Protocol::handle_bound`].
+    Bind(Hidden),
+    /// Ask how far the track of the connection is; answer with [`Protocol::handle_progress`].
+    Ask,
     /// Close. The last output.
     Close(Close),
 }
@@ -123,6 +131,13 @@ pub struct Protocol {
     heard: Instant,
     beat: Instant,
     renewing: bool,
+    /// A connection that is named in `hello`, until the client is let in.
+    leg: Option<Hidden>,
+    binding: bool,
+    /// What was acknowledged last.
+    acked: Option<TrackAck>,
+    /// When to find out whether there is more to acknowledge.
+    ask_at: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -153,6 +168,10 @@ impl Protocol {
             heard: now,
             beat: now,
             renewing: false,
+            leg: None,
+            binding: false,
+            acked: None,
+            ask_at: None,
             outputs: VecDeque::new(),
         }
     }
@@ -164,8 +183,9 @@ impl Protocol {
         }
         match (ClientFrame::read(text), self.state) {
             (_, State::Closed) => {}
-            (Ok(ClientFrame::Hello(hello)), State::Silent) => {
+            (Ok(ClientFrame::Hello(mut hello)), State::Silent) => {
                 self.state = State::Asked;
+                self.leg = hello.leg.take();
                 self.outputs.push_back(Output::Authenticate(hello));
             }
             (Ok(ClientFrame::Hello(_)), _) => {
@@ -181,6 +201,10 @@ impl Protocol {
             }
             (Ok(ClientFrame::TokenRefresh(_)), _) => {
                 self.refuse(now, INVALID_MESSAGE, "a token is being looked at already".to_owned());
+            }
+            (Ok(ClientFrame::Leg(named)), State::Live) if !self.binding => self.bind(named.leg),
+            (Ok(ClientFrame::Leg(_)), _) => {
+                self.refuse(now, INVALID_MESSAGE, "a connection is being looked for already".to_owned());
             }
         }
     }
@@ -226,6 +250,44 @@ impl Protocol {
         self.send(now, &welcomed.frame);
         if let Some(snapshot) = welcomed.snapshot {
             self.send(now, &ServerFrame::SessionJoined(snapshot));
+        }
+        if let Some(leg) = self.leg.take() {
+            self.bind(leg);
+        }
+    }
+
+    /// The connection was found, and whether it is a publisher's; or there is none of that name in the session.
+    pub fn handle_bound(&mut self, now: Instant, publishes: Option<bool>) {
+        if !std::mem::take(&mut self.binding) || self.state != State::Live {
+            return;
+        }
+        match publishes {
+            Some(publishes) => {
+                self.acked = None;
+                self.ask_at = publishes.then_some(now);
+            }
+            None => {
+                self.refuse(now, LEG_NOT_FOUND, "no connection of this session has such a name".to_owned())
+            }
+        }
+    }
+
+    /// How far the track is; `None` when nothing can be told of it.
+    pub fn handle_progress(&mut self, now: Instant, ack: Option<TrackAck>) {
+        if self.state != State::Live {
+            return;
+        }
+        self.ask_at = Some(now + ACK_EVERY);
+        if let Some(ack) = ack.filter(|ack| self.acked.as_ref() != Some(ack)) {
+            self.send(now, &ServerFrame::Ack(ack.clone()));
+            self.acked = Some(ack);
+        }
+    }
+
+    /// A line begins on the listener's connection.
+    pub fn handle_anchor(&mut self, now: Instant, anchor: LineAnchor) {
+        if self.state == State::Live {
+            self.send(now, &ServerFrame::MediaStarted(anchor));
         }
     }
 
@@ -301,6 +363,11 @@ impl Protocol {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.state == State::Live && self.ask_at.is_some_and(|at| now >= at) {
+            // The answer says when to ask again.
+            self.ask_at = None;
+            self.outputs.push_back(Output::Ask);
+        }
         match self.state {
             State::Closed => {}
             State::Silent if now >= self.start + self.timing.hello => {
@@ -328,7 +395,10 @@ impl Protocol {
         match self.state {
             State::Silent => Some(self.start + self.timing.hello),
             State::Asked => Some(dead),
-            State::Live => Some(dead.min(self.beat)),
+            State::Live => {
+                let next = dead.min(self.beat);
+                Some(self.ask_at.map_or(next, |at| at.min(next)))
+            }
             State::Closed => None,
         }
     }
@@ -354,6 +424,11 @@ impl Protocol {
             self.close(CloseCode::TooMuch, "too many messages");
         }
         admitted
+    }
+
+    fn bind(&mut self, leg: Hidden) {
+        self.binding = true;
+        self.outputs.push_back(Output::Bind(leg));
     }
 
     fn heartbeat(&mut self, now: Instant, heartbeat: &Heartbeat) {
@@ -389,8 +464,12 @@ impl Protocol {
     }
 }
 
+/// How often a publisher hears how far its track is, at most.
+pub const ACK_EVERY: Duration = Duration::from_millis(100);
 /// As in problem documents.
 const INVALID_MESSAGE: &str = "INVALID_MESSAGE";
+/// As in problem documents.
+const LEG_NOT_FOUND: &str = "LEG_NOT_FOUND";
 
 #[cfg(test)]
 #[path = "protocol_tests.rs"]

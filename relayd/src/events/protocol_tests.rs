@@ -119,7 +119,7 @@ fn event(seq: u64) -> Numbered {
 fn a_hello_is_asked_about_and_answered_with_welcome_and_snapshot() {
     let mut talk = Talk::new();
     talk.say(r#"{"t":"hello","d":{"token":"a.b.c","seq":3}}"#);
-    let hello = Hello { token: Some(Hidden("a.b.c".into())), resume: None, seq: Some(3) };
+    let hello = Hello { token: Some(Hidden("a.b.c".into())), seq: Some(3), ..Hello::default() };
     assert_eq!(talk.outputs(), [Output::Authenticate(hello)]);
     talk.now += Duration::from_millis(250);
     talk.protocol.handle_welcomed(talk.now, welcomed(7, Some(snapshot())));
@@ -364,10 +364,61 @@ fn an_answer_that_comes_too_late_changes_nothing() {
     talk.closed(4013);
 }
 
+fn ack(recv: u64) -> TrackAck {
+    TrackAck { language: "en".parse().unwrap(), recv, safe: recv, ssrc: None, sequence: None }
+}
+
+#[test]
+fn a_connection_that_is_named_is_looked_for_after_the_welcome() {
+    let mut talk = Talk::new();
+    talk.say(r#"{"t":"hello","d":{"leg":"x"}}"#);
+    assert_eq!(talk.outputs(), [Output::Authenticate(Hello::default())]);
+    talk.protocol.handle_welcomed(talk.now, welcomed(0, None));
+    assert_eq!(talk.outputs().last(), Some(&Output::Bind(Hidden("x".into()))));
+    talk.say(r#"{"t":"leg","d":{"leg":"y"}}"#);
+    assert_eq!(talk.frames()[0]["d"]["code"], "INVALID_MESSAGE", "one at a time");
+    talk.protocol.handle_bound(talk.now, None);
+    assert_eq!(talk.frames()[0]["d"]["code"], "LEG_NOT_FOUND");
+    talk.say(r#"{"t":"leg","d":{"leg":"y"}}"#);
+    assert_eq!(talk.outputs(), [Output::Bind(Hidden("y".into()))]);
+    talk.protocol.handle_bound(talk.now, Some(false));
+    talk.pass(Duration::from_secs(5));
+    assert_eq!(talk.outputs(), [], "a listener hears no acknowledgements");
+    let anchor =
+        LineAnchor { leg: "y".into(), ssrc: 1, sequence: 2, position: 3, timestamp: 4, media_time: 5 };
+    talk.protocol.handle_anchor(talk.now, anchor);
+    let started = &talk.frames()[0];
+    assert_eq!((&started["t"], &started["d"]["mediaTime"]), (&"mediaStarted".into(), &5.into()));
+}
+
+#[test]
+fn a_publisher_hears_every_tenth_of_a_second_what_has_arrived_if_that_has_changed() {
+    let mut talk = Talk::live();
+    talk.say(r#"{"t":"leg","d":{"leg":"x"}}"#);
+    talk.protocol.handle_bound(talk.now, Some(true));
+    talk.outputs();
+    let mut acked = Vec::new();
+    for recv in [None, Some(0), Some(0), Some(5), Some(5), Some(6)] {
+        talk.pass(ACK_EVERY);
+        assert_eq!(talk.outputs(), [Output::Ask]);
+        talk.pass(ACK_EVERY);
+        assert_eq!(talk.outputs(), [], "the answer is awaited");
+        talk.protocol.handle_progress(talk.now, recv.map(ack));
+        acked.extend(talk.frames().iter().map(|frame| frame["d"]["recv"].as_u64().unwrap()));
+    }
+    assert_eq!(acked, [0, 5, 6]);
+    // Another connection of the same publisher: told anew.
+    talk.say(r#"{"t":"leg","d":{"leg":"y"}}"#);
+    talk.protocol.handle_bound(talk.now, Some(true));
+    talk.outputs();
+    talk.protocol.handle_progress(talk.now, Some(ack(6)));
+    assert_eq!(talk.names(), ["ack"]);
+}
+
 proptest! {
     /// At most one close, the last; nothing leaks through before the welcome; numbers never go back.
     #[test]
-    fn any_order_of_anything_keeps_the_rules(steps in proptest::collection::vec(0..14_u8, 0..80)) {
+    fn any_order_of_anything_keeps_the_rules(steps in proptest::collection::vec(0..18_u8, 0..80)) {
         let mut talk = Talk::new();
         let (mut asked, mut welcomed_once, mut over, mut number) = (false, false, false, 0);
         let mut next = 0;
@@ -385,6 +436,10 @@ proptest! {
                 10 => talk.pass(Duration::from_secs(11)),
                 11 => { next += 5; talk.protocol.handle_lost(talk.now, next, snapshot()); }
                 12 => talk.protocol.handle_control(talk.now),
+                13 => talk.say(r#"{"t":"leg","d":{"leg":"x"}}"#),
+                14 => talk.protocol.handle_bound(talk.now, Some(true)),
+                15 => talk.protocol.handle_bound(talk.now, None),
+                16 => talk.protocol.handle_progress(talk.now, Some(ack(next))),
                 _ => if next > 20 { talk.protocol.handle_over() },
             }
             for output in talk.outputs() {
@@ -392,7 +447,7 @@ proptest! {
                 match output {
                     Output::Close(_) => over = true,
                     Output::Authenticate(_) => { prop_assert!(!asked); asked = true; }
-                    Output::Renew(_) => prop_assert!(welcomed_once),
+                    Output::Renew(_) | Output::Bind(_) | Output::Ask => prop_assert!(welcomed_once),
                     Output::Send(text) => {
                         let frame: Value = serde_json::from_str(&text).unwrap();
                         let name = frame["t"].as_str().unwrap();

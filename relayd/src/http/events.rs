@@ -14,8 +14,11 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use relay_engine::{LegId, LegStats};
+use tokio::sync::watch;
 use utoipa_axum::routes;
 
+use super::media::first_missing;
 use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
@@ -23,14 +26,15 @@ use super::server::Upgraded;
 use super::wire::Wire;
 use super::{Api, Segments};
 use crate::auth::{Action, Caller, Grant, SessionAccess, decide};
-use crate::events::frame::{Hello, Hidden};
+use crate::events::frame::{Hello, Hidden, LineAnchor, TrackAck};
 use crate::events::protocol::Refusal;
 use crate::events::{
-    ASYNCAPI, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing,
+    ASYNCAPI, Anchor, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing,
     Welcomed, unix_ms,
 };
 use crate::records::{Kind, RecordGuard};
-use crate::session::{Hub, Lease, Next, SessionError, Subscription};
+use crate::session::{Hub, Lease, LegView, Next, SessionError, Subscription};
+use crate::webrtc::{ResourceId, Role};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -103,17 +107,20 @@ struct Talk {
     record: RecordGuard,
     wire: Wire<WebSocket>,
     protocol: Protocol,
-    asking: Option<Asking<Result<Admitted, Refusal>>>,
+    admitting: Option<Asking<Result<Admitted, Refusal>>>,
     renewing: Option<Asking<Result<Arc<Grant>, NotRenewed>>>,
     identity: Option<Identity>,
     subscription: Option<Subscription>,
     hub: Option<Hub>,
+    binding: Option<Asking<Option<Bound>>>,
+    asking: Option<Asking<Option<TrackAck>>>,
+    bound: Option<Bound>,
 }
 
 type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A code of an `error` frame, and why.
-type NotRenewed = (&'static str, String);
+pub(super) type NotRenewed = (&'static str, String);
 
 /// Somebody who was let in.
 struct Identity {
@@ -138,6 +145,9 @@ enum Happening {
     Expired,
     Admitted(Box<Result<Admitted, Refusal>>),
     Renewed(Result<Arc<Grant>, NotRenewed>),
+    Bound(Option<Bound>),
+    Progress(Option<TrackAck>),
+    Anchor(Anchor),
     Heard(Option<Result<Message, axum::Error>>),
     News(Next),
 }
@@ -152,11 +162,14 @@ impl Talk {
             record,
             wire,
             protocol,
-            asking: None,
+            admitting: None,
             renewing: None,
             identity: None,
             subscription: None,
             hub: None,
+            binding: None,
+            asking: None,
+            bound: None,
         }
     }
 
@@ -171,6 +184,8 @@ impl Talk {
                     }
                     Output::Authenticate(hello) => self.ask(hello),
                     Output::Renew(token) => self.renew(token),
+                    Output::Bind(leg) => self.bind(&leg),
+                    Output::Ask => self.ask_progress(),
                     Output::Close(close) => return self.close(close).await,
                 }
             }
@@ -194,8 +209,11 @@ impl Talk {
             () = until(at) => Happening::Time,
             () = taken_over(identity) => Happening::TakenOver,
             () = expired(identity) => Happening::Expired,
-            admitted = answer(&mut self.asking) => Happening::Admitted(Box::new(admitted)),
+            admitted = answer(&mut self.admitting) => Happening::Admitted(Box::new(admitted)),
             renewed = answer(&mut self.renewing) => Happening::Renewed(renewed),
+            bound = answer(&mut self.binding) => Happening::Bound(bound),
+            progress = answer(&mut self.asking) => Happening::Progress(progress),
+            anchor = anchored(self.bound.as_mut()) => Happening::Anchor(anchor),
             heard = self.wire.next() => Happening::Heard(heard),
             next = news(&mut self.subscription) => Happening::News(next),
         }
@@ -212,6 +230,21 @@ impl Talk {
             Happening::Admitted(admitted) => self.handle_admitted(now, *admitted),
             Happening::Renewed(renewed) => self.handle_renewed(now, renewed),
             Happening::News(next) => self.handle_news(now, &next),
+            Happening::Bound(bound) => {
+                self.binding = None;
+                self.protocol.handle_bound(now, bound.as_ref().map(Bound::publishes));
+                // Who names a connection that is not there stays with the one before.
+                self.bound = bound.or_else(|| self.bound.take());
+            }
+            Happening::Progress(ack) => {
+                self.asking = None;
+                self.protocol.handle_progress(now, ack);
+            }
+            Happening::Anchor(anchor) => {
+                if let Some(bound) = &self.bound {
+                    self.protocol.handle_anchor(now, bound.line(anchor));
+                }
+            }
             Happening::Heard(Some(Ok(Message::Text(text)))) => self.protocol.handle_text(now, &text),
             Happening::Heard(Some(Ok(Message::Binary(_)))) => self.protocol.handle_binary(now),
             Happening::Heard(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {
@@ -228,17 +261,11 @@ impl Talk {
     }
 
     fn handle_broken(&mut self, error: axum::Error) -> bool {
-        use tungstenite::Error::{Capacity, Protocol, Utf8};
-        use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-
         tracing::debug!(peer = %self.peer, session = self.session, %error, "websocket failed");
-        match error.into_inner().downcast_ref::<tungstenite::Error>() {
-            Some(Capacity(_)) => self.protocol.handle_too_long(),
-            Some(Protocol(error)) if *error != ResetWithoutClosingHandshake => {
-                self.protocol.handle_unreadable();
-            }
-            Some(Utf8(_)) => self.protocol.handle_unreadable(),
-            _ => {
+        match broken(error) {
+            Broken::TooLong => self.protocol.handle_too_long(),
+            Broken::Unreadable => self.protocol.handle_unreadable(),
+            Broken::Gone => {
                 self.api.metrics.websocket_closed(ABNORMAL);
                 return false;
             }
@@ -247,7 +274,7 @@ impl Talk {
     }
 
     fn handle_admitted(&mut self, now: Instant, admitted: Result<Admitted, Refusal>) {
-        self.asking = None;
+        self.admitting = None;
         match admitted {
             Ok(Admitted { welcomed, identity, subscription, hub }) => {
                 self.record.identify(Some(identity.access.id.clone()), identity.caller.to_string());
@@ -270,7 +297,8 @@ impl Talk {
                     let behind = hub.head().saturating_sub(event.seq);
                     self.api.metrics.websocket_behind(usize::try_from(behind).unwrap_or(usize::MAX));
                 }
-                let visible = event.audience.includes(&identity.caller, &identity.access, None);
+                let holder = self.bound.as_ref().map(|bound| &bound.view.holder);
+                let visible = event.audience.includes(&identity.caller, &identity.access, holder);
                 self.protocol.handle_event(event, visible);
             }
             Next::Lost => match self.api.service.directory().view(&self.session) {
@@ -300,7 +328,7 @@ impl Talk {
 
     fn ask(&mut self, hello: Hello) {
         let (api, session, peer) = (self.api.clone(), self.session.clone(), self.peer);
-        self.asking = Some(Box::pin(async move { admit(&api, &session, peer, hello).await }));
+        self.admitting = Some(Box::pin(async move { admit(&api, &session, peer, hello).await }));
     }
 
     fn renew(&mut self, token: Hidden) {
@@ -312,6 +340,18 @@ impl Talk {
         }));
     }
 
+    fn bind(&mut self, leg: &Hidden) {
+        let (api, session) = (self.api.clone(), self.session.clone());
+        let resource = leg.0.parse().ok();
+        self.binding = Some(Box::pin(async move { Bound::find(&api, &session, resource?).await }));
+    }
+
+    fn ask_progress(&mut self) {
+        let (Some(bound), api) = (&self.bound, self.api.clone()) else { return };
+        let (view, leg) = (bound.view.clone(), bound.leg);
+        self.asking = Some(Box::pin(async move { progress(&api, view, leg).await }));
+    }
+
     async fn close(self, close: Close) {
         let Self { api, record, wire, identity, subscription, .. } = self;
         // What it held is given back before the goodbye, which may take long.
@@ -321,6 +361,88 @@ impl Talk {
         let limit = if close.code == CloseCode::Draining { limit.min(DRAIN_GOODBYE) } else { limit };
         wire.close(close, limit).await;
         drop(record);
+    }
+}
+
+/// How far the track of a publisher's connection is.
+async fn progress(api: &Api, view: LegView, leg: LegId) -> Option<TrackAck> {
+    let shard = api.service.shard();
+    let track = shard.track_stats(view.track).await.ok()??;
+    let stats = match shard.leg_stats(leg).await.ok()? {
+        Some(LegStats::Publisher(stats)) => Some(stats),
+        _ => None,
+    };
+    let recv = first_missing(&track);
+    Some(TrackAck {
+        language: view.language,
+        recv,
+        // What is in memory here is as safe as it gets on one node.
+        safe: recv,
+        ssrc: stats.and_then(|stats| stats.reception).map(|reception| reception.ssrc),
+        sequence: stats.and_then(|stats| stats.contiguous_sequence),
+    })
+}
+
+/// A media connection that the client has named.
+struct Bound {
+    resource: ResourceId,
+    view: LegView,
+    leg: LegId,
+    ssrc: u32,
+    anchors: watch::Receiver<Option<Anchor>>,
+}
+
+impl Bound {
+    async fn find(api: &Api, session: &str, resource: ResourceId) -> Option<Self> {
+        let view = api.service.directory().leg(session, &resource)?;
+        let leg = view.legs.iter().find(|(name, _)| *name == resource)?.1?;
+        let anchors = api.service.anchors().follow(leg);
+        let ssrc = match api.service.shard().leg_stats(leg).await.ok()?? {
+            LegStats::Listener(stats) => stats.ssrc,
+            _ => 0,
+        };
+        Some(Self { resource, view, leg, ssrc, anchors })
+    }
+
+    fn publishes(&self) -> bool {
+        self.view.role == Role::Publisher
+    }
+
+    fn line(&self, anchor: Anchor) -> LineAnchor {
+        let Anchor { index, position, timestamp, media_time } = anchor;
+        // The sequence number is the index without its rollover counter.
+        let sequence = (index & 0xffff) as u16;
+        LineAnchor {
+            leg: self.resource.to_string(),
+            ssrc: self.ssrc,
+            sequence,
+            position,
+            timestamp,
+            media_time,
+        }
+    }
+}
+
+/// Why a WebSocket cannot be read any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// A message was longer than messages may be.
+    TooLong,
+    /// What came is no WebSocket message.
+    Unreadable,
+    /// The client is gone.
+    Gone,
+}
+
+pub(super) fn broken(error: axum::Error) -> Broken {
+    use tungstenite::Error::{Capacity, Protocol, Utf8};
+    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
+
+    match error.into_inner().downcast_ref::<tungstenite::Error>() {
+        Some(Capacity(_)) => Broken::TooLong,
+        Some(Protocol(error)) if *error != ResetWithoutClosingHandshake => Broken::Unreadable,
+        Some(Utf8(_)) => Broken::Unreadable,
+        _ => Broken::Gone,
     }
 }
 
@@ -369,7 +491,7 @@ async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<A
 }
 
 /// The caller of a token, or of none.
-async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Caller, Refusal> {
+pub(super) async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Caller, Refusal> {
     let (now, token) = (Instant::now(), token.map(|token| token.0.as_str()));
     api.check_patience(now, peer).map_err(|_| Refusal::RateLimited)?;
     api.authority.authenticate(now, token).await.map_err(|error| {
@@ -385,7 +507,7 @@ async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Cal
 }
 
 /// The grant of a newer token of the same subject and role for the same session.
-async fn renewed(
+pub(super) async fn renewed(
     api: &Api,
     peer: IpAddr,
     known: &Caller,
@@ -425,7 +547,7 @@ fn role(caller: &Caller, access: &SessionAccess) -> &'static str {
     }
 }
 
-async fn until(at: Option<Instant>) {
+pub(super) async fn until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
@@ -453,6 +575,18 @@ async fn answer<T>(asking: &mut Option<Asking<T>>) -> T {
     }
 }
 
+async fn anchored(bound: Option<&mut Bound>) -> Anchor {
+    if let Some(bound) = bound.filter(|bound| !bound.publishes()) {
+        while bound.anchors.changed().await.is_ok() {
+            if let Some(anchor) = *bound.anchors.borrow_and_update() {
+                return anchor;
+            }
+        }
+    }
+    // There is none, or its leg is closed.
+    std::future::pending().await
+}
+
 async fn news(subscription: &mut Option<Subscription>) -> Next {
     match subscription {
         Some(subscription) => subscription.next().await,
@@ -460,12 +594,12 @@ async fn news(subscription: &mut Option<Subscription>) -> Next {
     }
 }
 
-fn nobody() -> NotRenewed {
+pub(super) fn nobody() -> NotRenewed {
     ("FORBIDDEN", "nobody is here".to_owned())
 }
 
 /// A relay that stops waits no longer for anybody's goodbye.
-const DRAIN_GOODBYE: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_GOODBYE: Duration = Duration::from_secs(1);
 /// A close without a code, and an end without a close (RFC 6455 §7.4.1).
-const NO_CODE: u16 = 1005;
-const ABNORMAL: u16 = 1006;
+pub(super) const NO_CODE: u16 = 1005;
+pub(super) const ABNORMAL: u16 = 1006;

@@ -15,6 +15,7 @@ mod json_body;
 mod legs;
 mod limit;
 mod link;
+mod media;
 mod openapi;
 mod openers;
 pub(crate) mod ops;
@@ -189,6 +190,7 @@ pub(crate) fn routes() -> Routes {
         .merge(whep::routes())
         .merge(legs::routes())
         .merge(events::routes())
+        .merge(media::routes())
         .merge(sse::routes())
         .merge(pages::routes())
         .merge(qr::routes())

@@ -188,6 +188,11 @@ impl Problem {
         self.code.code()
     }
 
+    /// What went wrong, for people.
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Its HTTP status.
     pub(super) fn status(&self) -> StatusCode {
         self.code.status()

@@ -1,6 +1,7 @@
 //! A WebSocket that is read while a write waits, with a bound on what waits.
 //!
-//! Invariant: at most `limit` bytes of messages wait here, and one message in the socket's own buffer.
+//! Invariant: at most `limit` bytes of messages wait here, frames of media not counted, of which [`FRAMES_AHEAD`] bytes
+//! and one more wait at most; and one message in the socket's own buffer.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -9,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message};
+use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::time::timeout;
 
@@ -21,6 +23,10 @@ pub(super) struct Wire<S> {
     /// Bytes in the queue.
     bytes: usize,
     limit: usize,
+    /// Bytes of frames in the queue.
+    frame_bytes: usize,
+    /// Somebody waits for room for frames.
+    crowded: bool,
     /// Something was written and not flushed.
     dirty: bool,
     /// Nothing more will be read.
@@ -34,7 +40,18 @@ where
 {
     /// A wire on a socket.
     pub(super) fn new(socket: S, limit: usize, tally: TallyGuard) -> Self {
-        Self { socket, queue: VecDeque::new(), bytes: 0, limit, dirty: false, ended: false, tally }
+        let queue = VecDeque::new();
+        Self {
+            socket,
+            queue,
+            bytes: 0,
+            limit,
+            frame_bytes: 0,
+            crowded: false,
+            dirty: false,
+            ended: false,
+            tally,
+        }
     }
 
     /// Queues a message; `false` if too much waits already.
@@ -46,6 +63,34 @@ where
         self.queue.push_back(Message::Text(text.into()));
         self.tally.queued(self.queue.len(), self.bytes);
         true
+    }
+
+    /// Whether another frame may be pushed; if not, [`Wire::turn`] tells when.
+    pub(super) fn has_room(&mut self) -> bool {
+        self.crowded = self.frame_bytes >= FRAMES_AHEAD;
+        !self.crowded
+    }
+
+    /// Queues a frame of media, for which there was room.
+    pub(super) fn push_frame(&mut self, frame: Bytes) {
+        self.frame_bytes += frame.len();
+        self.queue.push_back(Message::Binary(frame));
+    }
+
+    /// Writes what can be written until there is room for frames where there was none, or, if it `reads`, something is
+    /// read. Dropping the future loses nothing.
+    pub(super) async fn turn(&mut self, reads: bool) -> Turn<E> {
+        poll_fn(|context| {
+            if let Err(error) = self.write(context) {
+                self.ended = true;
+                return Poll::Ready(Turn::Read(Some(Err(error))));
+            }
+            if self.crowded && self.has_room() {
+                return Poll::Ready(Turn::Room);
+            }
+            if reads { self.read(context).map(Turn::Read) } else { Poll::Pending }
+        })
+        .await
     }
 
     /// Writes what can be written until something is read; `None` at the end. Dropping the future loses nothing.
@@ -109,8 +154,10 @@ where
                 Poll::Ready(ready) => ready?,
             }
             let Some(message) = self.queue.pop_front() else { break };
-            if let Message::Text(text) = &message {
-                self.bytes -= text.len();
+            match &message {
+                Message::Text(text) => self.bytes -= text.len(),
+                Message::Binary(frame) => self.frame_bytes -= frame.len(),
+                _ => {}
             }
             Pin::new(&mut self.socket).start_send(message)?;
             self.dirty = true;
@@ -122,6 +169,18 @@ where
         Ok(())
     }
 }
+
+/// What a turn of a wire brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn<E> {
+    /// A message, or the end.
+    Read(Option<Result<Message, E>>),
+    /// There is room for frames again.
+    Room,
+}
+
+/// Bytes of frames that may wait for a socket: a few hundred milliseconds of speech.
+pub(super) const FRAMES_AHEAD: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -198,6 +257,26 @@ mod tests {
         assert_eq!(taken[..], [Message::Text("last words".into())]);
         assert_eq!((wire.bytes, tally.sockets().queued_messages), (0, 0));
         wire.close(Close::new(CloseCode::SessionGone, "over"), Duration::from_secs(20)).await;
+    }
+
+    #[tokio::test]
+    async fn frames_wait_for_room_and_no_longer() {
+        let mut wire = Wire::new(client(0, &["still here"], false), 1000, Tally::default().open());
+        let mut pushed = 0;
+        while wire.has_room() {
+            wire.push_frame(vec![0; 100].into());
+            pushed += 1;
+        }
+        assert_eq!(pushed, FRAMES_AHEAD.div_ceil(100));
+        assert!(wire.push("text has a limit of its own".into()));
+        assert_eq!(wire.turn(true).await, Turn::Read(Some(Ok(Message::Text("still here".into())))));
+        wire.socket.takes = 2;
+        assert_eq!(wire.turn(false).await, Turn::Room);
+        assert!(wire.has_room());
+        wire.socket.takes = 1000;
+        wire.socket.hangs_up = true;
+        assert_eq!(wire.turn(true).await, Turn::Read(None));
+        assert_eq!((wire.frame_bytes, wire.bytes, wire.socket.taken.len()), (0, 0, pushed + 1));
     }
 
     #[tokio::test]

@@ -10,7 +10,10 @@ pub mod protocol;
 
 pub use frame::{MediaFrame, MediaFrameError};
 pub use message::{ByeReason, ClientMessage, MediaHello, MediaRole, MediaWelcome, ServerMessage};
-pub use protocol::{ACK_EVERY, Output, Protocol, Refusal};
+pub use protocol::{Output, Protocol, Refusal};
 
 /// The name of the WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "relay.media.v1";
+
+#[cfg(test)]
+mod asyncapi_tests;

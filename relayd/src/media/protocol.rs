@@ -18,13 +18,14 @@
 //! outputs per input.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::frame::{MediaFrame, MediaFrameError};
 use super::message::{ByeReason, ClientMessage, MediaHello, MediaRole, MediaWelcome, ServerMessage};
 use crate::events::frame::Hidden;
+use crate::events::protocol::ACK_EVERY;
 use crate::events::{Close, CloseCode, Rate, Timing};
 use crate::webrtc::CloseReason;
 
@@ -460,8 +461,6 @@ impl Protocol {
     }
 }
 
-/// How often a publisher hears how far the track is.
-pub const ACK_EVERY: Duration = Duration::from_millis(100);
 /// As in problem documents.
 const INVALID_MESSAGE: &str = "INVALID_MESSAGE";
 

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use relay_engine::MediaTime;
@@ -260,8 +261,11 @@ fn silence_ends_it_and_heartbeats_go_both_ways() {
     assert_eq!(code(&talk.wait(15 * SECOND)), Some(CloseCode::HeartbeatTimeout));
 }
 
-/// What ends a conversation that is live, and by which code.
-fn endings() -> Vec<(CloseCode, Option<&'static str>, fn(&mut Talk))> {
+/// A code, the reason of the `bye` before it, and what brings it about.
+type Ending = (CloseCode, Option<&'static str>, fn(&mut Talk));
+
+/// What ends a conversation that is live.
+fn endings() -> Vec<Ending> {
     use CloseReason::{Deleted, Failed, Refreshed, SessionEnded, Shutdown, TokenExpired};
     vec![
         (CloseCode::Normal, Some("refreshed"), |talk| talk.protocol.handle_ended(Refreshed)),

@@ -28,7 +28,7 @@ pub struct MediaJoin<'a> {
     pub caller: &'a Caller,
     /// With what right: a ticket goes on where another connection is, or was.
     pub claim: Claim,
-    /// The first position that a listener wants; what a ticket says comes before it. Default: the live edge.
+    /// The first position that a listener wants. Default: what a ticket says, else the live edge.
     pub from: Option<u64>,
 }
 
@@ -67,12 +67,14 @@ impl MediaSeat {
         self.slot.connected();
     }
 
-    /// Resolves when the socket is to be closed, and says why.
-    pub async fn closed(&self) -> CloseReason {
+    /// Resolves when the socket is to be closed, and says why. It borrows nothing of the seat.
+    pub fn closed(&self) -> impl Future<Output = CloseReason> + Send + use<> {
         let mut closed = self.listed.closed.clone();
-        let reason = closed.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
-        // Without its sender it has been taken off the list: the relay is gone.
-        reason.unwrap_or(CloseReason::Shutdown)
+        async move {
+            let reason = closed.wait_for(Option::is_some).await.ok().and_then(|reason| *reason);
+            // Without its sender it has been taken off the list: the relay is gone.
+            reason.unwrap_or(CloseReason::Shutdown)
+        }
     }
 }
 
@@ -109,7 +111,7 @@ impl Service {
                 (self.shard().add_leg(listener, spec.order(Order::Position)).await?, Some(listener))
             }
             (Role::Listener, Attach::New { resume_from }) => {
-                from = resume_from.or(from);
+                from = from.or(resume_from);
                 let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
                 let (listener, leg) = self.shard().open_listener(track, spec).await?;
                 (leg, Some(listener))

@@ -20,6 +20,7 @@ use super::slot::{ListenerSlot, Place, PublisherSlot};
 use super::ticket::Right;
 use super::view::SessionView;
 use crate::auth::Caller;
+use crate::events::Anchors;
 use crate::shard::{Shard, ShardError};
 use crate::webrtc::{Attach, CloseReason, Connections, Join, JoinError, Joined, Record, Role, dry_run};
 
@@ -36,6 +37,7 @@ pub struct Service {
     turn: Arc<Mutex<()>>,
     seats: Seats,
     stopping: Arc<AtomicBool>,
+    anchors: Anchors,
 }
 
 impl Service {
@@ -48,6 +50,7 @@ impl Service {
             turn: Arc::default(),
             seats: Seats::default(),
             stopping: Arc::default(),
+            anchors: Anchors::default(),
         }
     }
 
@@ -192,7 +195,10 @@ impl Service {
                         self.directory.set_epoch(Epoch { instant: now, wall: SystemTime::now() });
                         self.directory.handle_timeout(now);
                     }
-                    Some(event) = events.recv() => self.directory.handle_shard_event(Instant::now(), &event),
+                    Some(event) = events.recv() => {
+                        self.anchors.handle_shard_event(&event);
+                        self.directory.handle_shard_event(Instant::now(), &event);
+                    }
                 }
             }
         };
@@ -222,9 +228,19 @@ impl Service {
         &self.connections
     }
 
+    /// Where the lines of listeners' legs begin.
+    pub fn anchors(&self) -> &Anchors {
+        &self.anchors
+    }
+
     /// The media plane.
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+
+    /// When it comes back, the planes have done what changes before it have left to do.
+    pub(crate) async fn settled(&self) {
+        self.settle().await;
     }
 
     /// Does what changes of the directory have left to do. When it comes back, all that was left before is done.

@@ -55,6 +55,9 @@ struct Talk {
     asked: bool,
     welcomed: bool,
     renewing: bool,
+    binding: bool,
+    bound: bool,
+    publishes: bool,
     over: bool,
 }
 
@@ -72,6 +75,15 @@ impl Talk {
                 assert!(self.welcomed && !self.renewing, "one at a time");
                 self.renewing = true;
             }
+            Output::Bind(_) => {
+                assert!(self.welcomed && !self.binding, "one at a time");
+                self.binding = true;
+                self.publishes = !self.publishes;
+            }
+            Output::Ask => {
+                assert!(self.bound, "of whom?");
+                protocol.handle_progress(now, None);
+            }
             Output::Send(text) => {
                 assert!(self.asked, "{text} to a stranger");
                 let frame: Value = serde_json::from_str(&text).expect("frames are JSON");
@@ -80,6 +92,10 @@ impl Talk {
                 if self.renewing {
                     protocol.handle_renewed(now, Err(("FORBIDDEN", "why".to_owned())));
                     self.renewing = false;
+                }
+                if std::mem::take(&mut self.binding) {
+                    self.bound = true;
+                    protocol.handle_bound(now, Some(self.publishes));
                 }
             }
             Output::Close(close) => {

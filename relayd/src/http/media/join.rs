@@ -1,0 +1,200 @@
+//! From `hello` to a seat: who is there, what they may, where they begin.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use relay_engine::{Feedback, TrackStats};
+
+use crate::auth::{Action, Caller, Denied, Grant, decide};
+use crate::events::CloseCode;
+use crate::events::protocol::{ACK_EVERY, Refusal as Unknown};
+use crate::http::Api;
+use crate::http::events::identify;
+use crate::http::problem::{Code, Problem};
+use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
+use crate::metrics::JoinAttempt;
+use crate::session::{Claim, MediaJoin, MediaSeat, SessionError, Status, Subscription};
+use crate::shard::{Egress, RingReceiver, ring};
+use crate::webrtc::{ResourceId, Role};
+
+/// Which track a socket is for, and whose socket it is.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub role: MediaRole,
+    pub session: String,
+    pub language: String,
+    pub peer: IpAddr,
+}
+
+impl Target {
+    pub(super) fn role(&self) -> Role {
+        match self.role {
+            MediaRole::Publisher => Role::Publisher,
+            MediaRole::Listener => Role::Listener,
+        }
+    }
+}
+
+/// Somebody who was let in.
+pub(super) struct Seated {
+    pub caller: Caller,
+    pub seat: MediaSeat,
+    /// Of a listener.
+    pub frames: Option<RingReceiver>,
+    pub welcome: MediaWelcome,
+    /// A listener said, or its ticket says, where it goes on.
+    pub named: bool,
+    /// How the session's events call whoever has the seat.
+    pub holder: ResourceId,
+    pub news: Subscription,
+    pub paused: bool,
+    pub attempt: Arc<JoinAttempt>,
+}
+
+/// Gives whoever says hello their place.
+pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<Seated, Refusal> {
+    api.check_open().map_err(refusal)?;
+    api.check_load().map_err(refusal)?;
+    let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
+    permit(api, target, &caller)?;
+    api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
+    let holder = caller.grant().map_or(Err(target.peer), |grant| Ok(grant.subject.subject.clone()));
+    let who = (&target.session, &target.language, holder);
+    let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), target.role(), who);
+    let seated = sit(api, target, caller, hello, attempt.clone()).await;
+    if let Err(refused) = &seated {
+        attempt.refused(refused.code);
+    }
+    seated
+}
+
+fn permit(api: &Api, target: &Target, caller: &Caller) -> Result<(), Refusal> {
+    let language = Some(target.language.as_str());
+    let action = match target.role {
+        MediaRole::Publisher => Action::Publish(language),
+        MediaRole::Listener => Action::Listen(language),
+    };
+    let access = api.service.directory().access(&target.session);
+    decide(caller, access.as_ref(), action).map_err(|denied| {
+        let code = match denied {
+            Denied::Unauthorized => Code::Unauthorized,
+            Denied::NotFound => Code::SessionNotFound,
+            Denied::Forbidden(_) => Code::Forbidden,
+        };
+        refusal(Problem::new(code, denied.to_string()))
+    })
+}
+
+async fn sit(
+    api: &Api,
+    target: &Target,
+    caller: Caller,
+    hello: MediaHello,
+    attempt: Arc<JoinAttempt>,
+) -> Result<Seated, Refusal> {
+    let directory = api.service.directory();
+    let (session, language) = (target.session.as_str(), Some(target.language.as_str()));
+    let gone = |error: SessionError| refusal(error.into());
+    // From here on nothing that is told of the seat is missed.
+    let news = directory.hub(session).map_err(gone)?.subscribe(None);
+    let track = directory.track(session, language).map_err(gone)?;
+    let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
+    // A position that the track has not reached is one of another track, or of one that is over.
+    let from = hello.from.filter(|from| *from <= stats.next_position);
+    let claim = claim(&caller, &hello);
+    let join = MediaJoin { role: target.role(), session, language, caller: &caller, claim, from };
+    let mut seat = api.service.join_media(join).await.map_err(|error| refusal(error.into()))?;
+    let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
+    let paused = directory.view(session).is_ok_and(|view| view.status == Status::Paused);
+    let frames = bring_up(api, &seat)?;
+    let stats = api.service.shard().track_stats(seat.track).await.ok().flatten().ok_or_else(failed)?;
+    seat.connected();
+    attempt.connected();
+    // Beside another connection frames come from where that one was; the client may have more of them.
+    let begin = from.or(seat.from);
+    let position = match target.role {
+        MediaRole::Publisher => first_missing(&stats),
+        MediaRole::Listener => begin.unwrap_or(stats.next_position),
+    };
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let welcome = MediaWelcome {
+        role: target.role,
+        session_id: seat.session.to_string(),
+        language: view.language,
+        resource: seat.resource.to_string(),
+        ticket: seat.ticket.clone(),
+        position,
+        next: stats.next_position,
+        media_time: stats.next_media_time.ticks(),
+        history_ms: HISTORY_MS,
+        ack_ms: millis(ACK_EVERY),
+        heartbeat_ms: millis(api.followers.settings.heartbeat),
+    };
+    let named = begin.is_some();
+    Ok(Seated { caller, seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
+}
+
+/// What the relay has all of, up to here; what a publisher sends again begins here.
+pub(in crate::http) fn first_missing(stats: &TrackStats) -> u64 {
+    stats.contiguous.map_or(stats.next_position, |contiguous| contiguous + 1)
+}
+
+fn bring_up(api: &Api, seat: &MediaSeat) -> Result<Option<RingReceiver>, Refusal> {
+    let shard = api.service.shard();
+    let (up, frames) = match seat.role {
+        Role::Publisher => (shard.publisher_up(seat.leg), None),
+        Role::Listener => {
+            let (sender, receiver) = ring(RING_FRAMES);
+            if let Some(before) = seat.from.and_then(|from| from.checked_sub(1)) {
+                // What it has not acknowledged when it comes back begins there.
+                shard.feedback(seat.leg, Feedback::Delivered(before));
+            }
+            (shard.leg_up(seat.leg, Egress::Ring(sender)), Some(receiver))
+        }
+    };
+    if up { Ok(frames) } else { Err(failed()) }
+}
+
+fn claim(caller: &Caller, hello: &MediaHello) -> Claim {
+    if let Some(ticket) = &hello.ticket {
+        return Claim::Ticket(ticket.0.clone());
+    }
+    if let Some(secret) = &hello.resume_secret {
+        return Claim::ResumeSecret(secret.0.clone());
+    }
+    let granted = caller.grant().is_some_and(|grant: &Arc<Grant>| grant.takeover);
+    if granted { Claim::TakeoverGrant } else { Claim::None }
+}
+
+/// A problem as it is told on a socket: by its code, and by what the client had better do.
+fn refusal(problem: Problem) -> Refusal {
+    let close = match problem.code() {
+        "UNAUTHORIZED" | "FORBIDDEN" | "TICKET_INVALID" => CloseCode::AuthenticationFailed,
+        "SESSION_NOT_FOUND" | "SESSION_ENDED" | "LANGUAGE_NOT_FOUND" => CloseCode::SessionGone,
+        "SPEAKER_EXISTS" => CloseCode::TakenOver,
+        "RATE_LIMITED" | "CAPACITY" | "TOO_MANY_PENDING" => CloseCode::TooMuch,
+        "DRAINING" => CloseCode::Draining,
+        _ => CloseCode::Internal,
+    };
+    Refusal { code: problem.code(), detail: problem.detail().to_owned(), close }
+}
+
+fn unknown(why: Unknown) -> Refusal {
+    let code = match why {
+        Unknown::RateLimited => Code::RateLimited,
+        Unknown::Unavailable(_) => Code::Unavailable,
+        _ => Code::Unauthorized,
+    };
+    let detail = crate::events::Close::from(why).reason.into_owned();
+    refusal(Problem::new(code, detail))
+}
+
+fn failed() -> Refusal {
+    refusal(Problem::new(Code::Unavailable, "the media plane does not answer"))
+}
+
+/// Frames between the media plane and a socket: 1.28 s of 20 ms frames. What does not fit waits in the history.
+const RING_FRAMES: usize = 64;
+/// How long the history of a track is.
+const HISTORY_MS: u64 = 30_000;
