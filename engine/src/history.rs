@@ -159,6 +159,16 @@ impl History {
         })
     }
 
+    /// Says whether the frame at a position is held.
+    pub(crate) fn holds(&self, position: u64) -> bool {
+        self.entry(position).is_some()
+    }
+
+    /// The first position held, from `position` on.
+    pub(crate) fn next_held(&self, position: u64) -> Option<u64> {
+        (position.max(self.oldest)..self.end()).find(|&position| self.holds(position))
+    }
+
     /// The position that came as the `arrival`-th, if its frame is still held.
     #[inline]
     pub(crate) fn arrival(&self, arrival: u64) -> Option<u64> {
@@ -214,7 +224,7 @@ impl History {
     }
 
     /// One after the newest position held.
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.oldest + self.ring.len() as u64
     }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::config::Config;
 use crate::id::{LegId, ListenerId, Peer, Slots, TrackId};
 use crate::io::{Deadline, Event, LegSpec, Limit, MAX_TRACK_NAME_BYTES, OpenError, Reason, TrackSpec};
-use crate::listener::Listener;
+use crate::listener::{Listener, ListenerLeg};
 use crate::rtp::ExtensionIds;
 use crate::schedule::Schedule;
 use crate::stats::{LegStats, ListenerStats, Stats, TrackStats};
@@ -24,7 +24,7 @@ use crate::track::{PublisherLeg, Track};
 ///
 /// | kind | names | methods |
 /// |---|---|---|
-/// | commands: the owner wants | verbs | [`open_track`](Self::open_track), [`open_publisher_leg`](Self::open_publisher_leg), [`open_listener`](Self::open_listener), [`close`](Self::close) |
+/// | commands: the owner wants | verbs | [`open_track`](Self::open_track), [`open_publisher_leg`](Self::open_publisher_leg), [`open_listener`](Self::open_listener), [`add_leg`](Self::add_leg), [`switch`](Self::switch), [`select`](Self::select), [`pause`](Self::pause), [`resume`](Self::resume), [`replay`](Self::replay), [`close`](Self::close) |
 /// | handlers: the world did | `handle_*` | [`handle_packet`](Self::handle_packet), [`handle_feedback`](Self::handle_feedback), [`handle_leg`](Self::handle_leg), [`handle_timeout`](Self::handle_timeout) |
 /// | polls: what must happen next | `poll_*` | [`poll_output`](Self::poll_output), [`poll_timeout`](Self::poll_timeout) |
 /// | getters | nouns | [`stats`](Self::stats), [`track_stats`](Self::track_stats), [`leg_stats`](Self::leg_stats), [`listener_stats`](Self::listener_stats), [`is_drained`](Self::is_drained) |
@@ -48,6 +48,8 @@ pub struct Relay {
     silences: Schedule,
     /// By leg slot.
     reports: Schedule,
+    /// What is due on listeners' legs, by leg slot.
+    turns: Schedule,
     stats: Stats,
 }
 
@@ -77,6 +79,7 @@ impl Relay {
             spent: VecDeque::new(),
             silences: Schedule::default(),
             reports: Schedule::default(),
+            turns: Schedule::default(),
             stats: Stats::default(),
         }
     }
@@ -128,7 +131,7 @@ impl Relay {
 
     /// Opens a listener of a track and its leg, in state [`Connecting`](crate::LegState::Connecting).
     ///
-    /// It is sent frames that arrive after its leg comes up. It may come before the publisher does.
+    /// It is sent frames that arrive after its leg comes up, or from [`LegSpec::resume_from`] on. It may come before the publisher does.
     ///
     /// # Errors
     ///
@@ -150,10 +153,10 @@ impl Relay {
         let listener = self.listeners.insert_with(|listener| {
             let leg = *leg.insert(legs.insert_with(|_| Leg::Listener(listener)));
             let member = tracks.get_mut(track).map_or(0, |track| track.join(listener));
-            Listener::new((listener, leg, track), member, spec, random)
+            Listener::new(listener, track, member, ListenerLeg::new(leg, spec, random))
         });
         let leg = leg.expect("it was just inserted");
-        self.reports.reserve(leg.slot() + 1);
+        self.reserve_leg(leg);
         Ok((listener, leg))
     }
 
@@ -161,6 +164,7 @@ impl Relay {
     ///
     /// At once: what was not drained before is not sent. Each id that this ends is told by
     /// [`Event::Closed`](crate::Event::Closed). A track outlives its publisher's leg; its listeners hear the next one.
+    /// A listener outlives one of two legs, unless the other is spent.
     pub fn close(&mut self, now: Instant, peer: Peer) {
         self.advance(now);
         match peer {
@@ -168,7 +172,7 @@ impl Relay {
             Peer::Listener(listener) => self.close_listener(listener),
             Peer::Leg(leg) => match self.legs.get(leg) {
                 Some(Leg::Publisher(_)) => self.close_publisher(leg),
-                Some(&Leg::Listener(listener)) => self.close_listener(listener),
+                Some(&Leg::Listener(listener)) => self.close_listener_leg(listener, leg),
                 None => {}
             },
         }
@@ -196,14 +200,16 @@ impl Relay {
     pub fn leg_stats(&self, leg: LegId) -> Option<LegStats> {
         match self.legs.get(leg)? {
             Leg::Publisher(leg) => Some(LegStats::Publisher(leg.stats())),
-            &Leg::Listener(listener) => self.listener_stats(listener).map(LegStats::Listener),
+            &Leg::Listener(listener) => {
+                self.listeners.get(listener)?.stats(Some(leg)).map(LegStats::Listener)
+            }
         }
     }
 
     /// A listener's counters; `None` for a stale id.
     #[must_use]
     pub fn listener_stats(&self, listener: ListenerId) -> Option<ListenerStats> {
-        self.listeners.get(listener).map(Listener::stats)
+        self.listeners.get(listener)?.stats(None)
     }
 
     /// Says whether everything is handed out: true from when [`poll_output`](Self::poll_output) returned `None` until
@@ -227,7 +233,9 @@ impl Relay {
         let report = self.reports.first().and_then(|(at, slot)| {
             self.legs.id_at(slot).map(|leg| Deadline { at, why: Reason::Report(leg) })
         });
-        silence.into_iter().chain(report).min()
+        let turn =
+            self.turns.first().and_then(|(at, slot)| Some(Deadline { at, why: self.turn_reason(slot)? }));
+        silence.into_iter().chain(report).chain(turn).min()
     }
 
     fn close_track(&mut self, id: TrackId) {
@@ -258,16 +266,10 @@ impl Relay {
 
     fn close_listener(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.remove(id) else { return };
-        let leg = listener.leg();
-        if let Some(track) = self.tracks.get_mut(listener.track()) {
-            let listeners = &mut self.listeners;
-            track.leave(listener.member, |slot, place| {
-                listeners.at_mut(slot).expect("a closed listener leaves its track").member = place;
-            });
+        self.leave(listener.track(), listener.member);
+        for leg in [Some(listener.leg()), listener.second()].into_iter().flatten() {
+            self.remove_leg(leg);
         }
-        self.legs.remove(leg);
-        self.reports.clear(leg.slot());
-        self.closed.push_back(Peer::Leg(leg));
         self.closed.push_back(Peer::Listener(id));
     }
 

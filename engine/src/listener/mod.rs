@@ -1,256 +1,445 @@
-//! A listener: a cursor over its track's arrivals, and the leg that it is sent on.
+//! A listener: a cursor over its track's arrivals, and the legs that it is sent on.
 //!
-//! The cursor is the next arrival not yet handed out, the floor the first one that may be: they differ while the leg is
-//! down and after it comes back, and the difference is what was skipped. Everything that a packet touches is here, in
-//! one struct, and nothing of it grows with the history.
+//! Nearly always one leg is live and arrivals pass through it: `expected` is the next one, and one comparison decides.
+//! Everything else goes a slower way, which begins at [`Listener::offer_slowly`]: a leg that is down, goes through the
+//! history by position (see `replay`), or hands over to another leg (see `switch`).
 //!
-//! Invariants: I1, arrivals handed out strictly increase; I6, a leg that is not up has no floor to reach.
+//! Invariants: I1, an arrival is offered once, what it brings is settled once; I6, a leg that is not up is handed
+//! nothing. Memory (I3): one struct below 512 bytes; a second leg, a way through the history and an answered NACK own
+//! a box each while they last.
 
+mod leg;
+mod owed;
+mod pace;
+mod repair;
+mod replay;
 mod rewrite;
+mod select;
+mod switch;
 
 use std::time::{Duration, Instant};
 
-use self::rewrite::Rewrite;
+pub(crate) use self::leg::ListenerLeg;
+use self::repair::Repair;
+use self::replay::Trail;
+pub(crate) use self::replay::Turn;
+use self::select::Crossing;
+pub(crate) use self::switch::Close;
+use self::switch::Second;
+use crate::config::Pacing;
+use crate::history::History;
 use crate::id::{LegId, ListenerId, TrackId};
-use crate::io::{Event, Feedback, Frame, LegSpec, LegState, OutboundPacket, Verdict};
+use crate::io::{Event, Feedback, Frame, LegState, Order, OutboundPacket, Reason, Verdict};
 use crate::rtp::{NtpTime, rtcp};
-use crate::stats::{ListenerReport, ListenerStats};
-use crate::time::{MediaTime, from_short, ticks_to_duration};
+use crate::stats::ListenerStats;
+use crate::time::MediaTime;
 
-/// One listener and its leg.
+/// One listener and its legs.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// The next arrival that was not handed out.
-    cursor: u64,
-    /// The first arrival that may be handed out.
-    floor: u64,
-    rewrite: Rewrite,
-    packets_out: u64,
-    payload_bytes_out: u64,
+    /// The arrival that goes out at once, while one leg is live and nothing else is to be done; else [`NEVER`].
+    expected: u64,
+    /// The first position that it wants: where it joined, or was last resumed or given another track.
+    base: u64,
+    /// The leg that it is sent on.
+    leg: ListenerLeg,
     id: ListenerId,
-    leg: LegId,
     track: TrackId,
     /// Its place among its track's members.
     pub(crate) member: usize,
-    ssrc: u32,
-    payload_type: u8,
-    reports: bool,
-    report_scheduled: bool,
-    state: LegState,
-    extensions: crate::rtp::ExtensionIds,
-    /// The position expected first, from when the leg first came up.
-    joined: Option<u64>,
+    /// The next arrival that was not offered to it, while nothing is `expected`.
+    cursor: u64,
+    /// Its way through the history, while it has one.
+    trail: Option<Box<Trail>>,
+    second: Option<Box<Second>>,
+    /// Another track was selected, and nothing of it handed out yet.
+    crossing: Option<Box<Crossing>>,
+    /// Its leg has been up.
+    joined: bool,
+    paused: bool,
+    /// The highest position that the far end is known to have.
+    acked: Option<u64>,
+    /// What was skipped and not told yet: the first position, and how many frames.
+    untold: Option<(u64, u64)>,
     frames_skipped: u64,
     before_first: u64,
-    report: Option<ListenerReport>,
-    nacks: u64,
-    nacked_packets: u64,
+    replayed: u64,
+    /// Packets and payload bytes of legs that it had.
+    past: (u64, u64),
+}
+
+/// What a listener may look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    pub(crate) now: Instant,
+    /// Of its track.
+    pub(crate) history: &'a History,
+    /// The position after the newest.
+    pub(crate) next_position: u64,
+    /// The media time of the newest frame and when it arrived.
+    pub(crate) newest: Option<(MediaTime, Instant)>,
+    pub(crate) pacing: Pacing,
+    pub(crate) patience: Duration,
 }
 
 /// What a listener says to an arrival.
 #[derive(Debug)]
 pub(crate) enum Offer {
-    /// Not for it.
+    /// Not for it, or not now.
     Pass,
+    /// The same, and something of it has another due time now.
+    Wake,
     /// It misses something from before, which comes first; offer again.
     Skipped(Event),
     /// It takes it.
-    Take { index: u64, schedule_report: bool },
+    Take(Take),
+}
+
+/// How a frame is handed out.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Take {
+    pub(crate) index: u64,
+    /// On the leg that is being switched to.
+    pub(crate) second: bool,
+    /// It was settled before.
+    pub(crate) replay: bool,
+    pub(crate) schedule_report: bool,
+    /// Offer it again: its other leg may want it too.
+    pub(crate) again: bool,
 }
 
 impl Listener {
-    pub(crate) fn new(
-        (id, leg, track): (ListenerId, LegId, TrackId),
-        member: usize,
-        spec: LegSpec,
-        random: &mut fastrand::Rng,
-    ) -> Self {
-        // Drawn in any case, so that a given SSRC does not change what others draw.
-        let drawn = random.u32(..);
+    pub(crate) const fn new(id: ListenerId, track: TrackId, member: usize, leg: ListenerLeg) -> Self {
         Self {
-            cursor: 0,
-            floor: NEVER,
-            rewrite: Rewrite::new(random),
-            packets_out: 0,
-            payload_bytes_out: 0,
-            id,
+            expected: NEVER,
+            base: 0,
             leg,
+            id,
             track,
             member,
-            ssrc: spec.ssrc.unwrap_or(drawn),
-            payload_type: spec.payload_type,
-            reports: spec.reports,
-            report_scheduled: false,
-            state: LegState::Connecting,
-            extensions: spec.extensions,
-            joined: None,
+            cursor: 0,
+            trail: None,
+            second: None,
+            crossing: None,
+            joined: false,
+            paused: false,
+            acked: None,
+            untold: None,
             frames_skipped: 0,
             before_first: 0,
-            report: None,
-            nacks: 0,
-            nacked_packets: 0,
+            replayed: 0,
+            past: (0, 0),
         }
     }
 
     /// Offers a frame, the `arrival`-th of its track.
     #[inline]
-    pub(crate) fn offer(&mut self, arrival: u64, position: u64, payload_bytes: usize) -> Offer {
-        if arrival < self.floor {
-            return Offer::Pass;
+    pub(crate) fn offer(
+        &mut self,
+        arrival: u64,
+        position: u64,
+        payload_bytes: usize,
+        history: &History,
+    ) -> Offer {
+        if arrival != self.expected {
+            return self.offer_slowly(arrival, position, payload_bytes, history);
         }
-        assert!(self.cursor <= arrival, "I1: arrivals handed out strictly increase");
-        if self.cursor < arrival {
-            return Offer::Skipped(self.skip(arrival));
-        }
-        self.cursor = arrival + 1;
-        self.floor = arrival + 1;
-        let Some(index) = self.rewrite.index(position) else {
+        self.expected = arrival + 1;
+        self.take_live(position, payload_bytes)
+    }
+
+    #[inline]
+    fn take_live(&mut self, position: u64, payload_bytes: usize) -> Offer {
+        let index = if position < self.base { None } else { self.leg.rewrite.index(position) };
+        let Some(index) = index else {
             self.before_first += 1;
             return Offer::Pass;
         };
-        self.packets_out += 1;
-        self.payload_bytes_out += payload_bytes as u64;
-        let schedule_report = self.reports && !self.report_scheduled;
-        self.report_scheduled |= schedule_report;
-        Offer::Take { index, schedule_report }
+        let schedule_report = self.leg.count(payload_bytes);
+        Offer::Take(Take { index, schedule_report, second: false, replay: false, again: false })
     }
 
-    /// Moves the cursor over arrivals that are not to be had.
-    fn skip(&mut self, to: u64) -> Event {
-        let count = to - self.cursor;
-        self.cursor = to;
-        self.frames_skipped += count;
-        let from = self.rewrite.next_position().or(self.joined).unwrap_or(0);
-        Event::FramesSkipped { listener: self.id, from, count }
-    }
-
-    /// Takes the new state of the leg. A leg that comes up starts at the live edge: its arrival and position.
-    pub(crate) fn set_state(&mut self, state: LegState, live_edge: (u64, u64)) {
-        let was_up = self.state == LegState::Up;
-        self.state = state;
-        match (was_up, state == LegState::Up) {
-            (false, true) => {
-                let (arrival, position) = live_edge;
-                if self.joined.is_none() {
-                    self.joined = Some(position);
-                    self.cursor = arrival;
-                }
-                self.floor = arrival;
+    #[cold]
+    fn offer_slowly(
+        &mut self,
+        arrival: u64,
+        position: u64,
+        payload_bytes: usize,
+        history: &History,
+    ) -> Offer {
+        if self.expected != NEVER {
+            if arrival < self.expected {
+                return Offer::Pass;
             }
-            (true, false) => self.floor = NEVER,
-            (true, true) | (false, false) => {}
+            // Evicted before they were offered.
+            self.skip(self.next_position(), arrival - self.expected);
+            self.expected = arrival;
+            return self.tell().map_or(Offer::Pass, Offer::Skipped);
+        }
+        if !self.leg.is_up() || self.paused || !self.joined {
+            return Offer::Pass;
+        }
+        self.skip(self.next_position(), arrival.saturating_sub(self.cursor));
+        self.cursor = self.cursor.max(arrival);
+        if let Some(event) = self.tell() {
+            return Offer::Skipped(event);
+        }
+        if arrival == self.cursor {
+            self.cursor += 1;
+            let offer = self.take_slowly(position, payload_bytes, history);
+            if !matches!(offer, Offer::Pass) {
+                return offer;
+            }
+        }
+        self.offer_second(position, payload_bytes)
+    }
+
+    /// What the leg that is sent on does with an arrival that cannot just pass through.
+    fn take_slowly(&mut self, position: u64, payload_bytes: usize, history: &History) -> Offer {
+        let Some(trail) = self.trail.as_mut().filter(|_| position >= self.base) else {
+            if let Some(frame) = history.get(position).filter(|_| position >= self.base) {
+                self.cross(frame.media_time.ticks(), frame.arrived);
+            }
+            self.speed_up();
+            return self.with_again(position, payload_bytes);
+        };
+        let ordered = self.leg.order == Order::Position;
+        if ordered && position == trail.cursor && !trail.paced && trail.owed.is_empty() {
+            trail.cursor += 1;
+        } else if position >= trail.cursor {
+            trail.owed.insert(position);
+            return if ordered { Offer::Wake } else { Offer::Pass };
+        } else if ordered {
+            self.skip(position, 1);
+            return Offer::Wake;
+        }
+        if let Some(frame) = history.get(position) {
+            self.cross(frame.media_time.ticks(), frame.arrived);
+        }
+        self.with_again(position, payload_bytes)
+    }
+
+    fn with_again(&mut self, position: u64, payload_bytes: usize) -> Offer {
+        match self.take_live(position, payload_bytes) {
+            Offer::Take(take) => Offer::Take(Take { again: self.expected == NEVER, ..take }),
+            offer => offer,
+        }
+    }
+
+    /// Takes note of frames that it should have had and will not have.
+    fn skip(&mut self, from: u64, count: u64) {
+        if count > 0 {
+            self.frames_skipped += count;
+            let (first, untold) = self.untold.unwrap_or((from, 0));
+            self.untold = Some((first.min(from), untold + count));
+        }
+    }
+
+    fn tell(&mut self) -> Option<Event> {
+        let (from, count) = self.untold.take()?;
+        Some(Event::FramesSkipped { listener: self.id, from, count })
+    }
+
+    /// One after the highest position handed out, or where it joined.
+    fn next_position(&self) -> u64 {
+        self.leg.rewrite.next_position().unwrap_or(self.base)
+    }
+
+    /// Arrivals no longer just pass through.
+    fn slow_down(&mut self) {
+        if self.expected != NEVER {
+            self.cursor = self.expected;
+            self.expected = NEVER;
+        }
+    }
+
+    /// Arrivals just pass through, if there is nothing else to do.
+    fn speed_up(&mut self) {
+        let plain = self.leg.is_up()
+            && self.joined
+            && !self.paused
+            && self.trail.is_none()
+            && self.crossing.is_none()
+            && self.untold.is_none()
+            && self.second.as_ref().is_none_or(|second| second.trail.is_none());
+        if plain && self.expected == NEVER {
+            self.expected = self.cursor;
+        }
+    }
+
+    /// Takes the new state of a leg; says which switch that ended.
+    pub(crate) fn set_state(&mut self, leg: LegId, state: LegState, view: &View<'_>) -> Option<Event> {
+        if leg != self.leg.id {
+            return self.set_second_state(state, view);
+        }
+        let was_up = self.leg.is_up();
+        self.leg.state = state;
+        match (was_up, self.leg.is_up()) {
+            (false, true) if !self.paused => {
+                self.activate(view, None);
+                self.go_on_switching(view)
+            }
+            (true, false) => {
+                self.slow_down();
+                self.go_on_switching(view)
+            }
+            _ => None,
         }
     }
 
     /// The packet of a frame that it took.
     #[inline]
-    pub(crate) const fn packet<'a>(&'a self, index: u64, frame: Frame<'a>) -> OutboundPacket<'a> {
-        OutboundPacket {
-            listener: self.id,
-            leg: self.leg,
-            ssrc: self.ssrc,
-            payload_type: self.payload_type,
-            index,
-            line: 0,
-            timestamp: self.rewrite.timestamp(frame.media_time.ticks()),
-            frame,
-            replay: false,
-            extensions: &self.extensions,
-        }
+    pub(crate) fn packet<'a>(&'a self, take: Take, frame: Frame<'a>) -> OutboundPacket<'a> {
+        let second = self.second.as_ref().filter(|_| take.second);
+        let leg = second.map_or(&self.leg, |second| &second.leg);
+        leg.packet(self.id, take.index, take.replay, frame)
     }
 
-    /// The sender report that is due, unless the leg is not up (I6): then none is, until it is sent something again.
-    ///
-    /// `newest` is the media time of the track's newest frame and when it arrived.
+    /// The sender report that is due on a leg, if any.
     pub(crate) fn sender_report(
         &mut self,
+        leg: LegId,
         now: Instant,
         ntp: NtpTime,
         newest: (MediaTime, Instant),
     ) -> Option<rtcp::SenderReport> {
-        if self.state != LegState::Up {
-            self.report_scheduled = false;
-            return None;
-        }
-        let (media_time, arrived) = newest;
-        let media_now = media_time.plus(MediaTime::ticks_in(now.saturating_duration_since(arrived)));
-        Some(rtcp::SenderReport {
-            ssrc: self.ssrc,
-            ntp,
-            rtp_timestamp: self.rewrite.timestamp(media_now.ticks()),
-            // RFC 3550 §6.4.1: both counts wrap at 32 bits.
-            packet_count: self.packets_out as u32,
-            octet_count: self.payload_bytes_out as u32,
-        })
+        let newest = Some(newest).filter(|_| self.crossing.is_none());
+        let spent = self.second.as_ref().is_some_and(|second| second.spent && second.leg.id == leg);
+        self.leg_mut(leg)?.sender_report(now, ntp, newest.filter(|_| !spent))
     }
 
-    pub(crate) fn feedback(&mut self, ntp_now: NtpTime, feedback: Feedback) -> Verdict {
+    /// Takes what came back on a leg.
+    pub(crate) fn feedback(
+        &mut self,
+        leg: LegId,
+        ntp_now: NtpTime,
+        feedback: Feedback,
+        view: &View<'_>,
+    ) -> Verdict {
+        let Some(on) = self.leg_mut(leg) else { return Verdict::UnknownLeg };
         match feedback {
-            Feedback::ReceiverReport(block) if block.ssrc == self.ssrc => {
-                self.report = Some(ListenerReport {
-                    fraction_lost: block.fraction_lost,
-                    cumulative_lost: block.cumulative_lost,
-                    jitter: ticks_to_duration(block.jitter),
-                    round_trip: round_trip(ntp_now, &block),
-                });
+            Feedback::ReceiverReport(block) if block.ssrc == on.ssrc => {
+                let received = on.reported(ntp_now, &block);
+                self.acknowledge(received);
                 Verdict::Accepted
             }
-            Feedback::Nack(nack) if nack.media_ssrc == self.ssrc => {
-                self.nacks += 1;
-                self.nacked_packets += nack.sequences().count() as u64;
+            Feedback::Nack(nack) if nack.media_ssrc == on.ssrc => {
+                on.nacks += 1;
+                on.nacked_packets += nack.sequences().count() as u64;
+                self.repair(leg, nack, view);
+                Verdict::Accepted
+            }
+            Feedback::Delivered(position) => {
+                let received = on.rewrite.next_position().map(|next| position.min(next.saturating_sub(1)));
+                self.acknowledge(received);
                 Verdict::Accepted
             }
             Feedback::ReceiverReport(_) | Feedback::Nack(_) => Verdict::WrongSsrc,
-            Feedback::Bye | Feedback::Delivered(_) => Verdict::Accepted,
+            Feedback::Bye => Verdict::Accepted,
             Feedback::SenderReport(_) => Verdict::WrongDirection,
         }
+    }
+
+    fn acknowledge(&mut self, received: Option<u64>) {
+        self.acked = self.acked.max(received.filter(|&received| received >= self.base));
+    }
+
+    /// Notes what is asked for again and can be had, for the leg's turns to hand out.
+    fn repair(&mut self, leg: LegId, nack: rtcp::Nack, view: &View<'_>) {
+        let live = leg == self.leg.id;
+        if self.paused || !live && self.second.as_ref().is_none_or(|second| second.spent) {
+            return;
+        }
+        for sequence in nack.sequences() {
+            let Some(on) = self.leg_ref(leg).filter(|on| on.is_up() && on.order == Order::Arrival) else {
+                return;
+            };
+            let Some(position) = on.rewrite.position(sequence) else { continue };
+            if !self.is_settled(position, view) || !live && !self.second_had(position) {
+                continue;
+            }
+            let Some(on) = self.leg_mut(leg) else { return };
+            let round_trip = on.report.and_then(|report| report.round_trip);
+            on.repair.get_or_insert_with(|| Box::new(Repair::new())).ask(view.now, position, round_trip);
+        }
+    }
+
+    fn leg_mut(&mut self, leg: LegId) -> Option<&mut ListenerLeg> {
+        if leg == self.leg.id {
+            return Some(&mut self.leg);
+        }
+        self.second.as_mut().map(|second| &mut second.leg).filter(|second| second.id == leg)
+    }
+
+    fn leg_ref(&self, leg: LegId) -> Option<&ListenerLeg> {
+        let second = self.second.as_ref().map(|second| &second.leg);
+        Some(&self.leg).into_iter().chain(second).find(|of| of.id == leg)
+    }
+
+    /// Does what is due on a leg.
+    pub(crate) fn turn(&mut self, leg: LegId, view: &View<'_>) -> Turn {
+        if leg == self.leg.id { self.turn_live(view) } else { self.turn_second(view) }
+    }
+
+    /// Its legs, and when something is to be done on each.
+    pub(crate) fn wakes(&mut self, view: &View<'_>) -> [Option<(LegId, Option<Instant>)>; 2] {
+        let live = (self.leg.id, self.wake_live(view));
+        let wake = self.wake_second(view);
+        let second = self.second.as_ref().map(|second| (second.leg.id, wake));
+        [Some(live), second]
+    }
+
+    /// What a due time of a leg is for.
+    pub(crate) fn reason(&self, leg: LegId) -> Reason {
+        if leg == self.leg.id { self.reason_live() } else { Reason::Replay(leg) }
     }
 
     pub(crate) const fn id(&self) -> ListenerId {
         self.id
     }
 
+    /// The leg that it is sent on.
     pub(crate) const fn leg(&self) -> LegId {
-        self.leg
+        self.leg.id
+    }
+
+    /// Its other leg.
+    pub(crate) fn second(&self) -> Option<LegId> {
+        self.second.as_ref().map(|second| second.leg.id)
     }
 
     pub(crate) const fn track(&self) -> TrackId {
         self.track
     }
 
-    pub(crate) fn stats(&self) -> ListenerStats {
-        ListenerStats {
+    /// As seen from a leg; as a whole without one.
+    pub(crate) fn stats(&self, of: Option<LegId>) -> Option<ListenerStats> {
+        let leg = of.map_or(Some(&self.leg), |leg| self.leg_ref(leg))?;
+        let other = if leg.id == self.leg.id { self.second() } else { Some(self.leg.id) };
+        let second = self.second.as_ref().filter(|_| of.is_none()).map(|second| &second.leg);
+        let past = if of.is_none() { self.past } else { (0, 0) };
+        Some(ListenerStats {
             track: self.track,
-            leg: self.leg,
-            state: self.state,
-            ssrc: self.ssrc,
-            packets_out: self.packets_out,
-            payload_bytes_out: self.payload_bytes_out,
-            next_position: self.rewrite.next_position(),
+            leg: leg.id,
+            second: other,
+            state: leg.state,
+            ssrc: leg.ssrc,
+            packets_out: leg.packets_out + second.map_or(0, |second| second.packets_out) + past.0,
+            payload_bytes_out: leg.payload_bytes_out
+                + second.map_or(0, |second| second.payload_bytes_out)
+                + past.1,
+            next_position: leg.rewrite.next_position(),
             frames_skipped: self.frames_skipped,
             before_first: self.before_first,
-            report: self.report,
-            nacks: self.nacks,
-            nacked_packets: self.nacked_packets,
-            second: None,
-            acked: None,
-            replayed: 0,
-            paused: false,
-        }
+            report: leg.report,
+            nacks: leg.nacks,
+            nacked_packets: leg.nacked_packets,
+            acked: self.acked,
+            replayed: self.replayed,
+            paused: self.paused,
+        })
     }
 }
 
-/// RFC 3550 §6.4.1: now − LSR − DLSR, in 1/65536 s; `None` if there was no report to answer, or the sum cannot be.
-fn round_trip(ntp_now: NtpTime, block: &rtcp::ReportBlock) -> Option<Duration> {
-    if block.last_sender_report == 0 {
-        return None;
-    }
-    let since = ntp_now.middle().wrapping_sub(block.last_sender_report);
-    let trip = since.checked_sub(block.delay_since_last_sender_report)?;
-    (since <= LONGEST_AGE).then(|| from_short(trip))
-}
-
-/// No arrival reaches it.
+/// No arrival is this one.
 const NEVER: u64 = u64::MAX;
-/// A report about a sender report older than this, 5 minutes, is not believed. In 1/65536 s.
-const LONGEST_AGE: u32 = 300 << 16;

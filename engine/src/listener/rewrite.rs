@@ -1,54 +1,147 @@
 //! A listener leg's own numbers: one SSRC for the leg's life, sequence and timestamp affine in position and media time.
 //!
 //! The index is the 48-bit SRTP one. It starts below 2^15, so that the far end guesses a rollover counter of 0
-//! (RFC 3711 §3.3.1), and grows by exactly what the position grows: a hole stays a hole. One exception: a far end
-//! cannot follow a step of 2^15 or more, since it guesses the rollover counter from the sequence number. After such a
-//! step the index goes on as after a single lost packet, and the relation is affine again from there.
+//! (RFC 3711 §3.3.1), and grows by exactly what the position grows: a hole stays a hole. Where that cannot be, a new
+//! *line* begins, on which the relation is affine again:
 //!
-//! Invariant: no two positions get the same index, and a higher position gets a higher one.
+//! | a new line begins | its first index is |
+//! |---|---|
+//! | when the listener selects another track | the next |
+//! | when the listener is resumed after a pause | the next |
+//! | at a step of 2^15 positions or more, which a far end's rollover counter cannot follow | the next but one, as after a loss |
+//!
+//! Invariant: no two positions get the same index on any lines, and on a line a higher position gets a higher one.
 
 /// Positions to indices, media time to timestamps.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    /// The position that `start` stands for; `None` until the first one.
+    /// The position that `start` stands for; `None` until the line's first one.
     anchor: Option<u64>,
     start: u64,
-    /// One after the highest position so far.
+    /// The line's lowest index: those below are other lines'.
+    least: u64,
+    /// One after the highest position so far, or the anchor.
     next: u64,
+    line: u64,
     timestamp_offset: u32,
+    /// An index was given out: on this line, on any.
+    used: bool,
+    used_ever: bool,
 }
 
 impl Rewrite {
-    /// Random start values, as RFC 3550 §5.1 wants them.
+    /// Random start values, as RFC 3550 §5.1 wants them. There is room below the start for what comes late.
     pub(crate) fn new(random: &mut fastrand::Rng) -> Self {
-        Self { anchor: None, start: random.u64(..MAX_STEP), next: 0, timestamp_offset: random.u32(..) }
+        Self::starting(random.u64(ROOM..MAX_STEP), random.u32(..))
     }
 
-    /// The index of a position; `None` for one that this leg's numbers do not reach.
+    const fn starting(start: u64, timestamp_offset: u32) -> Self {
+        Self {
+            anchor: None,
+            start,
+            least: 0,
+            next: 0,
+            line: 0,
+            timestamp_offset,
+            used: false,
+            used_ever: false,
+        }
+    }
+
+    /// Begins the line at a position, if it has not begun: positions before it come before it on the wire too.
+    pub(crate) const fn begin(&mut self, position: u64) {
+        if self.anchor.is_none() {
+            self.anchor = Some(position);
+            self.next = position;
+        }
+    }
+
+    /// Ends the line: the next position, whichever it is, gets the next index.
+    pub(crate) const fn end_line(&mut self) {
+        if self.used {
+            self.start = self.high() + 1;
+            self.least = self.start;
+            self.line += 1;
+            self.used = false;
+        }
+        self.anchor = None;
+    }
+
+    /// The index of a position; `None` for one that this line does not reach.
+    #[inline]
     pub(crate) fn index(&mut self, position: u64) -> Option<u64> {
-        let anchor = *self.anchor.get_or_insert(position);
-        let mut index = self.start + position.checked_sub(anchor)?;
+        self.begin(position);
+        let anchor = self.anchor.unwrap_or(position);
+        if position < anchor {
+            let index = self.start.checked_sub(anchor - position).filter(|&index| index >= self.least)?;
+            (self.used, self.used_ever) = (true, true);
+            return Some(index);
+        }
+        let mut index = self.start + (position - anchor);
         if position >= self.next {
-            if anchor != position && position - self.next >= MAX_STEP - 1 {
-                index = self.start + (self.next - 1 - anchor) + STEP_AFTER_GAP;
-                (self.anchor, self.start) = (Some(position), index);
+            if position - self.next >= MAX_STEP - 1 || (!self.used_ever && index >= MAX_STEP) {
+                index = self.step(position);
             }
             if index >= END {
                 return None;
             }
             self.next = position + 1;
+            (self.used, self.used_ever) = (true, true);
         }
         Some(index)
     }
 
-    /// One after the highest position so far, if there was any.
+    /// A step that a rollover counter cannot follow.
+    const fn step(&mut self, position: u64) -> u64 {
+        let index = if self.used_ever { self.high() + STEP_AFTER_GAP } else { self.start };
+        if self.used {
+            self.line += 1;
+            self.least = index;
+        }
+        (self.anchor, self.start) = (Some(position), index);
+        index
+    }
+
+    /// The highest index so far on this line, or the one before its first.
+    const fn high(&self) -> u64 {
+        match self.anchor {
+            Some(anchor) => (self.start + (self.next - anchor)).saturating_sub(1),
+            None => self.start.saturating_sub(1),
+        }
+    }
+
+    /// The position that a sequence number stands for, if it can be one of this line that was given out.
+    pub(crate) fn position(&self, sequence: u16) -> Option<u64> {
+        let anchor = self.anchor.filter(|_| self.used)?;
+        let high = self.high();
+        let index = high.checked_sub(u64::from((high as u16).wrapping_sub(sequence)))?;
+        (index >= self.least).then_some(())?;
+        (anchor + index).checked_sub(self.start)
+    }
+
+    /// One after the highest position so far on this line, if there was any.
     pub(crate) fn next_position(&self) -> Option<u64> {
-        self.anchor.map(|_| self.next)
+        self.anchor.filter(|_| self.used).map(|_| self.next)
+    }
+
+    /// Which line it is.
+    pub(crate) const fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// An index was given out, on whichever line.
+    pub(crate) const fn is_used(&self) -> bool {
+        self.used_ever
     }
 
     /// The timestamp of a media time.
     pub(crate) const fn timestamp(&self, media_ticks: u64) -> u32 {
         self.timestamp_offset.wrapping_add(media_ticks as u32)
+    }
+
+    /// From now on media time counts from elsewhere: what was `from` is `to`.
+    pub(crate) const fn shift(&mut self, from: u64, to: u64) {
+        self.timestamp_offset = self.timestamp_offset.wrapping_add((from as u32).wrapping_sub(to as u32));
     }
 }
 
@@ -58,6 +151,8 @@ const MAX_STEP: u64 = 1 << 15;
 const STEP_AFTER_GAP: u64 = 2;
 /// RFC 3711 §3.3.1: the index has 48 bits, and no key outlives them.
 const END: u64 = 1 << 48;
+/// How many positions before the first one a leg's numbers reach at least. RFC 3550 §A.1 puts up with 100.
+const ROOM: u64 = 1_024;
 
 #[cfg(test)]
 mod tests {
@@ -66,7 +161,7 @@ mod tests {
     use super::*;
 
     fn started_at(start: u64) -> Rewrite {
-        Rewrite { anchor: None, start, next: 0, timestamp_offset: 0 }
+        Rewrite::starting(start, 0)
     }
 
     #[test]
@@ -90,8 +185,12 @@ mod tests {
     fn holes_stay_and_late_ones_fit_in() {
         let mut rewrite = started_at(5);
         let indices: Vec<_> =
-            [100, 110, 105, 101, 99, 111].map(|position| rewrite.index(position)).into_iter().collect();
-        assert_eq!(indices, [Some(5), Some(15), Some(10), Some(6), None, Some(16)], "99 is before the first");
+            [100, 110, 105, 101, 95, 94, 111].map(|position| rewrite.index(position)).into_iter().collect();
+        assert_eq!(
+            indices,
+            [Some(5), Some(15), Some(10), Some(6), Some(0), None, Some(16)],
+            "94 is below zero"
+        );
     }
 
     #[test]
@@ -103,12 +202,71 @@ mod tests {
         assert_eq!(rewrite.index(65_537), Some(32_771), "affine from there");
         assert_eq!(rewrite.index(65_536), Some(32_770));
         assert_eq!(rewrite.index(65_534), None, "from before the step");
+        assert_eq!(rewrite.line(), 1);
         assert_eq!(rewrite.index(1 << 40), Some(32_773));
+        assert_eq!(rewrite.line(), 2);
+    }
+
+    #[test]
+    fn a_line_goes_on_at_the_next_index_and_reaches_none_of_the_line_before() {
+        let mut rewrite = started_at(5);
+        rewrite.end_line();
+        assert_eq!((rewrite.index(100), rewrite.index(103), rewrite.line()), (Some(5), Some(8), 0));
+        rewrite.end_line();
+        rewrite.end_line();
+        assert_eq!(rewrite.next_position(), None);
+        rewrite.begin(40);
+        assert_eq!((rewrite.index(41), rewrite.index(40), rewrite.line()), (Some(10), Some(9), 1));
+        assert_eq!(rewrite.index(39), None, "8 is of the line before");
+        assert_eq!(rewrite.next_position(), Some(42));
+    }
+
+    #[test]
+    fn a_line_that_begins_far_before_its_first_position_starts_low_all_the_same() {
+        let mut rewrite = started_at(30_000);
+        rewrite.begin(1_000);
+        assert_eq!(rewrite.index(9_000), Some(30_000), "38 000 would need a rollover counter of 0 or 1");
+        assert_eq!((rewrite.index(9_001), rewrite.line()), (Some(30_001), 0));
+        let mut rewrite = started_at(30_000);
+        rewrite.begin(1_000);
+        assert_eq!((rewrite.index(1_003), rewrite.index(1_000)), (Some(30_003), Some(30_000)));
+    }
+
+    #[test]
+    fn a_sequence_number_is_found_again_on_its_line() {
+        let mut rewrite = started_at(32_000);
+        assert_eq!(rewrite.position(32_000), None);
+        for n in 0..100_000 {
+            rewrite.index(70 + n);
+        }
+        let last = (32_000 + 99_999_u64) as u16;
+        assert_eq!(rewrite.position(last), Some(70 + 99_999));
+        assert_eq!(rewrite.position(last.wrapping_sub(500)), Some(70 + 99_499));
+        assert_eq!(rewrite.position(last.wrapping_add(1)), Some(70 + 99_999 - 65_535), "a lap behind");
+        rewrite.end_line();
+        rewrite.begin(7);
+        assert_eq!(rewrite.position(last), None);
+        rewrite.index(9);
+        assert_eq!(rewrite.position(last.wrapping_add(1)), Some(7));
+        assert_eq!(rewrite.position(last.wrapping_add(3)), Some(9));
+        assert_eq!(rewrite.position(last), None, "of the line before");
+    }
+
+    #[test]
+    fn a_shift_moves_timestamps_to_another_media_time() {
+        let mut rewrite = Rewrite::starting(0, 1_000);
+        let before = rewrite.timestamp(50_000);
+        rewrite.shift(50_000, 7);
+        assert_eq!(rewrite.timestamp(7), before);
+        assert_eq!(rewrite.timestamp(967), before + 960);
+        rewrite.shift(967, 1 << 50);
+        assert_eq!(rewrite.timestamp(1 << 50), before + 960);
     }
 
     #[test]
     fn an_index_ends_at_48_bits() {
-        let mut rewrite = Rewrite { anchor: Some(0), start: 0, next: END - 1, timestamp_offset: 0 };
+        let mut rewrite = started_at(0);
+        (rewrite.anchor, rewrite.next, rewrite.used, rewrite.used_ever) = (Some(0), END - 1, true, true);
         assert_eq!(rewrite.index(END - 1), Some(END - 1));
         assert_eq!(rewrite.index(END), None);
         assert_eq!(rewrite.index(END - 2), Some(END - 2));
@@ -116,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_timestamp_is_affine_in_the_media_time_across_wraps() {
-        let rewrite = Rewrite { anchor: None, start: 0, next: 0, timestamp_offset: u32::MAX - 10 };
+        let rewrite = Rewrite::starting(0, u32::MAX - 10);
         assert_eq!(rewrite.timestamp(0), u32::MAX - 10);
         assert_eq!(rewrite.timestamp(11), 0);
         assert_eq!(rewrite.timestamp((1 << 40) + 11), 0);
@@ -126,12 +284,19 @@ mod tests {
         #[test]
         fn no_index_is_given_twice_and_a_far_end_can_follow(
             start in 0_u64..1 << 15,
-            steps in prop::collection::vec(prop_oneof![1_u64..4, 1_u64..100_000], 1..100),
+            steps in prop::collection::vec((prop_oneof![1_u64..4, 1_u64..100_000], 0_u8..10), 1..100),
         ) {
             let mut rewrite = started_at(start);
             let (mut position, mut last) = (0, None);
-            for step in steps {
+            for (step, line) in steps {
                 position += step;
+                if line == 0 {
+                    rewrite.end_line();
+                    position /= 2;
+                }
+                if line == 1 {
+                    rewrite.begin(position.saturating_sub(20));
+                }
                 let index = rewrite.index(position);
                 prop_assert!(index > last);
                 if let (Some(index), Some(last)) = (index, last) {

@@ -56,8 +56,9 @@ impl Relay {
     /// A publisher's leg that was down begins its source anew: its next packet goes on at the next position, with the
     /// time that passed, however many it sent meanwhile.
     ///
-    /// A listener's leg that comes up starts at the live edge: it is sent what arrives from now on. If it was up before,
-    /// [`Event::FramesSkipped`](crate::Event::FramesSkipped) then says what it missed.
+    /// A listener's leg that comes up for the first time starts at the live edge, or where its spec says. While it is
+    /// not up, what arrives is held for it; when it is up again, it goes on as [`OnReturn`](crate::OnReturn) says.
+    /// [`Event::FramesSkipped`](crate::Event::FramesSkipped) says what the history no longer had.
     pub fn handle_leg(&mut self, now: Instant, leg: LegId, state: LegState) {
         self.advance(now);
         match self.legs.get_mut(leg) {
@@ -67,11 +68,7 @@ impl Relay {
                 let track = self.tracks.get_mut(publisher.track()).filter(|_| returns);
                 track.into_iter().for_each(Track::restart_source);
             }
-            Some(&mut Leg::Listener(listener)) => {
-                let Some(listener) = self.listeners.get_mut(listener) else { return };
-                let Some(track) = self.tracks.get(listener.track()) else { return };
-                listener.set_state(state, track.live_edge());
-            }
+            Some(&mut Leg::Listener(listener)) => self.set_listener_state(listener, leg, state),
             None => {}
         }
     }
@@ -118,10 +115,7 @@ impl Relay {
                 publisher.feedback_in.count(verdict);
                 verdict
             }
-            Some(&mut Leg::Listener(listener)) => match self.listeners.get_mut(listener) {
-                Some(listener) => listener.feedback(self.epoch.ntp(self.now), feedback),
-                None => Verdict::UnknownLeg,
-            },
+            Some(&mut Leg::Listener(listener)) => self.take_listener_feedback(listener, from, feedback),
             None => Verdict::UnknownLeg,
         }
     }

@@ -5,14 +5,13 @@ use std::time::Instant;
 use super::{Leg, Relay};
 use crate::id::{LegId, ListenerId, TrackId};
 use crate::io::{Deadline, Event, Output};
-use crate::listener::Listener;
 use crate::track::Hand;
 
 impl Relay {
     /// What must happen next; `None` when all is handed out. Call it until then after each handler or command.
     ///
-    /// In this order: closed ids; each track's arrivals, in the order the tracks got them, each arrival to all its
-    /// listeners before the next; silences and reports that are due.
+    /// In this order: switches that are done; closed ids; each track's arrivals, in the order the tracks got them, each arrival to all its
+    /// listeners before the next; what is due on listeners' legs; silences and reports that are due.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
         if let Some(event) = self.spent.pop_front() {
             return Some(Output::Event(event));
@@ -20,7 +19,7 @@ impl Relay {
         if let Some(peer) = self.closed.pop_front() {
             return Some(Output::Event(Event::Closed { peer }));
         }
-        if let Some(hand) = self.next_hand() {
+        if let Some(hand) = self.next_hand().or_else(|| self.next_turn()) {
             return Some(self.output_of(hand));
         }
         self.next_silence().or_else(|| self.next_report())
@@ -37,28 +36,32 @@ impl Relay {
     fn next_hand(&mut self) -> Option<Hand> {
         while let Some(&id) = self.queue.front() {
             let track = self.tracks.get_mut(id).expect("a closed track leaves the queue");
-            if let Some(hand) = track.next_hand(&mut self.listeners) {
-                return Some(hand);
+            match track.next_hand(&mut self.listeners) {
+                Some(Hand::Wake(listener)) => self.schedule(listener),
+                Some(hand) => return Some(hand),
+                None => {
+                    track.queued = false;
+                    self.queue.pop_front();
+                }
             }
-            track.queued = false;
-            self.queue.pop_front();
         }
         None
     }
 
     fn output_of(&mut self, hand: Hand) -> Output<'_> {
         match hand {
-            Hand::Packet { track, position, listener, index, schedule_report } => {
-                if schedule_report {
-                    self.schedule_report(listener);
+            Hand::Packet { track, position, listener, take } => {
+                if take.schedule_report {
+                    self.schedule_report(listener, take.second);
                 }
                 let held = self.tracks.get(track).and_then(|track| track.frame(position));
                 let frame = held.expect("the walk just read it");
                 let listener = self.listeners.get(listener).expect("the walk just offered it the frame");
                 self.stats.packets_out += 1;
                 self.stats.payload_bytes_out += frame.payload.len() as u64;
-                Output::Packet(listener.packet(index, frame))
+                Output::Packet(listener.packet(take, frame))
             }
+            Hand::Wake(_) => unreachable!("the queue of tracks deals with it"),
             Hand::Event(event) => {
                 match event {
                     Event::TrackActive { track } => self.watch_silence(track),
@@ -73,8 +76,9 @@ impl Relay {
         }
     }
 
-    fn schedule_report(&mut self, listener: ListenerId) {
-        let Some(leg) = self.listeners.get(listener).map(Listener::leg) else { return };
+    fn schedule_report(&mut self, listener: ListenerId, second: bool) {
+        let Some(listener) = self.listeners.get(listener) else { return };
+        let leg = listener.second().filter(|_| second).unwrap_or_else(|| listener.leg());
         let at = self.now + self.report_interval();
         self.reports.set(leg.slot(), at);
     }
@@ -132,7 +136,7 @@ impl Relay {
                 let listener = self.listeners.get_mut(listener)?;
                 let newest = self.tracks.get(listener.track())?.newest()?;
                 listener
-                    .sender_report(now, ntp, (newest.media_time, newest.arrived))
+                    .sender_report(id, now, ntp, (newest.media_time, newest.arrived))
                     .map(|report| Output::SenderReport { leg: id, report })
             }
         }

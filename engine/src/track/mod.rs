@@ -13,11 +13,11 @@ use std::time::Instant;
 
 pub(crate) use self::publisher::{PublisherLeg, Wire};
 use self::timeline::{Newest, Timeline};
-use crate::config::HistoryLimits;
+use crate::config::{Config, HistoryLimits};
 use crate::history::History;
 use crate::id::{Id, LegId, ListenerId, Slots, TrackId};
 use crate::io::{CarriedFrame, Event, Frame, Verdict};
-use crate::listener::{Listener, Offer};
+use crate::listener::{Listener, Offer, Take, View};
 use crate::rtp::opus::Toc;
 use crate::rtp::{ExtensionIds, Packet};
 use crate::stats::TrackStats;
@@ -52,14 +52,9 @@ struct Walk {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Hand {
     /// A frame, to a listener.
-    Packet {
-        track: TrackId,
-        position: u64,
-        listener: ListenerId,
-        index: u64,
-        /// The listener's leg has no report scheduled yet.
-        schedule_report: bool,
-    },
+    Packet { track: TrackId, position: u64, listener: ListenerId, take: Take },
+    /// Nothing, but something of a listener has another due time now.
+    Wake(ListenerId),
     /// An event before it.
     Event(Event),
 }
@@ -182,13 +177,17 @@ impl Track {
             let frame = self.frame_to_offer()?;
             while let Some(&slot) = self.members.get(self.walk.member) {
                 let listener = listeners.at_mut(slot).expect("a closed listener leaves its track");
-                match listener.offer(self.walk.arrival, frame.0, frame.1) {
+                match listener.offer(self.walk.arrival, frame.0, frame.1, &self.history) {
                     Offer::Pass => self.walk.member += 1,
-                    Offer::Skipped(event) => return Some(Hand::Event(event)),
-                    Offer::Take { index, schedule_report } => {
+                    Offer::Wake => {
                         self.walk.member += 1;
+                        return Some(Hand::Wake(listener.id()));
+                    }
+                    Offer::Skipped(event) => return Some(Hand::Event(event)),
+                    Offer::Take(take) => {
+                        self.walk.member += usize::from(!take.again);
                         let (track, position, listener) = (self.id, frame.0, listener.id());
-                        return Some(Hand::Packet { track, position, listener, index, schedule_report });
+                        return Some(Hand::Packet { track, position, listener, take });
                     }
                 }
             }
@@ -217,9 +216,16 @@ impl Track {
         None
     }
 
-    /// Where a listener that comes up begins: the next arrival, and the position expected with it.
-    pub(crate) fn live_edge(&self) -> (u64, u64) {
-        (self.history.next_arrival(), self.timeline.next_position())
+    /// What its listeners may look at.
+    pub(crate) fn view(&self, now: Instant, config: &Config) -> View<'_> {
+        View {
+            now,
+            history: &self.history,
+            next_position: self.timeline.next_position(),
+            newest: self.timeline.newest().map(|newest| (newest.media_time, newest.arrived)),
+            pacing: config.pacing,
+            patience: config.hole_patience,
+        }
     }
 
     /// The frame at a position that was just handed out.

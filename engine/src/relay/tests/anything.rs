@@ -110,7 +110,7 @@ impl Seen {
 
     fn check(&mut self, out: &Out) {
         match *out {
-            Out::Packet { listener, position, index, timestamp, media } => {
+            Out::Packet { listener, position, index, timestamp, media, .. } => {
                 let leg =
                     self.listeners.iter().find(|&&(id, _)| id == listener).map(|&(_, leg)| leg).unwrap();
                 assert_eq!(self.states.get(&leg), Some(&LegState::Up), "I6");

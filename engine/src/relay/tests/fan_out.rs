@@ -1,7 +1,7 @@
 //! Who is sent what, and in which order.
 
 use super::harness::{Bench, Out, events, positions};
-use crate::{Config, Event, LegState, Peer, Verdict};
+use crate::{Config, Event, LegSpec, LegState, OnReturn, Peer, Verdict};
 
 #[test]
 fn each_frame_goes_once_to_each_listener_that_is_up() {
@@ -83,11 +83,11 @@ fn a_listener_that_comes_up_starts_at_the_live_edge() {
 }
 
 #[test]
-fn a_listener_that_was_down_is_told_what_it_missed() {
+fn a_listener_that_wants_no_replay_is_told_what_it_missed_while_it_was_down() {
     let mut bench = Bench::new(Config::new());
     let track = bench.track();
     let publisher = bench.publisher(track);
-    let (listener, leg) = bench.listener(track);
+    let (listener, leg) = bench.listener_of(track, LegSpec::new(96).on_return(OnReturn::Live));
     for n in 0..10 {
         match n {
             3 => bench.relay.handle_leg(bench.now, leg, LegState::Down),

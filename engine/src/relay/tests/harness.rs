@@ -19,7 +19,16 @@ pub(super) struct Bench {
 /// An output, without its borrow.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Out {
-    Packet { listener: ListenerId, position: u64, index: u64, timestamp: u32, media: u64 },
+    Packet {
+        listener: ListenerId,
+        leg: LegId,
+        position: u64,
+        index: u64,
+        line: u64,
+        timestamp: u32,
+        media: u64,
+        replay: bool,
+    },
     SenderReport(LegId, rtp::rtcp::SenderReport),
     ReceiverReport(LegId, rtp::rtcp::ReportBlock),
     Event(Event),
@@ -52,6 +61,12 @@ impl Bench {
         (listener, leg)
     }
 
+    pub(super) fn listener_of(&mut self, track: TrackId, spec: LegSpec) -> (ListenerId, LegId) {
+        let (listener, leg) = self.relay.open_listener(self.now, track, spec).unwrap();
+        self.relay.handle_leg(self.now, leg, LegState::Up);
+        (listener, leg)
+    }
+
     pub(super) fn try_listener(&mut self, track: TrackId) -> Result<(ListenerId, LegId), OpenError> {
         self.relay.open_listener(self.now, track, LegSpec::new(96))
     }
@@ -79,6 +94,9 @@ impl Bench {
         Some(match self.relay.poll_output()? {
             Output::Packet(packet) => Out::Packet {
                 listener: packet.listener,
+                leg: packet.leg,
+                line: packet.line,
+                replay: packet.replay,
                 position: packet.frame.position,
                 index: packet.index,
                 timestamp: packet.timestamp,

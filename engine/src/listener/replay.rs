@@ -1,0 +1,322 @@
+//! The way by position: what a leg is handed when arrivals cannot just pass through.
+//!
+//! | state of the leg that is sent on | arrivals | leaves it |
+//! |---|---|---|
+//! | Waiting: never up | are not for it | up: to Live at the live edge, or to CatchUp from `resume_from` |
+//! | CatchUp: goes through the history by position, at the pace | below the cursor: handed out at once; others wait for it | nothing is left: to Live; not up: to Held |
+//! | Live | pass through at once | not up: to Held; [`replay`](crate::Relay::replay): to CatchUp |
+//! | Live, in order of position | at the cursor: at once; above: wait for the hole; below: told as skipped | as above |
+//! | Held: was up and is not | are owed, as long as the history has them | up: to CatchUp, or to Live if nothing is owed or unacknowledged |
+//! | Paused | are not for it | resumed: to Live, at the live edge |
+//!
+//! What arrived for a listener is *settled* once: handed out, or told as skipped. Until then it is owed: by a bit in
+//! [`Owed`] if it was offered, by the arrival cursor if not. What is handed out again after that is marked as a replay.
+//!
+//! Invariant (I1): while a leg catches up, no position below its cursor is owed.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use super::owed::Owed;
+use super::pace::Pace;
+use super::{Listener, Take, View};
+use crate::io::{Event, LegState, OnReturn, Order, Reason};
+use crate::rtp::opus::Toc;
+
+/// A way through the history by position.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    /// The next position.
+    pub(super) cursor: u64,
+    /// Positions to be handed out though they are settled.
+    pub(super) resend: Range<u64>,
+    pub(super) owed: Owed,
+    /// The pace holds; else this is the live edge of a leg in order of position.
+    pub(super) paced: bool,
+}
+
+/// What a trail comes to next.
+pub(super) enum Plan {
+    /// The end.
+    Done,
+    /// This position.
+    Hand(u64),
+    /// A hole, which is waited for until then.
+    Wait(Instant),
+}
+
+/// What a due time brought.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    /// Nothing to hand out; the next due time may be another.
+    Nothing,
+    /// Something to tell.
+    Event(Event),
+    /// A frame.
+    Hand(u64, Take),
+}
+
+/// What was found when a leg came up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Resumption {
+    /// The first position that is not settled.
+    pub(super) unsettled: u64,
+    /// Frames that are handed out though they are settled.
+    pub(super) resent: u64,
+}
+
+impl Trail {
+    /// What comes next, below `limit`.
+    pub(super) fn plan(&mut self, order: Order, view: &View<'_>, limit: u64) -> Plan {
+        let history = view.history;
+        self.cursor = self.cursor.max(history.oldest().unwrap_or(0));
+        let again = (self.cursor < self.resend.end)
+            .then(|| history.next_held(self.cursor.max(self.resend.start)))
+            .flatten()
+            .filter(|&position| position < self.resend.end);
+        let next = self.owed.first_from(self.cursor).into_iter().chain(again).min();
+        let Some(next) = next.filter(|&next| next < limit) else { return Plan::Done };
+        if order == Order::Position {
+            while self.cursor < next && history.holds(self.cursor) {
+                self.cursor += 1;
+            }
+            let behind = history.next_held(self.cursor).filter(|_| self.cursor < next);
+            let until = behind.and_then(|at| history.get(at)).map(|frame| frame.arrived + view.patience);
+            if let Some(until) = until.filter(|&until| until > view.now) {
+                return Plan::Wait(until);
+            }
+        }
+        Plan::Hand(next)
+    }
+
+    /// When there is something to do, if ever.
+    pub(super) fn wake(&mut self, order: Order, view: &View<'_>, limit: u64, pace: &Pace) -> Option<Instant> {
+        match self.plan(order, view, limit) {
+            Plan::Done => self.paced.then_some(view.now),
+            Plan::Wait(until) => Some(until),
+            Plan::Hand(_) if self.paced => Some(pace.due(view.now, view.pacing).unwrap_or(view.now)),
+            Plan::Hand(_) => Some(view.now),
+        }
+    }
+}
+
+impl Listener {
+    /// The leg that is sent on is up: decides where it goes on. `sent` is how far it came in a switch before.
+    pub(super) fn activate(&mut self, view: &View<'_>, sent: Option<u64>) -> Resumption {
+        let oldest = view.history.oldest().unwrap_or(view.next_position);
+        let mut trail = self.trail.take().map(|trail| *trail).unwrap_or_default();
+        let wanted = self.leg.resume_from.take().map(|from| from.min(view.next_position));
+        let unfinished = trail.resend.contains(&trail.cursor).then_some(trail.cursor);
+        trail.resend = 0..0;
+        if self.joined {
+            self.owe_arrivals(&mut trail.owed, view);
+            let replays = self.leg.on_return == OnReturn::Replay;
+            let again = self.acked.filter(|_| replays).map(|acked| acked + 1);
+            if let Some(start) = wanted.or(again).into_iter().chain(unfinished.filter(|_| replays)).min() {
+                let start = start.max(self.base).max(sent.unwrap_or(0));
+                trail.resend = start..view.next_position.max(start);
+            }
+            let kept = match (wanted, self.leg.on_return) {
+                (None, OnReturn::Live) => u64::MAX,
+                _ => oldest,
+            };
+            if let Some((first, count)) = trail.owed.take_before(kept) {
+                self.skip(first, count);
+            }
+        } else {
+            self.join(&mut trail.owed, wanted.unwrap_or(view.next_position), oldest, view);
+        }
+        self.cursor = view.history.next_arrival();
+        let unsettled = trail.owed.first_from(0).unwrap_or(view.next_position);
+        let first = if trail.resend.is_empty() { unsettled } else { unsettled.min(trail.resend.start) };
+        trail.cursor = first;
+        if self.leg.order == Order::Position {
+            self.keep_order(&mut trail, first);
+        }
+        let again = trail.resend.start.max(oldest)..trail.resend.end;
+        let resent = again.filter(|&at| view.history.holds(at) && !trail.owed.contains(at)).count() as u64;
+        trail.paced = resent > 0 || !trail.owed.is_empty();
+        self.leg.rewrite.begin(trail.cursor.max(oldest));
+        self.trail = (trail.paced || self.leg.order == Order::Position).then(|| Box::new(trail));
+        self.speed_up();
+        Resumption { unsettled, resent }
+    }
+
+    /// The first time that it is up: owed is all from `start` on.
+    fn join(&mut self, owed: &mut Owed, start: u64, oldest: u64, view: &View<'_>) {
+        (self.joined, self.base) = (true, start);
+        if start < oldest {
+            self.skip(start, oldest - start);
+        }
+        let held = (start.max(oldest)..view.history.end()).filter(|&position| view.history.holds(position));
+        held.for_each(|position| owed.insert(position));
+    }
+
+    /// A leg in order of position goes back only to repeat: what else is late, is too late.
+    fn keep_order(&mut self, trail: &mut Trail, first: u64) {
+        let next = self.leg.rewrite.next_position().unwrap_or(first);
+        trail.cursor = if trail.resend.is_empty() { next } else { next.min(trail.resend.start) };
+        if let Some((first, count)) = trail.owed.take_before(trail.cursor) {
+            self.skip(first, count);
+        }
+    }
+
+    /// Notes what arrived and was not offered; tells what of it is gone.
+    fn owe_arrivals(&mut self, owed: &mut Owed, view: &View<'_>) {
+        let logged = view.history.first_arrival().max(self.cursor);
+        let mut gone = logged - self.cursor;
+        for arrival in logged..view.history.next_arrival() {
+            match view.history.arrival(arrival).filter(|&position| view.history.holds(position)) {
+                Some(position) if position >= self.base => owed.insert(position),
+                Some(_) => self.before_first += 1,
+                None => gone += 1,
+            }
+        }
+        self.skip(self.next_position(), gone);
+    }
+
+    /// Hands out again, from a position or after the last that was acknowledged; returns how many frames.
+    pub(crate) fn replay(&mut self, from: Option<u64>, view: &View<'_>) -> u64 {
+        let Some(from) = from.or_else(|| self.acked.map(|acked| acked + 1)) else { return 0 };
+        if !self.joined || self.paused {
+            return 0;
+        }
+        if self.leg.state != LegState::Up {
+            self.leg.resume_from = Some(from);
+            return 0;
+        }
+        self.slow_down();
+        let start = from.max(self.base).max(view.history.oldest().unwrap_or(view.next_position));
+        let mut unsettled = Owed::default();
+        let arrivals = self.cursor.max(view.history.first_arrival())..view.history.next_arrival();
+        arrivals.filter_map(|at| view.history.arrival(at)).for_each(|position| unsettled.insert(position));
+        let owed = |position| self.trail.as_ref().is_some_and(|trail| trail.owed.contains(position));
+        let again = (start..view.history.end())
+            .filter(|&at| view.history.holds(at) && !owed(at) && !unsettled.contains(at))
+            .count() as u64;
+        if again > 0 {
+            let end = view.history.end();
+            let trail = self.trail.get_or_insert_with(Box::default);
+            let live = !trail.paced && trail.owed.is_empty();
+            trail.cursor = if live { start } else { start.min(trail.cursor) };
+            trail.resend = start..end;
+            trail.paced = true;
+        }
+        self.speed_up();
+        again
+    }
+
+    /// When something is to be done on the leg that is sent on, if ever.
+    pub(super) fn wake_live(&mut self, view: &View<'_>) -> Option<Instant> {
+        if !self.leg.is_up() || self.paused {
+            return None;
+        }
+        if self.untold.is_some() && self.expected == super::NEVER {
+            return Some(view.now);
+        }
+        let leg = &self.leg;
+        let repair = leg.repair.as_ref().is_some_and(|repair| repair.first().is_some());
+        let repair = repair.then(|| leg.pace.due(view.now, view.pacing).unwrap_or(view.now));
+        let trail = self.trail.as_mut().and_then(|trail| trail.wake(leg.order, view, u64::MAX, &leg.pace));
+        repair.into_iter().chain(trail).min()
+    }
+
+    /// Does what is due on the leg that is sent on.
+    pub(super) fn turn_live(&mut self, view: &View<'_>) -> Turn {
+        if !self.leg.is_up() || self.paused {
+            return Turn::Nothing;
+        }
+        self.settle_gone(view);
+        if let Some(event) = self.tell() {
+            return Turn::Event(event);
+        }
+        if let Some((position, take)) = self.repair_live(view) {
+            return Turn::Hand(position, take);
+        }
+        while let Some(trail) = &mut self.trail {
+            let order = self.leg.order;
+            let next = match trail.plan(order, view, u64::MAX) {
+                Plan::Done if order == Order::Arrival => {
+                    self.trail = None;
+                    self.speed_up();
+                    break;
+                }
+                Plan::Done => {
+                    (trail.paced, trail.resend) = (false, 0..0);
+                    break;
+                }
+                Plan::Wait(_) => break,
+                Plan::Hand(next) => next,
+            };
+            if trail.paced && self.leg.pace.due(view.now, view.pacing).is_some() {
+                break;
+            }
+            let replay = !trail.owed.take(next);
+            trail.cursor = next + 1;
+            if let Some(take) = self.hand(next, replay, view) {
+                return Turn::Hand(next, take);
+            }
+        }
+        Turn::Nothing
+    }
+
+    /// Hands out a frame of the history on the leg that is sent on, if its numbers reach it.
+    pub(super) fn hand(&mut self, position: u64, replay: bool, view: &View<'_>) -> Option<Take> {
+        let frame = view.history.get(position)?;
+        self.cross(frame.media_time.ticks(), frame.arrived);
+        let Some(index) = self.leg.rewrite.index(position) else {
+            self.before_first += u64::from(!replay);
+            return None;
+        };
+        self.leg.pace.spend(view.now, duration(frame.payload), view.pacing);
+        self.replayed += u64::from(replay);
+        let schedule_report = self.leg.count(frame.payload.len());
+        Some(Take { index, replay, schedule_report, ..Take::default() })
+    }
+
+    /// What was asked for and may be sent again now.
+    fn repair_live(&mut self, view: &View<'_>) -> Option<(u64, Take)> {
+        loop {
+            let position = self.leg.repair.as_ref()?.first()?;
+            if self.leg.pace.due(view.now, view.pacing).is_some() {
+                return None;
+            }
+            let take = self.is_settled(position, view).then(|| self.hand(position, true, view)).flatten();
+            let repair = self.leg.repair.as_mut()?;
+            if let Some(take) = take {
+                repair.sent(view.now);
+                return Some((position, take));
+            }
+            repair.give_up();
+        }
+    }
+
+    /// It was handed out on the line that the leg is on, is held, and does not come anyway.
+    pub(super) fn is_settled(&self, position: u64, view: &View<'_>) -> bool {
+        let coming = self.trail.as_ref().is_some_and(|trail| {
+            trail.owed.contains(position) || trail.resend.contains(&position) && position >= trail.cursor
+        });
+        position >= self.base && view.history.holds(position) && !coming
+    }
+
+    /// Tells what the history lost of what is owed.
+    fn settle_gone(&mut self, view: &View<'_>) {
+        let oldest = view.history.oldest().unwrap_or(0);
+        let gone = self.trail.as_mut().and_then(|trail| trail.owed.take_before(oldest));
+        if let Some((first, count)) = gone {
+            self.skip(first, count);
+        }
+    }
+
+    /// What a due time of the leg that is sent on is for.
+    pub(super) fn reason_live(&self) -> Reason {
+        let patient =
+            self.leg.order == Order::Position && self.trail.as_ref().is_some_and(|trail| !trail.paced);
+        if patient { Reason::Hole(self.leg.id) } else { Reason::Replay(self.leg.id) }
+    }
+}
+
+/// How long a payload plays, ticks.
+pub(super) fn duration(payload: &[u8]) -> u64 {
+    Toc::parse(payload).map_or(0, |toc| u64::from(toc.duration()))
+}
