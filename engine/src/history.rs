@@ -13,11 +13,13 @@
 //! payload bytes stay within their limits, except that the newest position always stays (I3).
 
 mod arena;
+mod lost;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use self::arena::{Address, Arena};
+use self::lost::Lost;
 use crate::config::HistoryLimits;
 use crate::io::Frame;
 use crate::rtp::{AudioLevel, CaptureTime, NtpTime};
@@ -39,6 +41,8 @@ pub(crate) struct History {
     first_arrival: u64,
     frames: usize,
     payload_bytes: usize,
+    /// Holes that it went past.
+    pub(crate) lost: Lost,
 }
 
 /// What the history says of a position before a frame is pushed to it.
@@ -66,6 +70,7 @@ impl History {
             first_arrival: 0,
             frames: 0,
             payload_bytes: 0,
+            lost: Lost::new(),
         }
     }
 
@@ -109,7 +114,7 @@ impl History {
             }
             self.drop_oldest();
             if self.ring.is_empty() && frame.position >= self.oldest {
-                self.oldest = frame.position;
+                self.begin_at(frame.position);
             } else if frame.position < self.oldest {
                 return None;
             }
@@ -228,7 +233,8 @@ impl History {
         self.oldest + self.ring.len() as u64
     }
 
-    fn span_limit(&self) -> u64 {
+    /// How many positions it spans at most.
+    pub(crate) const fn span_limit(&self) -> u64 {
         self.limits.frames as u64
     }
 
@@ -239,8 +245,17 @@ impl History {
             self.drop_oldest();
         }
         if self.ring.is_empty() {
-            self.oldest = position;
+            self.begin_at(position);
         }
+    }
+
+    /// The ring is empty, and its next frame is at `position`.
+    fn begin_at(&mut self, position: u64) {
+        // A track begins where it begins.
+        if self.next_arrival() > 0 {
+            self.lost.add(self.oldest, position);
+        }
+        self.oldest = position;
     }
 
     fn evict(&mut self, now: Instant) {
@@ -264,10 +279,12 @@ impl History {
             self.payloads.release(entry.address);
         }
         self.oldest += 1;
+        let hole = self.oldest;
         while self.ring.front().is_some_and(|entry| !entry.has(HELD)) {
             self.ring.pop_front();
             self.oldest += 1;
         }
+        self.lost.add(hole, self.oldest);
     }
 
     fn log(&mut self, position: u64) {

@@ -16,7 +16,7 @@ use crate::rtp::ExtensionIds;
 use crate::schedule::Schedule;
 use crate::stats::{LegStats, ListenerStats, Stats, TrackStats};
 use crate::time::Epoch;
-use crate::track::{PublisherLeg, Track};
+use crate::track::{PublisherLeg, Refused, Track};
 
 /// Relays live Opus audio from each track's publisher to its listeners.
 ///
@@ -46,6 +46,8 @@ pub struct Relay {
     spent: VecDeque<Event>,
     /// By track slot.
     silences: Schedule,
+    /// By track slot: frames that are held.
+    merges: Schedule,
     /// By leg slot.
     reports: Schedule,
     /// What is due on listeners' legs, by leg slot.
@@ -78,6 +80,7 @@ impl Relay {
             closed: VecDeque::new(),
             spent: VecDeque::new(),
             silences: Schedule::default(),
+            merges: Schedule::default(),
             reports: Schedule::default(),
             turns: Schedule::default(),
             stats: Stats::default(),
@@ -96,19 +99,22 @@ impl Relay {
         }
         self.check_drained()?;
         check_limit(self.tracks.len(), self.config.max_tracks, Limit::Tracks)?;
-        let history = self.config.history;
-        let id = self.tracks.insert_with(|id| Track::new(id, spec.name, history));
+        let (history, path_skew) = (self.config.history, self.config.path_skew);
+        let id = self.tracks.insert_with(|id| Track::new(id, spec.name, history, path_skew));
         self.silences.reserve(id.slot() + 1);
+        self.merges.reserve(id.slot() + 1);
         Ok(id)
     }
 
     /// Opens the leg of a track's publisher, in state [`Connecting`](crate::LegState::Connecting).
     ///
-    /// The track's positions and media time go on from where they are, whoever fed it before.
+    /// The track's positions and media time go on from where they are, whoever fed it before. A track has up to two
+    /// legs of one [epoch](LegSpec::epoch); a leg of a higher one fences those that are there: their packets are
+    /// [`Verdict::Fenced`](crate::Verdict::Fenced) from now on, and the owner closes them.
     ///
     /// # Errors
     ///
-    /// [`OpenError::UnknownTrack`], [`OpenError::PublisherExists`], a bad spec, [`OpenError::Limit`] or
+    /// [`OpenError::UnknownTrack`], [`OpenError::PublisherExists`], [`OpenError::Fenced`], a bad spec, [`OpenError::Limit`] or
     /// [`OpenError::Undrained`].
     pub fn open_publisher_leg(
         &mut self,
@@ -118,14 +124,22 @@ impl Relay {
     ) -> Result<LegId, OpenError> {
         self.advance(now);
         let open = self.tracks.get(track).ok_or(OpenError::UnknownTrack(track))?;
-        if open.publisher.is_some() {
-            return Err(OpenError::PublisherExists(track));
-        }
+        open.check_publisher(spec.epoch).map_err(|refused| match refused {
+            Refused::Full => OpenError::PublisherExists(track),
+            Refused::Fenced(epoch) => OpenError::Fenced { epoch },
+        })?;
         self.check_leg(&spec)?;
-        let leg = PublisherLeg::new(self.now, track, spec, &self.config);
+        let mut leg = PublisherLeg::new(self.now, track, spec, &self.config);
+        let open = self.tracks.get_mut(track).ok_or(OpenError::UnknownTrack(track))?;
+        leg.credit(open.absent(self.now, self.config.history.duration));
         let id = self.legs.insert_with(|_| Leg::Publisher(Box::new(leg)));
         self.reports.reserve(id.slot() + 1);
-        self.tracks.get_mut(track).ok_or(OpenError::UnknownTrack(track))?.publisher = Some(id);
+        for fenced in open.open_publisher(self.now, id, spec.epoch).into_iter().flatten() {
+            if let Some(Leg::Publisher(fenced)) = self.legs.get_mut(fenced) {
+                fenced.fenced = true;
+            }
+        }
+        self.fed(track);
         Ok(id)
     }
 
@@ -199,7 +213,11 @@ impl Relay {
     #[must_use]
     pub fn leg_stats(&self, leg: LegId) -> Option<LegStats> {
         match self.legs.get(leg)? {
-            Leg::Publisher(leg) => Some(LegStats::Publisher(leg.stats())),
+            Leg::Publisher(publisher) => {
+                let (stats, track) = (publisher.stats(), self.tracks.get(publisher.track()));
+                let stats = track.map_or(stats, |track| track.publisher_stats(leg, stats));
+                Some(LegStats::Publisher(stats))
+            }
             &Leg::Listener(listener) => {
                 self.listeners.get(listener)?.stats(Some(leg)).map(LegStats::Listener)
             }
@@ -235,13 +253,17 @@ impl Relay {
         });
         let turn =
             self.turns.first().and_then(|(at, slot)| Some(Deadline { at, why: self.turn_reason(slot)? }));
-        silence.into_iter().chain(report).chain(turn).min()
+        let merge = self.merges.first().and_then(|(at, slot)| {
+            self.tracks.id_at(slot).map(|track| Deadline { at, why: Reason::Merge(track) })
+        });
+        [silence, report, turn, merge].into_iter().flatten().min()
     }
 
     fn close_track(&mut self, id: TrackId) {
-        let Some(track) = self.tracks.get(id) else { return };
-        let publisher = track.publisher;
-        if let Some(leg) = publisher {
+        if self.tracks.get(id).is_none() {
+            return;
+        }
+        while let Some(leg) = self.tracks.get(id).and_then(Track::any_publisher) {
             self.close_publisher(leg);
         }
         // From the last, so that nobody has to move up.
@@ -252,16 +274,18 @@ impl Relay {
         self.tracks.remove(id);
         self.queue.retain(|&queued| queued != id);
         self.silences.clear(id.slot());
+        self.merges.clear(id.slot());
         self.closed.push_back(Peer::Track(id));
     }
 
     fn close_publisher(&mut self, id: LegId) {
         let Some(Leg::Publisher(leg)) = self.legs.remove(id) else { return };
         if let Some(track) = self.tracks.get_mut(leg.track()) {
-            track.detach_publisher();
+            track.close_publisher(self.now, id);
         }
         self.reports.clear(id.slot());
         self.closed.push_back(Peer::Leg(id));
+        self.fed(leg.track());
     }
 
     fn close_listener(&mut self, id: ListenerId) {

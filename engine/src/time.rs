@@ -67,6 +67,10 @@ impl MediaTime {
     pub(crate) const fn plus(self, ticks: u64) -> Self {
         Self(self.0.saturating_add(ticks))
     }
+
+    pub(crate) const fn plus_signed(self, ticks: i64) -> Self {
+        Self(self.0.saturating_add_signed(ticks))
+    }
 }
 
 /// A duration in the 16.16 seconds of reports (DLSR, RFC 3550 §6.4.1), clamped to what fits.

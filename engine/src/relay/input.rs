@@ -6,7 +6,7 @@ use super::{Leg, Relay};
 use crate::id::LegId;
 use crate::io::{Feedback, LegState, Verdict};
 use crate::rtp::Packet;
-use crate::track::{Track, Wire};
+use crate::track::{Arrived, Wire};
 
 impl Relay {
     /// Takes a packet that came on a publisher's leg, decrypted.
@@ -53,8 +53,8 @@ impl Relay {
 
     /// Takes the new state of a leg's transport; a stale id is ignored.
     ///
-    /// A publisher's leg that was down begins its source anew: its next packet goes on at the next position, with the
-    /// time that passed, however many it sent meanwhile.
+    /// A publisher's leg that was down goes on with its source: what it sent meanwhile is missing, and may be sent again.
+    /// [`restart`](Self::restart) says that nobody wanted it.
     ///
     /// A listener's leg that comes up for the first time starts at the live edge, or where its spec says. While it is
     /// not up, what arrives is held for it; when it is up again, it goes on as [`OnReturn`](crate::OnReturn) says.
@@ -63,10 +63,14 @@ impl Relay {
         self.advance(now);
         match self.legs.get_mut(leg) {
             Some(Leg::Publisher(publisher)) => {
-                let returns = publisher.state == LegState::Down && state != LegState::Down;
+                let (id, returns) = (publisher.track(), publisher.state == LegState::Down);
                 publisher.state = state;
-                let track = self.tracks.get_mut(publisher.track()).filter(|_| returns);
-                track.into_iter().for_each(Track::restart_source);
+                let Some(track) = self.tracks.get_mut(id) else { return };
+                if returns && state != LegState::Down {
+                    publisher.credit(track.absent(self.now, self.config.history.duration));
+                }
+                track.set_publisher_state(self.now, leg, state);
+                self.fed(id);
             }
             Some(&mut Leg::Listener(listener)) => self.set_listener_state(listener, leg, state),
             None => {}
@@ -89,21 +93,22 @@ impl Relay {
         let id = publisher.track();
         let track = self.tracks.get_mut(id).expect("closing a track closes its publisher's leg");
         let wire = Wire::of(&packet);
-        let taken = publisher
-            .admit(self.now, &packet, self.config.max_payload_bytes)
-            .and_then(|()| track.take(self.now, publisher.extensions(), packet));
-        let verdict = taken.err().unwrap_or(Verdict::Accepted);
-        publisher.received(self.now, &wire, verdict, taken.is_ok_and(|taken| taken.starts_source));
+        let payload_type = Some(packet.header.payload_type);
+        let admitted =
+            publisher.admit(self.now, payload_type, packet.payload.len(), self.config.max_payload_bytes);
+        let taken = admitted.map(|()| {
+            let frame = Arrived::packet(self.now, publisher.extensions(), packet);
+            track.take(self.now, from, frame)
+        });
+        let verdict = taken.map_or_else(|refused| refused, |taken| taken.verdict);
+        publisher.received(self.now, &wire, verdict, taken.is_ok_and(|taken| taken.begins));
         publisher.packets_in.count(verdict);
         if taken.is_ok() {
-            if !track.queued {
-                track.queued = true;
-                self.queue.push_back(id);
-            }
             if publisher.wants_reports() && !self.reports.is_set(from.slot()) {
                 let at = self.now + self.report_interval();
                 self.reports.set(from.slot(), at);
             }
+            self.fed(id);
         }
         verdict
     }
@@ -113,6 +118,11 @@ impl Relay {
             Some(Leg::Publisher(publisher)) => {
                 let verdict = publisher.feedback(self.now, feedback);
                 publisher.feedback_in.count(verdict);
+                if let (Feedback::SenderReport(report), Some(track)) =
+                    (feedback, self.tracks.get_mut(publisher.track()))
+                {
+                    track.note_report(from, &report);
+                }
                 verdict
             }
             Some(&mut Leg::Listener(listener)) => self.take_listener_feedback(listener, from, feedback),

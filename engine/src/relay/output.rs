@@ -13,6 +13,7 @@ impl Relay {
     /// In this order: switches that are done; closed ids; each track's arrivals, in the order the tracks got them, each arrival to all its
     /// listeners before the next; what is due on listeners' legs; silences and reports that are due.
     pub fn poll_output(&mut self) -> Option<Output<'_>> {
+        while self.merge_due() {}
         if let Some(event) = self.spent.pop_front() {
             return Some(Output::Event(event));
         }

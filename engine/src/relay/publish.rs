@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Leg, Relay};
-use crate::id::LegId;
+use crate::id::{LegId, TrackId};
 use crate::io::{CarriedFrame, SwitchError, Verdict};
-use crate::track::Track;
+use crate::track::Arrived;
 
 impl Relay {
     /// Moves a listener or a track to this leg, beside the other one it has.
@@ -19,7 +19,7 @@ impl Relay {
         self.advance(now);
         match self.legs.get(to) {
             Some(&Leg::Listener(listener)) => self.switch_listener(to, listener),
-            Some(Leg::Publisher(_)) => Err(SwitchError::OnlyLeg(to)),
+            Some(Leg::Publisher(_)) => self.switch_publisher(to),
             None => Err(SwitchError::UnknownLeg(to)),
         }
     }
@@ -31,7 +31,11 @@ impl Relay {
     pub fn restart(&mut self, now: Instant, leg: LegId) {
         self.advance(now);
         if let Some(Leg::Publisher(publisher)) = self.legs.get(leg) {
-            self.tracks.get_mut(publisher.track()).into_iter().for_each(Track::restart_source);
+            let id = publisher.track();
+            if let Some(track) = self.tracks.get_mut(id) {
+                track.restart_publisher(leg);
+            }
+            self.fed(id);
         }
     }
 
@@ -53,12 +57,52 @@ impl Relay {
         };
         let id = publisher.track();
         let track = self.tracks.get_mut(id).expect("closing a track closes its publisher's leg");
-        let verdict = track.take_carried(self.now, frame).err().unwrap_or(Verdict::Accepted);
-        publisher.packets_in.count(verdict);
-        if verdict == Verdict::Accepted && !track.queued {
+        let bytes = frame.payload.len();
+        let admitted = publisher.admit(self.now, None, bytes, self.config.max_payload_bytes);
+        let taken = admitted.map(|()| track.take(self.now, from, Arrived::carried(self.now, frame)));
+        let verdict = taken.map_or_else(|refused| refused, |taken| taken.verdict);
+        publisher.carried(bytes, verdict);
+        self.fed(id);
+        verdict
+    }
+
+    pub(super) fn switch_publisher(&mut self, to: LegId) -> Result<(), SwitchError> {
+        let Some(Leg::Publisher(publisher)) = self.legs.get(to) else {
+            return Err(SwitchError::UnknownLeg(to));
+        };
+        if publisher.fenced {
+            return Err(SwitchError::NotUp(to));
+        }
+        let id = publisher.track();
+        let track = self.tracks.get_mut(id).ok_or(SwitchError::UnknownLeg(to))?;
+        let switched = track.switch_publisher(self.now, to);
+        self.fed(id);
+        switched
+    }
+
+    /// Something came to a track, or its legs changed: what follows from it is noted.
+    pub(super) fn fed(&mut self, id: TrackId) {
+        let Some(track) = self.tracks.get_mut(id) else { return };
+        self.spent.extend(track.take_spent());
+        if track.has_news() && !track.queued {
             track.queued = true;
             self.queue.push_back(id);
         }
-        verdict
+        match track.merge_due() {
+            Some(at) => self.merges.set(id.slot(), at),
+            None => self.merges.clear(id.slot()),
+        }
+    }
+
+    /// Places what has been held for long enough; `false` if nothing was due.
+    pub(super) fn merge_due(&mut self) -> bool {
+        let Some((_, slot)) = self.merges.take_due(self.now) else { return false };
+        let Some(id) = self.tracks.id_at(slot) else { return true };
+        if let Some(track) = self.tracks.get_mut(id) {
+            track.merge_timeout(self.now);
+            debug_assert!(track.merge_due().is_none_or(|due| due > self.now), "I4: it is not due again");
+        }
+        self.fed(id);
+        true
     }
 }

@@ -24,6 +24,12 @@ impl RateLimit {
         }
     }
 
+    /// Adds what would have come in while nothing did: it may come now, above the burst.
+    pub(crate) fn credit(&mut self, absent: Duration) {
+        self.packets.credit(absent);
+        self.bytes.credit(absent);
+    }
+
     /// Whether a packet with so many payload bytes may pass now.
     pub(crate) fn admit(&mut self, now: Instant, payload_bytes: usize) -> bool {
         let passed = now.saturating_duration_since(self.filled);
@@ -58,7 +64,14 @@ impl Bucket {
     fn fill(&mut self, passed: Duration) {
         let nanos = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
         let level = self.level.saturating_add(self.per_second.saturating_mul(nanos));
-        self.level = level.min(self.capacity);
+        // What is above the capacity was given as credit: it stays, and does not grow.
+        self.level = level.min(self.capacity.max(self.level));
+    }
+
+    fn credit(&mut self, absent: Duration) {
+        let nanos = u64::try_from(absent.as_nanos()).unwrap_or(u64::MAX);
+        let credit = self.per_second.saturating_mul(nanos);
+        self.level = self.level.saturating_add(credit).min(self.capacity.saturating_add(credit));
     }
 
     const fn has(&self, amount: u64) -> bool {

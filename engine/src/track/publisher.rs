@@ -1,6 +1,6 @@
 //! A publisher's leg: what is checked before a packet may touch the timeline, and what is counted of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::limit::RateLimit;
 use super::reception::{LastSenderReport, Reception};
@@ -16,6 +16,8 @@ pub(crate) struct PublisherLeg {
     track: TrackId,
     spec: LegSpec,
     pub(crate) state: LegState,
+    /// A leg of a higher epoch has the track (I8).
+    pub(crate) fenced: bool,
     rate: RateLimit,
     reception: Option<Reception>,
     sender_report: Option<LastSenderReport>,
@@ -30,6 +32,7 @@ impl PublisherLeg {
             track,
             spec,
             state: LegState::Connecting,
+            fenced: false,
             rate: RateLimit::new(now, config.rate, config.max_payload_bytes),
             reception: None,
             sender_report: None,
@@ -43,13 +46,15 @@ impl PublisherLeg {
     pub(crate) fn admit(
         &mut self,
         now: Instant,
-        packet: &Packet,
+        payload_type: Option<u8>,
+        bytes: usize,
         max_payload_bytes: usize,
     ) -> Result<(), Verdict> {
-        let bytes = packet.payload.len();
-        if self.state == LegState::Down {
+        if self.fenced {
+            Err(Verdict::Fenced)
+        } else if self.state == LegState::Down {
             Err(Verdict::LegDown)
-        } else if packet.header.payload_type != self.spec.payload_type {
+        } else if payload_type.is_some_and(|payload_type| payload_type != self.spec.payload_type) {
             Err(Verdict::WrongPayloadType)
         } else if bytes == 0 {
             Err(Verdict::Empty)
@@ -62,16 +67,30 @@ impl PublisherLeg {
         }
     }
 
+    /// The publisher may send again what it kept while nothing came for `absent`, at up to four times real time.
+    pub(crate) fn credit(&mut self, absent: Duration) {
+        self.rate.credit(absent);
+    }
+
+    /// Counts a frame of a transport that carries positions, once its verdict is known.
+    pub(crate) fn carried(&mut self, payload_bytes: usize, verdict: Verdict) {
+        if matches!(verdict, Verdict::Accepted | Verdict::Held) {
+            self.payload_bytes += payload_bytes as u64;
+        }
+        self.packets_in.count(verdict);
+    }
+
     /// Counts what the wire brought, once its verdict is known.
     pub(crate) fn received(&mut self, now: Instant, header: &Wire, verdict: Verdict, starts_source: bool) {
-        if verdict == Verdict::Accepted {
+        if matches!(verdict, Verdict::Accepted | Verdict::Held) {
             self.payload_bytes += header.payload_bytes as u64;
         }
         if starts_source {
             self.reception = Some(Reception::new(now, header.ssrc, header.sequence, header.timestamp));
             return;
         }
-        let counts = matches!(verdict, Verdict::Accepted | Verdict::Duplicate | Verdict::TooLate);
+        let counts =
+            matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Duplicate | Verdict::TooLate);
         if let Some(reception) = self.reception.as_mut().filter(|of| counts && of.ssrc() == header.ssrc) {
             reception.packet(now, header.sequence, header.timestamp);
         }
@@ -121,7 +140,7 @@ impl PublisherLeg {
             payload_bytes: self.payload_bytes,
             reception: self.reception.as_ref().map(Reception::stats),
             epoch: self.spec.epoch,
-            fenced: false,
+            fenced: self.fenced,
             alignment: None,
             contiguous_sequence: None,
         }

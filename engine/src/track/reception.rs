@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::timeline::MAX_DROPOUT;
+use super::source::MAX_DROPOUT;
 use crate::rtp::rtcp::ReportBlock;
 use crate::rtp::seq::{Extend16, distance32};
 use crate::stats;

@@ -1,0 +1,249 @@
+//! One leg of a publisher, as its track sees it: where its frames belong.
+//!
+//! | bond | its frames |
+//! |---|---|
+//! | fresh | none yet, or none of what it sends now |
+//! | aligned | have positions: its source is on the timeline |
+//! | apart | have media times only: encoded separately, or not yet known to be the same |
+//!
+//! A packet of an aligned leg:
+//!
+//! | a packet | is |
+//! |---|---|
+//! | of the current source, up to 3000 ahead | placed (RFC 3550 §A.1 `MAX_DROPOUT`) |
+//! | of the current source, further ahead, after its leg was down | the start of a new source, at once |
+//! | of the current source, ahead of it by any number, after a restart | the start of a new source, at once |
+//! | of the current source, in the history's span or up to 100 behind | placed in its hole, or a duplicate, or too late |
+//! | of the current source, past where another one took over | the start of a new source, at once |
+//! | of the current source, anywhere else, or with a timestamp that cannot be | suspicious: the next one in sequence starts a new source |
+//! | of an SSRC not seen lately | the start of a new source, at once |
+//! | of the source before, from before its end | placed in its hole, as above |
+//! | of the source before, from after its end | suspicious: it comes back only by two in sequence with none of the current between |
+//!
+//! Only the current source and the one before are remembered, so any storm of SSRCs costs constant memory and time.
+
+use std::time::Instant;
+
+use super::arrived::Wire;
+use super::follow::{Follow, Report};
+use super::held::Held;
+use super::source::{Fit, Source};
+use super::timeline::Timeline;
+use crate::history::Place;
+use crate::id::LegId;
+use crate::io::{LegState, Verdict};
+use crate::rtp::NtpTime;
+use crate::stats::{Alignment, Rule};
+use crate::time::MediaTime;
+
+/// One publisher leg of a track.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) leg: LegId,
+    pub(super) state: LegState,
+    pub(super) bond: Bond,
+    pub(super) source: Option<Source>,
+    /// The source before; its packets can still fill holes.
+    pub(super) retired: Option<Source>,
+    suspect: Option<Suspect>,
+    /// What it sends next begins a source: the publisher was paused.
+    pub(super) restart: bool,
+    /// The leg was down: a jump begins a source at once.
+    returned: bool,
+    pub(super) held: Held,
+    pub(super) alignment: Option<Alignment>,
+    pub(super) report: Option<Report>,
+    /// One after the highest position that it brought, first or not.
+    pub(super) reached: u64,
+    /// When it last brought something that could be placed or kept.
+    pub(super) heard: Option<Instant>,
+    /// Runs of packets that it began.
+    pub(super) runs: u64,
+    /// Ticks that its carried media times are moved by.
+    pub(super) shift: i64,
+}
+
+/// How its frames lie to the track's.
+#[derive(Debug)]
+pub(super) enum Bond {
+    Fresh,
+    Aligned,
+    Apart(Box<Follow>),
+}
+
+/// Where a packet of an aligned leg belongs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Spot {
+    /// In a hole, behind what this leg brought.
+    Hole(u64, MediaTime),
+    /// Ahead of all that this leg brought.
+    Ahead(u64),
+    /// At the start of a new source.
+    Source,
+}
+
+/// A packet that did not fit: if the next one follows it, they are a new source.
+#[derive(Debug, PartialEq, Eq)]
+struct Suspect {
+    ssrc: u32,
+    next: u16,
+}
+
+impl Lane {
+    pub(super) fn new(leg: LegId) -> Self {
+        Self {
+            leg,
+            state: LegState::Connecting,
+            bond: Bond::Fresh,
+            source: None,
+            retired: None,
+            suspect: None,
+            restart: false,
+            returned: false,
+            held: Held::default(),
+            alignment: None,
+            report: None,
+            reached: 0,
+            heard: None,
+            runs: 0,
+            shift: 0,
+        }
+    }
+
+    /// Takes the new state of the transport.
+    pub(super) fn set_state(&mut self, state: LegState) {
+        self.returned |= self.state == LegState::Down && state != LegState::Down;
+        self.state = state;
+    }
+
+    /// Whether its packets are taken: what was decrypted proves that a leg is usable before it is said to be up.
+    pub(super) fn is_usable(&self) -> bool {
+        self.state != LegState::Down
+    }
+
+    pub(super) const fn is_aligned(&self) -> bool {
+        matches!(self.bond, Bond::Aligned)
+    }
+
+    /// Where a packet belongs, or why nowhere.
+    pub(super) fn locate(&mut self, wire: Wire, timeline: &Timeline) -> Result<Spot, Verdict> {
+        let Some(source) = self.source.as_ref() else { return Ok(Spot::Source) };
+        if source.ssrc != wire.ssrc {
+            if self.retired.as_ref().is_none_or(|retired| retired.ssrc != wire.ssrc) {
+                return Ok(Spot::Source);
+            }
+            return self.in_retired(wire, timeline).unwrap_or_else(|| self.suspicious(wire));
+        }
+        match source.fit(wire.sequence, &timeline.history) {
+            Fit::PastEnd => Ok(Spot::Source),
+            Fit::Ahead(_) if self.restart => Ok(Spot::Source),
+            Fit::Jump if self.restart || self.returned => {
+                self.in_retired(wire, timeline).unwrap_or(Ok(Spot::Source))
+            }
+            Fit::Ahead(position) => {
+                self.returned = false;
+                Ok(Spot::Ahead(position))
+            }
+            Fit::Behind(position) => {
+                let filled = fill(source, wire, position, timeline);
+                filled.unwrap_or_else(|| self.suspicious(wire))
+            }
+            Fit::BeforeStart => self.in_retired(wire, timeline).unwrap_or(Err(Verdict::BeforeStart)),
+            Fit::Jump => self.in_retired(wire, timeline).unwrap_or_else(|| self.suspicious(wire)),
+        }
+    }
+
+    /// Where a packet of the source before belongs; `None` if it is not from before that source's end.
+    pub(super) fn in_retired(&self, wire: Wire, timeline: &Timeline) -> Option<Result<Spot, Verdict>> {
+        let retired = self.retired.as_ref().filter(|retired| retired.ssrc == wire.ssrc)?;
+        match retired.fit(wire.sequence, &timeline.history) {
+            Fit::Behind(position) | Fit::Ahead(position) if position < retired.end() => {
+                fill(retired, wire, position, timeline)
+            }
+            Fit::BeforeStart => Some(Err(Verdict::BeforeStart)),
+            Fit::Ahead(_) | Fit::Behind(_) | Fit::PastEnd | Fit::Jump => None,
+        }
+    }
+
+    /// Its first packet begins a source at `position`; the one before ends there.
+    pub(super) fn begin(&mut self, source: Source, ends: u64) {
+        self.retired = self.source.replace(source);
+        if let Some(retired) = &mut self.retired {
+            retired.end_at(ends);
+        }
+        self.bond = Bond::Aligned;
+        self.settled();
+    }
+
+    /// It is not to wait for what the source before would have sent.
+    pub(super) fn settled(&mut self) {
+        self.restart = false;
+        self.returned = false;
+        self.suspect = None;
+    }
+
+    pub(super) fn aligned_by(&mut self, rule: Rule, twin: bool) {
+        self.alignment = Some(Alignment { rule, twin });
+    }
+
+    /// Notes a packet ahead of all that this leg brought.
+    pub(super) fn note(&mut self, wire: Wire, position: u64) {
+        self.suspect = None;
+        if let Some(source) = &mut self.source {
+            source.note(wire);
+        }
+        self.reached = self.reached.max(position + 1);
+    }
+
+    /// The media time that a report names on the timeline, if this leg's timestamps are on it.
+    pub(super) fn media_time_of(&self, ssrc: u32, timestamp: u32) -> Option<MediaTime> {
+        let source = self.source.as_ref().filter(|source| source.ssrc == ssrc && self.is_aligned())?;
+        source.media_time(timestamp)
+    }
+
+    /// Takes note of the publisher's clocks.
+    pub(super) fn note_report(&mut self, ssrc: u32, ntp: NtpTime, timestamp: u32) {
+        self.report = Some(Report { ssrc, ntp, timestamp });
+    }
+
+    /// The sequence number of the last position of its source before which this leg's positions are all there.
+    pub(super) fn contiguous_sequence(&self, timeline: &Timeline) -> Option<u16> {
+        let source = self.source.as_ref().filter(|_| self.is_aligned())?;
+        let mut next = timeline.edge();
+        if next <= source.base() {
+            next = source.base();
+            while timeline.place(next) == Place::Taken {
+                next += 1;
+            }
+        }
+        // A later source's frames are not this one's.
+        let last = next.min(source.end()).checked_sub(1)?;
+        source.sequence_of(last).or_else(|| source.sequence_of(self.reached.checked_sub(1)?.min(last)))
+    }
+
+    pub(super) fn suspicious(&mut self, wire: Wire) -> Result<Spot, Verdict> {
+        if self.suspect == Some(Suspect { ssrc: wire.ssrc, next: wire.sequence }) {
+            return Ok(Spot::Source);
+        }
+        self.suspect = Some(Suspect { ssrc: wire.ssrc, next: wire.sequence.wrapping_add(1) });
+        Err(Verdict::Suspicious)
+    }
+}
+
+/// A packet behind a source's newest fills its hole or is refused; `None` if its timestamp says that it is not of this
+/// source after all.
+fn fill(source: &Source, wire: Wire, position: u64, timeline: &Timeline) -> Option<Result<Spot, Verdict>> {
+    let media_time = source.media_time(wire.timestamp)?;
+    match timeline.place(position) {
+        Place::Taken => {
+            let held = timeline.history.get(position)?;
+            (held.media_time == media_time).then_some(Err(Verdict::Duplicate))
+        }
+        Place::Gone => Some(Err(Verdict::TooLate)),
+        Place::New => None,
+        Place::Hole => {
+            let newest = timeline.newest()?;
+            (media_time < newest.media_time).then_some(Ok(Spot::Hole(position, media_time)))
+        }
+    }
+}

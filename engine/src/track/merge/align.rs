@@ -1,0 +1,325 @@
+//! How a leg's frames are lined up with those that the track has.
+
+use std::time::{Duration, Instant};
+
+use super::super::arrived::{Arrived, Number, Wire};
+use super::super::follow::{Follow, ticks_between};
+use super::super::lane::{Bond, Spot};
+use super::super::source::{Fit, Source};
+use super::super::timeline::Timeline;
+use super::{LEAD, Merge, SECOND, Wait};
+use crate::history::Place;
+use crate::io::{Frame, Verdict};
+use crate::stats::Rule;
+use crate::time::MediaTime;
+
+/// The place of one frame of a leg, found by comparing it with what the track has.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    wire: Wire,
+    position: u64,
+    media_time: MediaTime,
+    rule: Rule,
+}
+
+impl Merge {
+    /// The first frame of a leg, or of a source of the leg that does not lead.
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        (frame, wire): (Arrived, Wire),
+        timeline: &mut Timeline,
+    ) -> Verdict {
+        if timeline.newest().is_none() {
+            self.start_source(now, slot, (&frame, wire), MediaTime::default(), timeline);
+            return Verdict::Accepted;
+        }
+        let takes_over = slot == SECOND && !self.lead_is_live(now);
+        let lane = self.lane_mut(slot);
+        let mut follow = Follow::new(wire.ssrc);
+        if let Some(source) = lane.source.take() {
+            if source.ssrc == wire.ssrc && !lane.restart {
+                follow = follow.known(source.offset());
+            }
+            lane.retired = Some(source);
+        }
+        lane.runs += 1;
+        lane.held.clear();
+        lane.settled();
+        let reports = lane.report.is_some() && timeline.report().is_some();
+        lane.bond = Bond::Apart(Box::new(follow));
+        let slot = if takes_over {
+            self.lanes.swap(LEAD, SECOND);
+            LEAD
+        } else {
+            slot
+        };
+        if slot == LEAD {
+            let captures = frame.capture_time.is_some() && timeline.capture().is_some();
+            let seen = self.ghosts.iter().flatten().any(|ghost| may_continue(ghost, &frame, wire, timeline));
+            let until = if captures || reports || seen { now + PROBE } else { now };
+            self.wait = Some(Wait { until, probe: true });
+        }
+        self.follow(now, slot, (frame, wire), timeline)
+    }
+
+    /// A frame of a leg whose positions are not known.
+    pub(super) fn follow(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        (frame, wire): (Arrived, Wire),
+        timeline: &mut Timeline,
+    ) -> Verdict {
+        let lane = self.lane_mut(slot);
+        match lane.in_retired(wire, timeline) {
+            Some(Ok(Spot::Hole(position, media_time))) => {
+                timeline.store(now, position, media_time, &frame);
+                return Verdict::Accepted;
+            }
+            Some(Err(verdict)) => return verdict,
+            Some(Ok(Spot::Ahead(_) | Spot::Source)) | None => {}
+        }
+        let (report, leg) = (lane.report, lane.leg);
+        let Bond::Apart(follow) = &mut lane.bond else { return Verdict::Suspicious };
+        if !follow.continues(wire) {
+            if slot == LEAD && lane.held.len() > 0 {
+                self.start_alone(now, timeline);
+                return self.place_wire(now, slot, (frame, wire), timeline, true);
+            }
+            **follow = Follow::new(wire.ssrc);
+            lane.held.clear();
+            lane.runs += 1;
+            return self.follow(now, slot, (frame, wire), timeline);
+        }
+        let (number, media_time) = follow.take(wire, &frame, report, timeline);
+        let rule = follow.rule;
+        let known = self.same_stream(slot, &frame, wire, timeline);
+        if let Some(known) = known.or_else(|| same_frame((&frame, wire), media_time, rule, timeline)) {
+            self.adopt(now, slot, known, timeline);
+            let slot = self.slot(leg).unwrap_or(slot);
+            return self.place_wire(now, slot, (frame, wire), timeline, true);
+        }
+        let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
+        if (slot == SECOND || splices) && media_time.plus(GRACE_TICKS) < timeline.end() {
+            return Verdict::Duplicate;
+        }
+        let verdict = self.hold(slot, number, frame);
+        if slot == LEAD && verdict == Verdict::Held {
+            return self.go_on(now, timeline);
+        }
+        verdict
+    }
+
+    /// The leading leg is apart and holds another frame.
+    fn go_on(&mut self, now: Instant, timeline: &mut Timeline) -> Verdict {
+        match self.wait {
+            Some(Wait { probe: false, until }) if now < until => self.splice(now, timeline),
+            Some(Wait { probe: true, until }) if now < until => {}
+            Some(_) | None => self.start_alone(now, timeline),
+        }
+        if self.lane(LEAD).is_aligned() { Verdict::Accepted } else { Verdict::Held }
+    }
+
+    /// Continues the timeline with the first held frame of the leading leg that begins where the track ends.
+    pub(super) fn splice(&mut self, now: Instant, timeline: &mut Timeline) {
+        self.forget_covered(LEAD, timeline);
+        self.start(now, timeline);
+    }
+
+    /// Nothing says where the held frames of the leading leg belong: they follow now.
+    pub(super) fn start_alone(&mut self, now: Instant, timeline: &mut Timeline) {
+        self.wait = None;
+        self.start(now, timeline);
+    }
+
+    fn start(&mut self, now: Instant, timeline: &mut Timeline) {
+        let Some(lead) = self.lanes[LEAD].as_mut() else { return };
+        let Bond::Apart(follow) = &lead.bond else { return };
+        let Some((_, first)) = lead.held.front() else { return };
+        let Number::Wire(wire) = first.number else { return };
+        let (told, end) = (follow.media_time(wire), timeline.end());
+        let fits = follow.rule != Rule::Arrival || self.wait.is_some();
+        let (rule, media_time) = if fits && told.plus(GRACE_TICKS) >= end {
+            (follow.rule, seam(told, end))
+        } else {
+            (Rule::Arrival, timeline.media_time_now(first.at))
+        };
+        let Some(first) = lead.held.pop() else { return };
+        self.start_source(now, LEAD, (&first, wire), media_time, timeline);
+        self.lane_mut(LEAD).aligned_by(rule, false);
+        self.release(now, LEAD, timeline);
+    }
+
+    /// Drops what a leg that is apart holds from before the end of the track: another leg has brought that time.
+    pub(super) fn forget_covered(&mut self, slot: usize, timeline: &Timeline) {
+        let end = timeline.end();
+        let Some(lane) = self.lanes[slot].as_mut() else { return };
+        let Bond::Apart(follow) = &lane.bond else { return };
+        while let Some((_, frame)) = lane.held.front() {
+            let Number::Wire(wire) = frame.number else { return };
+            if follow.media_time(wire).plus(GRACE_TICKS) >= end {
+                return;
+            }
+            lane.held.pop();
+        }
+    }
+
+    /// Compares the newest frame of the track with what the second leg holds.
+    pub(super) fn recognise(&mut self, now: Instant, timeline: &mut Timeline) {
+        let Some(position) = timeline.next_position().checked_sub(1) else { return };
+        let Some(lane) = self.lanes[SECOND].as_ref() else { return };
+        let (Bond::Apart(follow), Some(newest)) = (&lane.bond, timeline.history.get(position)) else {
+            return;
+        };
+        if follow.rule == Rule::Arrival {
+            return;
+        }
+        let known = lane.held.iter().find_map(|frame| {
+            let Number::Wire(wire) = frame.number else { return None };
+            let same = is_same(frame, follow.media_time(wire), &newest);
+            let media_time = newest.media_time;
+            same.then_some(Known { wire, position, media_time, rule: follow.rule })
+        });
+        if let Some(known) = known {
+            self.adopt(now, SECOND, known, timeline);
+        }
+    }
+
+    /// A leg has turned out to bring the frames that the track has: what it held finds its places.
+    fn adopt(&mut self, now: Instant, slot: usize, known: Known, timeline: &mut Timeline) {
+        let oldest = timeline.history.oldest().unwrap_or(known.position);
+        let mut source = Source::through(known.wire, known.position, known.media_time, oldest);
+        if known.position < timeline.line() {
+            // It brings what was before another source took over.
+            source.end_at(timeline.line());
+        }
+        let lane = self.lane_mut(slot);
+        let leg = lane.leg;
+        lane.source = Some(source);
+        lane.bond = Bond::Aligned;
+        lane.aligned_by(known.rule, true);
+        lane.reached = lane.reached.max(known.position + 1).min(timeline.next_position());
+        let mut held = std::mem::take(&mut lane.held);
+        if slot == LEAD {
+            self.wait = None;
+        }
+        while let (Some(slot), Some(frame)) = (self.slot(leg), held.pop()) {
+            self.place(now, slot, frame, timeline, true);
+        }
+    }
+
+    /// The place of a frame that continues a stream which another leg brings or brought (SMPTE ST 2022-7).
+    fn same_stream(&self, slot: usize, frame: &Arrived, wire: Wire, timeline: &Timeline) -> Option<Known> {
+        let other = self.lanes[1 - slot].as_ref().filter(|lane| lane.is_aligned() && !lane.restart);
+        let beside = other.into_iter().flat_map(|lane| [lane.source.as_ref(), lane.retired.as_ref()]);
+        let beside = beside.flatten().map(|source| (source, true));
+        let before = self.ghosts.iter().flatten().map(|source| (&**source, false));
+        beside.chain(before).find_map(|(source, live)| {
+            let (position, media_time) = continues(source, live, (frame, wire), timeline)?;
+            Some(Known { wire, position, media_time, rule: Rule::SameSource })
+        })
+    }
+}
+
+/// Where a packet belongs on a source of another leg, which is there or not any more, if it does.
+fn continues(
+    source: &Source,
+    live: bool,
+    (frame, wire): (&Arrived, Wire),
+    timeline: &Timeline,
+) -> Option<(u64, MediaTime)> {
+    if source.ssrc != wire.ssrc {
+        return None;
+    }
+    let media_time = source.media_time(wire.timestamp)?;
+    let fits = match source.fit(wire.sequence, &timeline.history) {
+        Fit::Ahead(position) => {
+            let latest = timeline.media_time_now(frame.at).plus(LATEST_TICKS);
+            (source.is_later(wire.timestamp) && media_time <= latest).then_some(position)
+        }
+        Fit::Behind(position) => match timeline.history.get(position) {
+            // Numbers alone may agree by chance, or because a publisher begins at the same ones every time.
+            Some(held) => {
+                let same = held.media_time == media_time && held.payload == &frame.payload[..];
+                let telling = live || frame.payload.len() >= TELLING_BYTES;
+                (same && telling).then_some(position)
+            }
+            None => live.then_some(position),
+        },
+        Fit::BeforeStart | Fit::PastEnd | Fit::Jump => None,
+    };
+    fits.map(|position| (position, media_time))
+}
+
+/// Whether a packet may be one of a source of a leg that is gone, and only a later one can prove it: the track lost it,
+/// or it is too short to tell.
+fn may_continue(ghost: &Source, frame: &Arrived, wire: Wire, timeline: &Timeline) -> bool {
+    let Fit::Behind(position) = ghost.fit(wire.sequence, &timeline.history) else { return false };
+    let held = timeline.history.get(position);
+    let fits = held
+        .map_or_else(|| timeline.place(position) == Place::Hole, |held| held.payload == &frame.payload[..]);
+    ghost.ssrc == wire.ssrc && fits
+}
+
+/// The place of a frame that the track has, if clocks that both sides share say that it is the same one.
+fn same_frame(
+    (frame, wire): (&Arrived, Wire),
+    media_time: MediaTime,
+    rule: Rule,
+    timeline: &Timeline,
+) -> Option<Known> {
+    if rule == Rule::Arrival {
+        return None;
+    }
+    let last = timeline.position_at(media_time.plus(WINDOW_TICKS))?;
+    let near = (0..=last).rev().take(MAX_WALK).filter_map(|position| timeline.history.get(position));
+    near.take_while(|held| held.media_time.plus(WINDOW_TICKS) >= media_time)
+        .find(|held| is_same(frame, media_time, held))
+        .map(|held| Known { wire, position: held.position, media_time: held.media_time, rule })
+}
+
+fn is_same(frame: &Arrived, media_time: MediaTime, held: &Frame<'_>) -> bool {
+    let long = frame.payload.len() >= TELLING_BYTES;
+    let near = match (frame.capture_time, held.capture_time) {
+        (Some(ours), Some(theirs)) => {
+            let apart = ticks_between(ours.time, theirs.time).unsigned_abs();
+            apart <= GRACE_TICKS && (long || ours.time == theirs.time)
+        }
+        _ => long && media_time.ticks().abs_diff(held.media_time.ticks()) <= GRACE_TICKS,
+    };
+    near && held.payload == &frame.payload[..]
+}
+
+/// The media time of a frame that is spliced to the end of the track: exactly there, unless time has passed between.
+fn seam(told: MediaTime, end: MediaTime) -> MediaTime {
+    if told > end.plus(SHIFT_TICKS) { told } else { end }
+}
+
+impl Merge {
+    /// Whether the second leg, which is apart, holds the very frame that follows what the track has; `None` if it holds
+    /// none from after the end at all.
+    pub(super) fn reaches_the_end(&self, timeline: &Timeline) -> Option<bool> {
+        let lane = self.lanes[SECOND].as_ref()?;
+        let Bond::Apart(follow) = &lane.bond else { return None };
+        let (_, first) = lane.held.front()?;
+        let Number::Wire(wire) = first.number else { return None };
+        Some(follow.media_time(wire) <= timeline.end().plus(SHIFT_TICKS))
+    }
+}
+
+/// How long a returning leg's frames wait for proof that the track knows them.
+const PROBE: Duration = Duration::from_millis(40);
+/// Times this close are the same: 2.5 ms, Opus' shortest frame.
+const GRACE_TICKS: u64 = 120;
+/// A splice moves a frame by at most this, 20 ms.
+const SHIFT_TICKS: u64 = 960;
+/// Where a frame of the same capture time is looked for, 100 ms to each side: clocks drift while a leg is gone.
+const WINDOW_TICKS: u64 = 4_800;
+/// Positions looked at, at most: 200 ms of the shortest frames, twice over for holes.
+const MAX_WALK: usize = 160;
+/// Payloads of at least this many bytes are not equal by chance.
+const TELLING_BYTES: usize = 16;
+/// A stream goes on at most this much ahead of the time that passed, 2 s.
+const LATEST_TICKS: u64 = 96_000;
