@@ -5,14 +5,18 @@
 //! out as they are on the wire. Not here: the terminal, which is `cli`'s.
 
 mod address;
+mod backoff;
 mod http;
+mod legs;
 mod listen;
+mod merge;
 pub mod ogg;
 pub mod pace;
 mod peer;
 mod publish;
 mod reception;
 mod reorder;
+mod ring;
 mod stop;
 
 use std::path::Path;
