@@ -147,6 +147,7 @@ mod tests {
             ssrc: Some(7),
             first_packet: None,
             reception,
+            switches: crate::client::Switches::default(),
         }
     }
 

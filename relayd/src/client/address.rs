@@ -18,7 +18,8 @@ pub enum Role {
 pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     let shown = || without_userinfo(address);
     let uri: Uri = address.parse().map_err(|_| AddressError::Malformed(shown()))?;
-    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+    let websocket = matches!(uri.scheme_str(), Some("ws" | "wss"));
+    if !websocket && !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err(AddressError::Scheme(shown()));
     }
     if uri.host().is_none_or(str::is_empty) {
@@ -27,6 +28,14 @@ pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
     // Other servers name their endpoints as they like: only what is certainly wrong is refused.
     let has = |name: &str| segments.contains(&name);
+    if websocket {
+        return match (segments.first(), role) {
+            (None, _) => Err(AddressError::Socket(shown())),
+            (_, Role::Publisher) if has("listen") && !has("publish") => Err(AddressError::ListenSocket),
+            (_, Role::Listener) if has("publish") && !has("listen") => Err(AddressError::PublishSocket),
+            _ => Ok(uri),
+        };
+    }
     match (segments.first(), role) {
         (None | Some(&"listen" | &"speak"), _) if !has("whip") && !has("whep") => {
             let try_instead = endpoint_of(&uri, &segments, role);
@@ -70,13 +79,44 @@ pub(super) type Origin = (String, String, u16);
 
 /// The origin of an address, the port written out; `None` if it is not an address of a server.
 pub(super) fn origin(uri: &Uri) -> Option<Origin> {
-    let scheme = uri.scheme_str()?.to_ascii_lowercase();
-    Some((scheme, uri.host()?.to_ascii_lowercase(), port(uri)))
+    // A WebSocket is opened by HTTP at the same server.
+    let scheme = if is_secure(uri) { "https" } else { "http" };
+    uri.scheme_str()?;
+    Some((scheme.to_owned(), uri.host()?.to_ascii_lowercase(), port(uri)))
 }
 
 fn port(uri: &Uri) -> u16 {
-    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let default = if is_secure(uri) { 443 } else { 80 };
     uri.port_u16().unwrap_or(default)
+}
+
+/// Whether this is the address of a WebSocket.
+pub(super) fn is_websocket(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("ws" | "wss"))
+}
+
+/// Whether TLS is under it.
+pub(super) fn is_secure(uri: &Uri) -> bool {
+    matches!(uri.scheme_str(), Some("https" | "wss"))
+}
+
+/// The session, and the language if it says one, of an address of ours: `/v1/sessions/ID/KIND/LANGUAGE`,
+/// `/KIND/ID/LANGUAGE`, `/KIND/ID`.
+pub(super) fn place(uri: &Uri) -> Option<(String, Option<String>)> {
+    let segments: Vec<&str> = uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let (session, language) = match segments[..] {
+        [.., "v1", "sessions", session, _, language] => (session, Some(language)),
+        ["whip" | "whep", session, language] => (session, Some(language)),
+        ["whip" | "whep", session] => (session, None),
+        _ => return None,
+    };
+    Some((session.to_owned(), language.map(str::to_owned)))
+}
+
+/// The address of a WebSocket on the same server.
+pub(super) fn socket_at(server: &Uri, path: &str) -> Option<Uri> {
+    let scheme = if is_secure(server) { "wss" } else { "ws" };
+    format!("{scheme}://{}{path}", server.authority()?).parse().ok()
 }
 
 /// Resolves a reference (a `Location` header) against the address it was given for (RFC 3986 §5.2).
@@ -152,7 +192,8 @@ pub(super) fn bind_towards(server: &Uri) -> Result<UdpSocket, AddressError> {
     UdpSocket::bind((local, 0)).map_err(|_| unreachable())
 }
 
-fn socket_addr(server: &Uri) -> Option<SocketAddr> {
+/// The address of a server, resolved. May block for a name server.
+pub(super) fn socket_addr(server: &Uri) -> Option<SocketAddr> {
     let host = server.host()?.trim_start_matches('[').trim_end_matches(']');
     let mut addresses = (host, port(server)).to_socket_addrs().ok()?;
     let first = addresses.next()?;
@@ -167,8 +208,8 @@ pub enum AddressError {
     /// Not an address at all.
     #[error("`{0}` is not an address")]
     Malformed(String),
-    /// Not http or https.
-    #[error("`{0}` does not begin with http:// or https://")]
+    /// Not http, https, ws or wss.
+    #[error("`{0}` does not begin with http://, https://, ws:// or wss://")]
     Scheme(String),
     /// A page for people.
     #[error(
@@ -183,6 +224,17 @@ pub enum AddressError {
         /// The endpoint that is probably meant.
         try_instead: String,
     },
+    /// A WebSocket address without a path.
+    #[error(
+        "`{0}` is not a media address; it ends with /v1/sessions/SESSION/listen/LANGUAGE or …/publish/LANGUAGE"
+    )]
+    Socket(String),
+    /// A listener's WebSocket given to a publisher.
+    #[error("this address is for listening; publishing takes …/publish/LANGUAGE")]
+    ListenSocket,
+    /// A publisher's WebSocket given to a listener.
+    #[error("this address is for publishing; listening takes …/listen/LANGUAGE")]
+    PublishSocket,
     /// A listener's address given to a publisher.
     #[error("this is a WHEP address, for listening; publishing takes the WHIP address of the session")]
     Whep,
@@ -301,6 +353,30 @@ mod tests {
             let error = parse(page, role).unwrap_err().to_string();
             assert!(error.contains("is a page for a browser") && error.ends_with(instead), "{error}");
         }
+    }
+
+    #[test]
+    fn a_websocket_has_its_role_in_its_path() {
+        use Role::{Listener, Publisher};
+        let (listen, publish) =
+            ("wss://x/v1/sessions/demo/listen/en", "ws://x:80/v1/sessions/demo/publish/en");
+        assert!(parse(listen, Listener).is_ok() && parse(publish, Publisher).is_ok());
+        assert_eq!(parse(listen, Publisher), Err(AddressError::ListenSocket));
+        assert_eq!(parse(publish, Listener), Err(AddressError::PublishSocket));
+        assert_eq!(parse("ws://x", Listener), Err(AddressError::Socket("ws://x".into())));
+    }
+
+    #[test]
+    fn an_address_says_session_and_language_and_leads_to_sockets_beside_it() {
+        let of = |text: &str| place(&text.parse().unwrap());
+        let found = |language: Option<&str>| Some(("demo".to_owned(), language.map(str::to_owned)));
+        assert_eq!(of("http://x/whep/demo"), found(None));
+        assert_eq!(of("http://x/whip/demo/es"), found(Some("es")));
+        assert_eq!(of("http://x/v1/sessions/demo/whep/es"), found(Some("es")));
+        assert_eq!(of("ws://x/v1/sessions/demo/listen/es"), found(Some("es")));
+        assert_eq!(of("http://x/rtc/v1/play"), None);
+        let events = socket_at(&"https://x:8443/whep/demo".parse().unwrap(), "/v1/events");
+        assert_eq!(events.unwrap().to_string(), "wss://x:8443/v1/events");
     }
 
     #[test]

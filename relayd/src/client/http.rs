@@ -3,17 +3,19 @@
 //! 307 is followed at most five times with method and body kept; 301 and 302 are not, because RFC 9725 §4.5 forbids servers to
 //! use them. The token is for the server that the user named: another origin, by redirect or by `Location`, does not get it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 use ureq::http::{HeaderMap, StatusCode, Uri, header};
-use ureq::tls::{TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{ConnectProxyConnector, Connector, TcpConnector};
 use ureq::{Agent, Body};
 
 use super::address;
+use crate::outbound::tls::Tls;
 
+const RELAY_TICKET: &str = "relay-ticket";
 /// RFC 9725 leaves the count to the client.
 const MAX_REDIRECTS: usize = 5;
 /// An answer or a problem document is a few kilobytes.
@@ -22,6 +24,21 @@ const MAX_BODY_BYTES: u64 = 256 << 10;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// For the DELETE at the end: somebody waits for the prompt.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A client for endpoints whose servers the public authorities vouch for, or these (PEM).
+pub(super) fn agent(authorities: &[u8]) -> Result<Agent, String> {
+    let settings = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .timeout_global(Some(TIMEOUT))
+        .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
+        .build();
+    let connector =
+        ().chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(Tls::new(authorities)?);
+    Ok(Agent::with_parts(settings, connector, DefaultResolver::default()))
+}
 
 /// A server's endpoint with the credentials for it.
 #[derive(Debug, Clone)]
@@ -40,12 +57,15 @@ pub(super) struct Credentials {
     pub token: Option<String>,
     /// A session's resume secret, by which a speaker takes the place of the one there is.
     pub resume: Option<String>,
+    /// A ticket of the relay's, by which a connection is refreshed or resumed.
+    pub ticket: Option<String>,
 }
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let set = |secret: &Option<String>| if secret.is_some() { "set" } else { "unset" };
-        write!(f, "Credentials {{ token: {}, resume: {} }}", set(&self.token), set(&self.resume))
+        let (token, resume, ticket) = (set(&self.token), set(&self.resume), set(&self.ticket));
+        write!(f, "Credentials {{ token: {token}, resume: {resume}, ticket: {ticket} }}")
     }
 }
 
@@ -54,24 +74,13 @@ impl std::fmt::Debug for Credentials {
 pub(super) struct Resource {
     endpoint: Endpoint,
     answer: String,
+    ticket: Option<String>,
 }
 
 impl Endpoint {
-    pub(super) fn new(uri: Uri, credentials: Credentials) -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::Rustls)
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .build();
-        let agent = Agent::config_builder()
-            .tls_config(tls)
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .timeout_global(Some(TIMEOUT))
-            .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .new_agent();
+    pub(super) fn new(agent: &Agent, uri: Uri, credentials: Credentials) -> Self {
         let origin = address::origin(&uri);
-        Self { agent, uri, credentials, origin }
+        Self { agent: agent.clone(), uri, credentials, origin }
     }
 
     /// Sends the offer.
@@ -85,6 +94,9 @@ impl Endpoint {
             if let Some(secret) = endpoint.credentials.resume.as_ref().filter(|_| endpoint.trusts(uri)) {
                 request = request.header("Relay-Resume", secret);
             }
+            if let Some(ticket) = endpoint.credentials.ticket.as_ref().filter(|_| endpoint.trusts(uri)) {
+                request = request.header(RELAY_TICKET, ticket);
+            }
             request.send(sdp)
         })?;
         let (status, headers, body) = parts(response)?;
@@ -94,8 +106,9 @@ impl Endpoint {
         }
         let location = text(&headers, header::LOCATION).ok_or(HttpError::NoLocation)?;
         let resource = address::resolve(&uri, location).ok_or(HttpError::NoLocation)?;
+        let ticket = headers.get(RELAY_TICKET).and_then(|ticket| ticket.to_str().ok()).map(str::to_owned);
         let endpoint = Endpoint { uri: resource, ..self.clone() };
-        Ok(Resource { endpoint, answer: body })
+        Ok(Resource { endpoint, answer: body, ticket })
     }
 
     /// The `Authorization` header for a request to `uri`, if the token is for there.
@@ -130,6 +143,16 @@ impl Resource {
     /// The answer to the offer.
     pub(super) fn answer(&self) -> &str {
         &self.answer
+    }
+
+    /// The ticket to come back with, if the server gives one.
+    pub(super) fn ticket(&self) -> Option<&str> {
+        self.ticket.as_deref()
+    }
+
+    /// The name of the connection: the end of its address.
+    pub(super) fn name(&self) -> &str {
+        self.endpoint.uri.path().rsplit('/').next().unwrap_or_default()
     }
 
     /// Ends the connection on the server's side.

@@ -69,8 +69,12 @@ fn redirect(status: &str, location: &str) -> String {
 }
 
 fn endpoint(address: SocketAddr) -> Endpoint {
-    let credentials = Credentials { token: Some("secret".into()), resume: Some("mine".into()) };
-    Endpoint::new(format!("http://{address}/whip/demo/en").parse().unwrap(), credentials)
+    let credentials = Credentials { token: Some("secret".into()), resume: Some("mine".into()), ticket: None };
+    Endpoint::new(
+        &agent(&[]).unwrap(),
+        format!("http://{address}/whip/demo/en").parse().unwrap(),
+        credentials,
+    )
 }
 
 fn offer_error(answers: Vec<String>) -> HttpError {
@@ -223,8 +227,11 @@ fn https_speaks_tls() {
         stream.read_exact(&mut record).unwrap();
         record
     });
-    let endpoint =
-        Endpoint::new(format!("https://{address}/whip/demo").parse().unwrap(), Credentials::default());
+    let endpoint = Endpoint::new(
+        &agent(&[]).unwrap(),
+        format!("https://{address}/whip/demo").parse().unwrap(),
+        Credentials::default(),
+    );
     let error = endpoint.offer("offer").unwrap_err();
     assert!(matches!(error, HttpError::Unreachable { .. }), "{error}");
     let [kind, .., message] = thread.join().unwrap();
@@ -234,7 +241,8 @@ fn https_speaks_tls() {
 #[test]
 fn no_message_shows_a_password() {
     let (address, thread) = server(vec![answer("302 Found", &["Location: /x"], "")]);
-    let at = |address: &str| Endpoint::new(address.parse().unwrap(), Credentials::default());
+    let at =
+        |address: &str| Endpoint::new(&agent(&[]).unwrap(), address.parse().unwrap(), Credentials::default());
     let errors = [
         at("http://ann:secret@127.0.0.1:1/whip/demo").offer("offer").unwrap_err(),
         at(&format!("http://ann:secret@{address}/whip/demo")).offer("offer").unwrap_err(),

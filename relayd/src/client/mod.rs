@@ -1,5 +1,9 @@
 //! WHIP and WHEP clients (RFC 9725): what `relayd publish` and `relayd listen` run, and what tests speak to the daemon with.
 //!
+//! Connections are replaced without loss where the server is a relay of ours: what is published is kept until it is
+//! acknowledged, what is heard is put together by position. See `leg` for one connection, `legs` for which there are,
+//! `ring` and `merge` for what goes in and comes out.
+//!
 //! Both calls block until they are done or stopped; media runs on a small runtime of their own, so that any number of
 //! clients can run in one process, a thread each. WebRTC is str0m with full ICE in RTP mode: packets go in and come
 //! out as they are on the wire. Not here: the terminal, which is `cli`'s.
@@ -7,6 +11,7 @@
 mod address;
 mod backoff;
 mod http;
+mod leg;
 mod legs;
 mod listen;
 mod merge;
@@ -15,20 +20,22 @@ pub mod pace;
 mod peer;
 mod publish;
 mod reception;
-mod reorder;
+mod recording;
 mod ring;
 mod stop;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::media::ByeReason;
 
 pub(crate) use self::address::without_userinfo;
 pub use self::address::{AddressError, Role};
 pub use self::http::{HttpError, Problem};
-pub use self::listen::{ListenOptions, ListenReport, listen};
+pub use self::listen::{ListenOptions, ListenReport, Switches, listen};
 pub use self::peer::PeerError;
 pub use self::publish::{PublishOptions, PublishReport, RemoteReport, publish};
 pub use self::reception::ReceptionStats;
@@ -63,9 +70,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, ClientError> {
     built.map_err(|error| PeerError::Socket(error.kind()).into())
 }
 
-/// A deadline that is never reached.
-fn far_future() -> Instant {
-    Instant::now() + Duration::from_secs(365 * 86_400)
+/// What a relay's goodbye means to a person.
+fn why(reason: ByeReason) -> &'static str {
+    match reason {
+        ByeReason::Closed => "it was asked to",
+        ByeReason::Refreshed => "another connection of this client has taken over",
+        ByeReason::Ended => "the session or its language has ended",
+        ByeReason::Displaced => "another publisher has taken the place",
+        ByeReason::Expired => "the token has expired",
+        ByeReason::Drain => "the relay is stopping",
+        ByeReason::Failed => "the relay failed",
+    }
 }
 
 /// Why publishing or listening did not end well.
@@ -90,6 +105,12 @@ pub enum ClientError {
     /// The media connection failed.
     #[error(transparent)]
     Peer(#[from] PeerError),
+    /// The file of certificate authorities cannot be used.
+    #[error("certificate authorities: {0}")]
+    Authorities(String),
+    /// The relay has ended the connection, and said why.
+    #[error("the relay closed the connection: {}", why(*.0))]
+    Bye(ByeReason),
     /// The recording cannot be written.
     #[error("the recording: {0}")]
     Output(#[from] ogg::WriteError),

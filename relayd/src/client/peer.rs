@@ -13,7 +13,8 @@ use str0m::config::DtlsVersion;
 use str0m::format::Codec;
 use str0m::media::{Direction, MediaKind, Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{AbsCaptureTime, Extension, ExtensionValues, RtpPacket, RtpWrite, Ssrc};
+use str0m::rtp::rtcp::Rtcp;
+use str0m::rtp::{AbsCaptureTime, Extension, ExtensionValues, RawPacket, RtpPacket, RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
 use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
 use thiserror::Error;
@@ -36,6 +37,11 @@ pub(super) struct Peer {
     rtc: Rtc,
     socket: UdpSocket,
     local: SocketAddr,
+    /// Where datagrams go instead of to the far end.
+    proxy: Option<SocketAddr>,
+    /// Where they would have gone: what comes from the proxy is from there.
+    far_end: Option<SocketAddr>,
+    role: Role,
     mid: Mid,
     pending: Option<SdpPendingOffer>,
     /// When the connection has to be up; `None` once it is.
@@ -56,6 +62,8 @@ pub(super) enum PeerEvent {
     Packet(Box<RtpPacket>),
     /// The far end reports how our packets arrive.
     Report(Box<MediaEgressStats>),
+    /// The far end has not got these sequence numbers, and asks for them again (RFC 4585 §6.2.1).
+    Again(Vec<u16>),
 }
 
 /// A packet to send.
@@ -69,13 +77,19 @@ pub(super) struct Outgoing {
 
 impl Peer {
     /// Makes the offer: one audio line, Opus only, with the extensions that we use. Must run inside a tokio runtime.
-    pub(super) fn offer(socket: StdUdpSocket, role: Role) -> Result<(Self, String), PeerError> {
+    pub(super) fn offer(
+        socket: StdUdpSocket,
+        role: Role,
+        proxy: Option<SocketAddr>,
+    ) -> Result<(Self, String), PeerError> {
         let now = Instant::now();
         let local = socket.local_addr().map_err(|error| PeerError::Socket(error.kind()))?;
         socket.set_nonblocking(true).map_err(|error| PeerError::Socket(error.kind()))?;
         let socket = UdpSocket::from_std(socket).map_err(|error| PeerError::Socket(error.kind()))?;
         let mut config = Rtc::builder()
             .set_rtp_mode(true)
+            // str0m sends again by RTX only; a relay of ours takes the packet as it was, and so we need to see its NACKs.
+            .enable_raw_packets(role == Role::Publisher)
             .set_dtls_version(DtlsVersion::Dtls12)
             .clear_codecs()
             .enable_opus(true, false)
@@ -99,6 +113,9 @@ impl Peer {
             rtc,
             socket,
             local,
+            proxy,
+            far_end: None,
+            role,
             mid,
             pending: Some(pending),
             connect_by: None,
@@ -108,7 +125,7 @@ impl Peer {
             buffer: Box::new([0; DATAGRAM_BYTES]),
         };
         peer.drain()?;
-        Ok((peer, offer.to_sdp_string()))
+        Ok((peer, with_nack(&offer.to_sdp_string())))
     }
 
     /// Takes the server's answer; the connection comes up from here.
@@ -119,6 +136,10 @@ impl Peer {
         accepted.map_err(|error| PeerError::Answer(error.to_string()))?;
         if self.payload_type().is_none() {
             return Err(PeerError::Answer("the audio line was rejected, or has no Opus".to_owned()));
+        }
+        if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(self.mid, None) {
+            // Without RTX str0m would not ask; the far end answers on the stream itself, if it answers.
+            stream.suppress_nack(false);
         }
         self.connect_by = Some(Instant::now() + CONNECT_TIMEOUT);
         self.drain()
@@ -165,6 +186,7 @@ impl Peer {
         let mut direct = self.rtc.direct_api();
         let stream = direct.stream_tx_by_mid(mid, None).ok_or(PeerError::Closed)?;
         stream.write_rtp(
+            // Sent again, a packet is the same to the last bit, header and all: its SRTP index is never sealed otherwise.
             RtpWrite::new(payload_type, sequence.into(), stamp.timestamp, Instant::now(), &payload[..])
                 .marker(stamp.marker)
                 .ext_vals(extensions),
@@ -199,6 +221,7 @@ impl Peer {
     }
 
     fn receive(&mut self, length: usize, source: SocketAddr) -> Result<(), PeerError> {
+        let source = if Some(source) == self.proxy { self.far_end.unwrap_or(source) } else { source };
         let Ok(contents) = self.buffer[..length].try_into() else {
             return Ok(()); // Neither STUN, DTLS nor RTP.
         };
@@ -225,7 +248,9 @@ impl Peer {
                 }
                 Output::Transmit(transmit) => {
                     // A full socket buffer is loss, and loss is what the protocols above expect.
-                    drop(self.socket.try_send_to(&transmit.contents, transmit.destination));
+                    self.far_end = Some(transmit.destination);
+                    let destination = self.proxy.unwrap_or(transmit.destination);
+                    drop(self.socket.try_send_to(&transmit.contents, destination));
                 }
                 Output::Event(event) => self.handle_event(event),
             }
@@ -238,7 +263,14 @@ impl Peer {
                 self.connect_by = None;
                 self.events.push_back(PeerEvent::Connected);
             }
-            Event::RtpPacket(packet) => self.events.push_back(PeerEvent::Packet(Box::new(packet))),
+            Event::RtpPacket(packet) => {
+                // A stream that was not announced is known from its first packet on.
+                if let Some(stream) = self.rtc.direct_api().stream_rx(&packet.header.ssrc) {
+                    stream.suppress_nack(false);
+                }
+                self.events.push_back(PeerEvent::Packet(Box::new(packet)));
+            }
+            Event::RawPacket(raw) => self.handle_raw(&raw),
             Event::MediaEgressStats(stats) => self.events.push_back(PeerEvent::Report(Box::new(stats))),
             Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
                 let never = self.connect_by.is_some();
@@ -248,6 +280,34 @@ impl Peer {
             _ => {}
         }
     }
+}
+
+impl Peer {
+    /// Takes the NACKs for our stream.
+    fn handle_raw(&mut self, raw: &RawPacket) {
+        let (RawPacket::RtcpRx(Rtcp::Nack(nack)), Role::Publisher) = (raw, self.role) else { return };
+        if self.ssrc() != Some(nack.ssrc) {
+            return;
+        }
+        let numbers = nack.reports.iter().flat_map(|entry| {
+            let after = (0..16).filter(|bit| entry.blp & 1 << bit != 0);
+            std::iter::once(entry.pid).chain(after.map(|bit: u16| entry.pid.wrapping_add(bit + 1)))
+        });
+        self.events.push_back(PeerEvent::Again(numbers.collect()));
+    }
+}
+
+/// An offer that also offers to ask, and to be asked, for lost packets again.
+fn with_nack(sdp: &str) -> String {
+    let mut offer = String::with_capacity(sdp.len() + 40);
+    for line in sdp.split_inclusive('\n') {
+        offer.push_str(line);
+        let opus = line.strip_prefix("a=rtpmap:").filter(|rest| rest.contains(" opus/48000"));
+        if let Some((payload_type, _)) = opus.and_then(|rest| rest.split_once(' ')) {
+            offer.push_str(&format!("a=rtcp-fb:{payload_type} nack\r\n"));
+        }
+    }
+    offer
 }
 
 impl std::fmt::Debug for Peer {

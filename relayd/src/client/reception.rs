@@ -64,20 +64,38 @@ impl Reception {
         timestamp: u32,
         bytes: usize,
     ) -> bool {
-        if self.stream.as_ref().is_none_or(|stream| stream.ssrc != ssrc) {
-            self.past = self.stats();
-            self.stream = Some(Stream::new(now, ssrc, sequence, timestamp));
-        }
-        let stream = self.stream.as_mut().expect("made above");
+        let stream = self.stream(now, ssrc, sequence, timestamp);
         let fresh = stream.mark(sequence);
-        if fresh {
-            stream.stats.packets += 1;
-            stream.stats.bytes += bytes as u64;
-            stream.measure_jitter(now, timestamp);
-        } else {
-            stream.stats.duplicates += 1;
-        }
+        stream.take(now, timestamp, fresh.then_some(bytes));
         fresh
+    }
+
+    /// Counts a frame with its position and media time, of which the caller knows whether it is a duplicate.
+    pub(super) fn count_placed(
+        &mut self,
+        now: Instant,
+        position: u64,
+        media_time: u32,
+        bytes: usize,
+        fresh: bool,
+    ) {
+        let stream = self.stream(now, 0, position, media_time);
+        // Which of them came before is not asked: only the order is noted.
+        let _seen = stream.mark(position);
+        stream.take(now, media_time, fresh.then_some(bytes));
+    }
+
+    /// The stream of this SSRC, a new one if it is another.
+    fn stream(&mut self, now: Instant, ssrc: u32, sequence: u64, timestamp: u32) -> &mut Stream {
+        let past = self.stats();
+        match &mut self.stream {
+            Some(stream) if stream.ssrc == ssrc => {}
+            other => {
+                self.past = past;
+                *other = Some(Stream::new(now, ssrc, sequence, timestamp));
+            }
+        }
+        self.stream.as_mut().expect("made above")
     }
 
     pub(super) fn stats(&self) -> ReceptionStats {
@@ -129,6 +147,18 @@ impl Stream {
         let fresh = self.seen & bit == 0;
         self.seen |= bit;
         fresh
+    }
+
+    /// Counts a packet of so many bytes, or a duplicate.
+    fn take(&mut self, now: Instant, timestamp: u32, fresh: Option<usize>) {
+        match fresh {
+            Some(bytes) => {
+                self.stats.packets += 1;
+                self.stats.bytes += bytes as u64;
+                self.measure_jitter(now, timestamp);
+            }
+            None => self.stats.duplicates += 1,
+        }
     }
 
     /// RFC 3550 §A.8.

@@ -204,7 +204,8 @@ impl Cursor {
     }
 
     /// Frames behind the newest.
-    pub(super) fn behind(&self, ring: &Ring) -> u64 {
+    #[cfg(test)]
+    fn behind(&self, ring: &Ring) -> u64 {
         ring.end().saturating_sub(self.next)
     }
 

@@ -6,7 +6,7 @@
 
 mod address;
 mod resolver;
-mod tls;
+pub(crate) mod tls;
 
 use std::fmt;
 use std::net::IpAddr;

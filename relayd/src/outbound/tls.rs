@@ -16,31 +16,33 @@ use ureq::unversioned::transport::{
 };
 
 /// Puts TLS around connections to https addresses.
-pub(super) struct Tls {
+pub(crate) struct Tls {
     config: Arc<ClientConfig>,
 }
 
 impl Tls {
     /// With these authorities (PEM) besides the public ones.
-    pub(super) fn new(authorities: &[u8]) -> Result<Self, String> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let mut count = 0;
-        for certificate in CertificateDer::pem_slice_iter(authorities) {
-            let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
-            roots.add(certificate).map_err(|error| format!("a certificate in it cannot be used: {error}"))?;
-            count += 1;
-        }
-        if count == 0 && !authorities.is_empty() {
-            return Err("there is no certificate in it".into());
-        }
-        let config =
-            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?
-                .with_root_certificates(roots)
-                .with_no_client_auth();
-        Ok(Self { config: Arc::new(config) })
+    pub(crate) fn new(authorities: &[u8]) -> Result<Self, String> {
+        Ok(Self { config: Arc::new(client_config(authorities)?) })
     }
+}
+
+/// TLS towards servers that the public authorities vouch for, or these (PEM).
+pub(crate) fn client_config(authorities: &[u8]) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut count = 0;
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        let certificate = certificate.map_err(|error| format!("it is not PEM: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("a certificate in it cannot be used: {error}"))?;
+        count += 1;
+    }
+    if count == 0 && !authorities.is_empty() {
+        return Err("there is no certificate in it".into());
+    }
+    let builder =
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 impl<In: Transport> Connector<In> for Tls {
@@ -82,7 +84,7 @@ impl fmt::Debug for Tls {
 }
 
 /// A connection inside of TLS.
-pub(super) struct Secured {
+pub(crate) struct Secured {
     buffers: LazyBuffers,
     stream: StreamOwned<ClientConnection, TransportAdapter>,
 }
