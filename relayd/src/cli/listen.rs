@@ -10,11 +10,13 @@ use crate::client::{ListenOptions, ListenReport, Stop, listen, without_userinfo}
 const AFTER_HELP: &str = "\
 A listener may be there before the speaker: it is connected, and audio begins when the speaker does.
 The recording is Ogg Opus, frame for frame as received; a file cut short by a crash still plays.
+A connection that is lost, or that the relay wants to replace, is replaced; the recording has every frame once.
 
 Examples:
   relayd listen http://127.0.0.1:8080/whep/demo/en
   relayd listen http://127.0.0.1:8080/whep/demo/es --seconds 10 --out heard.ogg
   relayd listen http://127.0.0.1:8080/whep/demo --seconds 5 --json | jq .loss
+  relayd listen ws://127.0.0.1:8080/v1/sessions/demo/listen/en --out heard.ogg
 
 Ctrl-C or SIGTERM ends it properly: the file is finished, the relay is told, the summary is written.
 
@@ -30,7 +32,8 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The WHEP address: http://HOST:PORT/whep/SESSION[/LANGUAGE], or that of any other WHEP server.
+    /// The WHEP address: http://HOST:PORT/whep/SESSION[/LANGUAGE], or that of any other WHEP server. Where UDP does not
+    /// get through: ws://HOST:PORT/v1/sessions/SESSION/listen/LANGUAGE.
     #[arg(value_name = "URL")]
     url: String,
     /// Write what is heard to this Ogg Opus file; an existing one is replaced.
@@ -43,6 +46,9 @@ pub(super) struct Args {
     /// environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<PathBuf>,
     /// No progress; the summary as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -70,6 +76,7 @@ pub(super) fn run(args: &Args) -> Exit {
         out: args.out.clone(),
         time: args.seconds,
         stop,
+        ca_file: args.ca_file.clone(),
         ..ListenOptions::default()
     };
     let mut line = ProgressLine::new(args.json);
@@ -108,6 +115,17 @@ fn progress(report: &ListenReport) -> String {
     if stats.duplicates > 0 {
         line.push_str(&format!("  {} twice", stats.duplicates));
     }
+    let switches = report.switches;
+    for (count, what) in [
+        (switches.refreshes, "refreshed"),
+        (switches.resumes, "resumed"),
+        (switches.gap_frames, "lost in switches"),
+        (switches.missing, "missing"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!("  {count} {what}"));
+        }
+    }
     line
 }
 
@@ -124,6 +142,13 @@ fn json(url: &str, report: &ListenReport) -> String {
         "jitterMs": millis(stats.jitter),
         "outOfOrder": stats.out_of_order,
         "duplicates": stats.duplicates,
+        "refreshes": report.switches.refreshes,
+        "resumes": report.switches.resumes,
+        "gapFrames": report.switches.gap_frames,
+        "mostGapFrames": report.switches.most_gap_frames,
+        "replayed": report.switches.replayed,
+        "repaired": report.switches.repaired,
+        "missing": report.switches.missing,
     })
     .to_string()
 }
@@ -158,6 +183,8 @@ mod tests {
         let mut report = report();
         (report.reception.out_of_order, report.reception.duplicates) = (2, 1);
         assert!(progress(&report).ends_with("jitter 0.4 ms  2 out of order  1 twice"));
+        (report.switches.refreshes, report.switches.missing) = (3, 4);
+        assert!(progress(&report).ends_with("1 twice  3 refreshed  4 missing"));
     }
 
     #[test]
@@ -168,6 +195,7 @@ mod tests {
         assert_eq!(value["packets"], 495);
         assert_eq!(value["loss"], 0.01);
         assert_eq!(value["jitterMs"], 0.4);
+        assert_eq!((&value["gapFrames"], &value["refreshes"]), (&0.into(), &0.into()));
         assert_eq!(value["seconds"], 10.0);
     }
 

@@ -15,6 +15,10 @@ Examples:
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427/es translation.ogg --loop
   RELAYD_TOKEN=eyJ... relayd publish https://relay.example/whip/keynote talk.ogg --quiet
+  relayd publish wss://relay.example/v1/sessions/keynote/publish/en talk.ogg
+
+What the relay has not acknowledged is kept for 30 s: a path that is gone for less costs no audio. With the session's
+resume secret the place is taken back even after the relay has forgotten this client.
 
 Ctrl-C or SIGTERM ends it properly: the relay is told, listeners stay and wait for the next speaker.
 
@@ -29,7 +33,8 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The WHIP address: http://HOST:PORT/whip/SESSION[/LANGUAGE], or that of any other WHIP server.
+    /// The WHIP address: http://HOST:PORT/whip/SESSION[/LANGUAGE], or that of any other WHIP server. Where UDP does not
+    /// get through: ws://HOST:PORT/v1/sessions/SESSION/publish/LANGUAGE.
     #[arg(value_name = "URL")]
     url: String,
     /// The Ogg Opus file.
@@ -45,6 +50,9 @@ pub(super) struct Args {
     /// The `resumeSecret` that creating the session was answered with: takes the place of whoever speaks there now.
     #[arg(long, env = "RELAYD_RESUME_SECRET", hide_env_values = true, value_name = "SECRET")]
     resume_secret: Option<String>,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<PathBuf>,
     /// No progress and no summary.
     #[arg(long, short)]
     quiet: bool,
@@ -71,6 +79,7 @@ pub(super) fn run(args: &Args) -> Exit {
         packets,
         looped: args.looped,
         stop,
+        ca_file: args.ca_file.clone(),
         ..PublishOptions::default()
     };
     let mut line = ProgressLine::new(args.quiet);
@@ -95,6 +104,16 @@ fn progress(report: &PublishReport, looped: bool) -> String {
     let mut line = format!("{}  {} packets", clock(report.audio), report.packets);
     if looped {
         line.push_str(&format!("  round {}", report.rounds));
+    }
+    for (count, what) in [
+        (report.refreshes, "refreshed"),
+        (report.resumes, "resumed"),
+        (report.resent, "sent again"),
+        (report.dropped, "given up"),
+    ] {
+        if count > 0 {
+            line.push_str(&format!("  {count} {what}"));
+        }
     }
     if let Some(remote) = report.remote {
         line.push_str(&format!(
@@ -128,6 +147,10 @@ mod tests {
             ..PublishReport::default()
         };
         assert_eq!(progress(&report, false), "0:12  600 packets");
+        assert_eq!(
+            progress(&PublishReport { resumes: 1, dropped: 2, ..report }, false),
+            "0:12  600 packets  1 resumed  2 given up"
+        );
         report.remote = Some(RemoteReport {
             loss: 0.015,
             lost: 9,

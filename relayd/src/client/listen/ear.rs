@@ -192,7 +192,7 @@ impl<'a> Ear<'a> {
                         connection.handle.tell(Command::Close);
                     }
                 }
-                Step::GiveUp => return Err(self.error.take().unwrap_or(PeerError::Lost.into())),
+                Step::GiveUp => return Err(self.error.take().unwrap_or_else(|| PeerError::Lost.into())),
             }
         }
         Ok(())
@@ -248,7 +248,7 @@ impl<'a> Ear<'a> {
     }
 
     fn attach(&mut self, now: Instant, key: Key, attached: Attached) {
-        self.ticket = attached.ticket.or(self.ticket.take());
+        self.ticket = attached.ticket.or_else(|| self.ticket.take());
         self.report.connected = true;
         self.connected_at.get_or_insert(now);
         self.error = None;
@@ -278,7 +278,7 @@ impl<'a> Ear<'a> {
         if ticket_refused {
             self.ticket = None;
         }
-        let error = result.err().unwrap_or(PeerError::Closed.into());
+        let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         let matters = self.legs.live().is_none_or(|live| live == key);
         // That the relay closed it says more than that it is not let in again.
         if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {

@@ -164,7 +164,7 @@ impl<'a> Speaker<'a> {
                         connection.handle.tell(Command::Close);
                     }
                 }
-                Step::GiveUp => return Err(self.error.take().unwrap_or(PeerError::Lost.into())),
+                Step::GiveUp => return Err(self.error.take().unwrap_or_else(|| PeerError::Lost.into())),
             }
         }
         Ok(())
@@ -296,7 +296,7 @@ impl<'a> Speaker<'a> {
 
     fn attach(&mut self, now: Instant, key: Key, attached: Attached) {
         let Attached { ticket, ssrc, line } = attached;
-        self.ticket = ticket.or(self.ticket.take());
+        self.ticket = ticket.or_else(|| self.ticket.take());
         self.report.ssrc = ssrc;
         self.report.connected = true;
         self.error = None;
@@ -327,7 +327,7 @@ impl<'a> Speaker<'a> {
                 return;
             }
         }
-        let first = self.ring.safe().map_or(self.ring.anchor(), |safe| safe + 1);
+        let first = self.ring.safe().map_or_else(|| self.ring.anchor(), |safe| safe + 1);
         let at = self.ring.get(first).map_or_else(|| self.samples(), |kept| kept.at);
         let place =
             PlaceInTrack { position: next.wrapping_sub(first), media_time: media_time.wrapping_sub(at) };
@@ -384,7 +384,7 @@ impl<'a> Speaker<'a> {
         if ticket_refused {
             self.ticket = None;
         }
-        let error = result.err().unwrap_or(PeerError::Closed.into());
+        let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         // That the relay closed it says more than that it is not let in again.
         let matters = self.legs.live().is_none_or(|live| live == key);
         if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {
