@@ -241,3 +241,143 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use relay_engine::{
+        Config, Epoch, ExtensionIds, Frame, LegSpec, ListenerId, MediaTime, Relay, TrackSpec,
+    };
+
+    use super::*;
+
+    struct Feed {
+        leg: (ListenerId, LegId),
+        now: Instant,
+        extensions: ExtensionIds,
+    }
+
+    impl Feed {
+        fn new() -> Self {
+            let now = Instant::now();
+            let mut relay = Relay::new(Config::new(), Epoch { instant: now, wall: SystemTime::now() }, 1);
+            let track = relay.open_track(now, TrackSpec { name: "en".to_owned() }).unwrap();
+            let leg = relay.open_listener(now, track, LegSpec::new(96)).unwrap();
+            Feed { leg, now, extensions: ExtensionIds::default() }
+        }
+
+        fn push(&self, ring: &mut RingSender, line: u64, position: u64) -> Pushed {
+            ring.push(&OutboundPacket {
+                listener: self.leg.0,
+                leg: self.leg.1,
+                ssrc: 1,
+                payload_type: 96,
+                index: position,
+                line,
+                timestamp: 0,
+                frame: Frame {
+                    position,
+                    media_time: MediaTime::from_ticks(position * 960),
+                    arrived: self.now,
+                    marker: position == 0,
+                    capture_time: None,
+                    audio_level: Some(AudioLevel { voice: true, level: 9 }),
+                    payload: &position.to_be_bytes()[..1 + position as usize % 8],
+                },
+                replay: false,
+                extensions: &self.extensions,
+            })
+        }
+    }
+
+    fn positions(receiver: &mut RingReceiver) -> Vec<u64> {
+        std::iter::from_fn(|| receiver.try_recv().map(|frame| frame.position)).collect()
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(8));
+        for round in 0..100 {
+            assert_eq!(feed.push(&mut sender, 0, round), Pushed::Taken);
+            let frame = receiver.try_recv().unwrap();
+            assert_eq!((frame.position, frame.media_time, frame.marker), (round, round * 960, round == 0));
+            assert_eq!(frame.payload, round.to_be_bytes()[..1 + round as usize % 8]);
+            assert_eq!(frame.audio_level, Some(AudioLevel { voice: true, level: 9 }));
+        }
+    }
+
+    #[test]
+    fn what_the_ring_had_is_not_taken_again_and_another_line_begins_anew() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(8));
+        let pushed: Vec<_> = [5, 6, 5, 6, 4, 7].map(|position| feed.push(&mut sender, 3, position)).into();
+        let (taken, known) = (Pushed::Taken, Pushed::Known);
+        assert_eq!(pushed, [taken, taken, known, known, known, taken]);
+        assert_eq!(feed.push(&mut sender, 4, 1), taken);
+        assert_eq!(feed.push(&mut sender, 3, 8), known, "replayed from before");
+        assert_eq!(positions(&mut receiver), [5, 6, 7, 1]);
+    }
+
+    #[test]
+    fn a_stall_ends_once_when_half_is_received() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
+        let (orders, told) = crossbeam_channel::unbounded();
+        sender.wake(&orders, feed.leg.1);
+        for round in 0..10 {
+            let base = round * 4;
+            for position in 0..4 {
+                assert_eq!(feed.push(&mut sender, 0, base + position), Pushed::Taken);
+            }
+            assert_eq!(feed.push(&mut sender, 0, base + 4), Pushed::Full);
+            assert_eq!(sender.pushed(), Some(base + 3));
+            receiver.try_recv().unwrap();
+            assert!(told.is_empty(), "three wait");
+            receiver.try_recv().unwrap();
+            assert!(matches!(told.try_recv(), Ok(Order::Drained { leg }) if leg == feed.leg.1));
+            assert_eq!(positions(&mut receiver).len(), 2);
+            assert!(told.is_empty(), "once");
+        }
+    }
+
+    #[test]
+    fn what_the_far_end_has_is_what_it_acknowledged_or_else_what_was_received() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
+        assert_eq!(sender.delivered(), None);
+        for position in 0..3 {
+            feed.push(&mut sender, 0, position);
+        }
+        assert_eq!(sender.delivered(), None, "they wait in the ring");
+        assert_eq!(positions(&mut receiver).len(), 3);
+        assert_eq!(sender.delivered(), Some(2));
+        sender.acknowledge(1);
+        sender.acknowledge(0);
+        assert_eq!(sender.delivered(), Some(1));
+    }
+
+    #[test]
+    fn an_end_that_is_gone_is_seen_by_the_other() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
+        feed.push(&mut sender, 0, 0);
+        drop(sender);
+        assert_eq!(positions(&mut receiver), [0]);
+        assert!(receiver.queue.is_closed());
+        let (mut sender, receiver) = ring(4);
+        drop(receiver);
+        assert_eq!(feed.push(&mut sender, 0, 0), Pushed::Closed);
+    }
+
+    #[test]
+    fn buffers_are_used_again() {
+        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
+        for position in 0..4 {
+            feed.push(&mut sender, 0, position);
+        }
+        positions(&mut receiver);
+        for position in 4..1_000 {
+            assert_eq!(sender.spare.len(), 4, "no buffer was let go");
+            feed.push(&mut sender, 0, position);
+            assert_eq!(sender.spare.len(), 3, "none was made");
+            receiver.try_recv().unwrap();
+        }
+    }
+}
