@@ -133,10 +133,6 @@ impl Legs {
 
 /// How a leg is sent to.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all legs are SRTP, and a box would cost each packet a miss"
-)]
 enum Sender {
     Srtp(SrtpSender),
     Ring(Box<RingSender>),

@@ -208,7 +208,7 @@ impl RingReceiver {
         self.queue.is_empty()
     }
 
-    fn take(&mut self, slot: Slot) -> RingFrame {
+    fn take(&self, slot: Slot) -> RingFrame {
         let Slot { position, media_time, marker, capture_time, audio_level, replay, mut payload } = slot;
         let frame = RingFrame {
             position,

@@ -5,6 +5,8 @@
 mod events;
 mod feedback;
 mod media;
+mod ring;
+mod switch;
 mod threaded;
 
 use std::net::{SocketAddr, UdpSocket};

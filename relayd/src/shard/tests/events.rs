@@ -1,6 +1,6 @@
 //! What the plane tells, and pauses.
 
-use relay_engine::Verdict;
+use relay_engine::{OnReturn, Verdict};
 use tokio::sync::mpsc;
 
 use super::*;
@@ -55,7 +55,7 @@ fn a_leg_in_a_slot_used_again_has_a_first_packet_of_its_own() {
 fn what_a_listener_missed_is_told_with_its_track() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
     let mut stage = Stage::new("127.0.0.1:0");
-    let (listener, leg) = stage.join(&ear);
+    let (listener, leg) = stage.join_as(&ear, LegSpec::new(LISTENER_TYPE).on_return(OnReturn::Live));
     stage.speak(&opus(20, 1));
     let mut events = reader(&mut stage, 16);
     stage.plane.leg_down(stage.now, leg);

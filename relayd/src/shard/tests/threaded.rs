@@ -97,8 +97,26 @@ fn what_the_engine_refuses_is_an_error_of_the_caller() {
     runtime().block_on(async {
         assert!(matches!(shard.open_track("").await, Err(ShardError::Open(OpenError::TrackName(0)))));
         let (track, _) = stage(&shard).await;
-        let second = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await;
-        assert_eq!(second, Err(ShardError::Open(OpenError::PublisherExists(track))));
+        let second = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await.unwrap();
+        let third = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await;
+        assert_eq!(third, Err(ShardError::Open(OpenError::PublisherExists(track))));
+        let (listener, leg) = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await.unwrap();
+        assert_eq!(shard.switch(leg).await, Err(ShardError::Switch(SwitchError::OnlyLeg(leg))));
+        let other = shard.add_leg(listener, LegSpec::new(LISTENER_TYPE)).await.unwrap();
+        assert_eq!(shard.switch(other).await, Err(ShardError::Switch(SwitchError::NotUp(other))));
+        let replayed = shard.replay(second, None).await;
+        assert_eq!(replayed, Err(ShardError::Replay(ReplayError::WrongDirection(second))));
+        shard.close(Peer::Listener(listener));
+        assert_eq!(
+            shard.pause_listener(listener).await,
+            Err(ShardError::Listener(UnknownListener(listener)))
+        );
+        assert_eq!(
+            shard.resume_listener(listener).await,
+            Err(ShardError::Listener(UnknownListener(listener)))
+        );
+        let selected = shard.select(listener, track).await;
+        assert_eq!(selected, Err(ShardError::Select(SelectError::UnknownListener(listener))));
         shard.close(Peer::Track(track));
         let gone = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await;
         assert_eq!(gone, Err(ShardError::Open(OpenError::UnknownTrack(track))));

@@ -129,10 +129,6 @@ impl Plane {
             return Err((unanswered(Some(reason)), reply));
         }
         let spec = leg_spec(role, &offer, ssrc, epoch);
-        let spec = match attach {
-            Attach::New { resume_from: Some(position) } => spec.resume_from(position),
-            Attach::New { resume_from: None } | Attach::Second { .. } => spec,
-        };
         self.generation += 1;
         let generation = self.generation;
         self.resources.insert(resource, slot);
@@ -284,7 +280,8 @@ async fn open_listener(
     spec: LegSpec,
 ) -> Result<(LegId, Option<ListenerId>), ShardError> {
     match attach {
-        Attach::New { .. } => {
+        Attach::New { resume_from } => {
+            let spec = resume_from.map_or(spec, |position| spec.resume_from(position));
             shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
         }
         Attach::Second { listener } => shard.add_leg(listener, spec).await.map(|leg| (leg, Some(listener))),

@@ -362,7 +362,7 @@ mod sealing {
                     sender.seal(index, &head, &[payload], &mut out).map(|length| out[..length].to_vec())
                 };
                 match sealed {
-                    Ok(sealed) if replay => prop_assert_eq!(&sealed, sent.entry(index).or_insert(sealed.clone())),
+                    Ok(sealed) if replay => prop_assert_eq!(&sealed, sent.entry(index).or_insert_with(|| sealed.clone())),
                     Ok(sealed) => prop_assert!(sent.insert(index, sealed).is_none()),
                     Err(SealError::Reused | SealError::Changed) => prop_assert!(sent.contains_key(&index)),
                     Err(error) => prop_assert_eq!(error, SealError::TooOld),
