@@ -68,6 +68,8 @@ impl Daemon {
         let overload = Overload::new(config.limits.max_lag);
         let sampling = AbortOnDrop(tokio::spawn(overload.clone().watch(service.shard().clone())));
         let metrics = Arc::new(Metrics::new(overload));
+        let counting = metrics.clone();
+        service.directory().observe(move |report| counting.replaced(report));
         let following = AbortOnDrop(tokio::spawn(metrics.clone().follow(service.shard().events())));
         let upkeep = AbortOnDrop(tokio::spawn(metrics.clone().upkeep()));
         let sender = webhooks.clone();

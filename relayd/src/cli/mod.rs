@@ -9,6 +9,7 @@ mod listen;
 mod openapi;
 mod print_config;
 mod publish;
+mod refresh;
 mod serve;
 mod sources;
 mod token;
@@ -63,6 +64,8 @@ enum Command {
     Publish(publish::Args),
     /// Listen to a WHEP address; write an Ogg Opus file or only count.
     Listen(listen::Args),
+    /// Have connections of a session replaced by new ones, without a gap.
+    Refresh(refresh::Args),
     /// Check a configuration file (and the environment, and the files of keys) without starting anything.
     CheckConfig(check_config::Args),
     /// Print the effective configuration as a TOML file that can be read back.
@@ -80,6 +83,7 @@ Examples:
   relayd serve --set http.listen=127.0.0.1:8081      one setting, by its key in the file
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg --loop
   relayd listen http://127.0.0.1:8080/whep/demo/en --seconds 10 --out heard.ogg
+  relayd refresh http://127.0.0.1:8080/v1/sessions/golden-eagle-427
   relayd token issue --config relay.toml --subject ann --role speak
   relayd print-config > relay.toml                   every key with its meaning, to start from
 
@@ -94,8 +98,8 @@ Exit codes:
   1  failed while running
   2  wrong usage or configuration; nothing was started
   3  an address could not be bound
-  4  the relay could not be reached (publish, listen)
-  5  the relay refused (publish, listen), or would refuse (token inspect)
+  4  the relay could not be reached (publish, listen, refresh)
+  5  the relay refused (publish, listen, refresh), or would refuse (token inspect)
   6  connected, but no audio came (listen)";
 
 /// Runs the command line and answers with the process's exit code.
@@ -112,6 +116,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Listen(args)) => listen::run(&args),
+        Some(Command::Refresh(args)) => refresh::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::PrintConfig(args)) => print_config::run(&args),
         Some(Command::Token(args)) => token::run(&args),

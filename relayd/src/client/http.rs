@@ -111,6 +111,22 @@ impl Endpoint {
         Ok(Resource { endpoint, answer: body, ticket })
     }
 
+    /// Sends an order in JSON; what is answered to it.
+    pub(super) fn order(&self, body: &str) -> Result<String, HttpError> {
+        let (_, response) = self.follow(|endpoint, uri| {
+            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/json");
+            if let Some(bearer) = endpoint.authorization(uri) {
+                request = request.header(header::AUTHORIZATION, bearer);
+            }
+            request.send(body)
+        })?;
+        let (status, headers, body) = parts(response)?;
+        if status == StatusCode::ACCEPTED {
+            return Ok(body);
+        }
+        Err(refusal(status, &content_type(&headers), &headers, &body))
+    }
+
     /// The `Authorization` header for a request to `uri`, if the token is for there.
     fn authorization(&self, uri: &Uri) -> Option<String> {
         let token = self.credentials.token.as_ref().filter(|_| self.trusts(uri))?;

@@ -14,11 +14,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use super::endpoint::ticket;
 use super::peer::Peer;
 use super::problem::{Challenge, Code, Problem};
 use super::route::Policy;
 use crate::auth::{Action, Caller, Denied, Grant, Role, SessionAccess, Subject, decide};
-use crate::webrtc::ResourceId;
+use crate::session::SessionError;
+use crate::webrtc::{self, ResourceId};
 
 /// The layer's state: one per route.
 #[derive(Debug, Clone)]
@@ -53,6 +55,7 @@ impl Gate {
         let access = named.session.as_deref().and_then(|id| api.service.directory().access(id));
         if self.policy != Policy::Events {
             let caller = authenticate(api, now, peer, request.headers()).await?;
+            let caller = self.with_ticket(now, peer, &named, caller, request.headers())?;
             self.decide(&caller, &named, access.as_ref())?;
             self.count(peer)?;
             request.extensions_mut().insert(caller);
@@ -61,6 +64,33 @@ impl Gate {
             request.extensions_mut().insert(access);
         }
         Ok(())
+    }
+
+    /// Who comes with a ticket is whoever it was given to.
+    fn with_ticket(
+        &self,
+        now: Instant,
+        peer: IpAddr,
+        named: &Named,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Problem> {
+        let role = match self.policy {
+            Policy::Publish => webrtc::Role::Publisher,
+            Policy::Listen => webrtc::Role::Listener,
+            _ => return Ok(caller),
+        };
+        let Some(ticket) = ticket(headers)? else { return Ok(caller) };
+        let session = named.session.as_deref().unwrap_or_default();
+        let place = (role, named.language.as_deref());
+        let api = &self.api;
+        let known = api.service.directory().ticket_caller(now, session, place, ticket, &caller);
+        if matches!(known, Err(SessionError::Ticket { .. })) && caller.grant().is_none() {
+            // Without a token it is a guess.
+            api.limits.auth_failed(now, peer);
+            api.metrics.token_failed("ticket");
+        }
+        Ok(known?)
     }
 
     fn decide(&self, caller: &Caller, named: &Named, access: Option<&SessionAccess>) -> Result<(), Problem> {

@@ -108,12 +108,12 @@ pub(super) fn preflight() -> Response {
 pub(super) fn allow(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    let expose = "Location, ETag, Link, Retry-After, Accept-Patch, X-Request-Id";
+    let expose = "Location, ETag, Link, Retry-After, Accept-Patch, Relay-Ticket, X-Request-Id";
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(expose));
     if preflight {
         let methods = "GET, POST, PATCH, DELETE, OPTIONS";
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(methods));
-        let names = "Authorization, Content-Type, If-Match, Idempotency-Key, Relay-Resume";
+        let names = "Authorization, Content-Type, If-Match, Idempotency-Key, Relay-Resume, Relay-Ticket";
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(names));
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     }

@@ -23,6 +23,7 @@ mod pages;
 pub(crate) mod peer;
 mod problem;
 mod qr;
+mod refresh;
 mod request_id;
 pub(crate) mod route;
 pub(crate) mod server;
@@ -186,6 +187,7 @@ impl Api {
 /// Every public route.
 pub(crate) fn routes() -> Routes {
     sessions::routes()
+        .merge(refresh::routes())
         .merge(whip::routes())
         .merge(whep::routes())
         .merge(legs::routes())

@@ -37,6 +37,37 @@ pub(super) struct AddLanguage {
     language: String,
 }
 
+/// Whose connections are to be replaced: those that fit everything that is said here.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct RefreshOrder {
+    /// `publisher` or `listener`.
+    #[serde(default)]
+    #[schema(required = false, nullable = false)]
+    role: Option<String>,
+    /// Those of this language, as a BCP 47 tag.
+    #[serde(default)]
+    #[schema(required = false, nullable = false)]
+    language: Option<String>,
+    /// The one of this name, as its `Location` says it.
+    #[serde(default)]
+    #[schema(required = false, nullable = false)]
+    leg: Option<String>,
+}
+
+/// Connections are being replaced.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RefreshOrdered {
+    /// How many are asked.
+    ordered: u64,
+}
+
+impl RefreshOrdered {
+    pub(super) fn new(ordered: usize) -> Self {
+        Self { ordered: ordered as u64 }
+    }
+}
+
 /// A session.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -170,7 +201,7 @@ pub(super) fn added(text: &str) -> Result<Language, Problem> {
 }
 
 /// An object with no fields but these.
-fn object(text: &str, known: &[&str]) -> Result<Map<String, Value>, Problem> {
+pub(super) fn object(text: &str, known: &[&str]) -> Result<Map<String, Value>, Problem> {
     let value: Value = serde_json::from_str(text)
         .map_err(|error| Problem::new(Code::InvalidMessage, format!("the body is not JSON: {error}")))?;
     let Value::Object(fields) = value else {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::sse::{Event as Told, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ use super::route::{Policy, Routes};
 use super::{Api, Segments};
 use crate::events::{Place, Reader, StreamId, Topic, Topics};
 use crate::records::{Kind as RecordKind, RecordGuard};
-use crate::session::{Next, Status, Subscription};
+use crate::session::{Audience, Event, Next, Numbered, Status, Subscription};
 use crate::webrtc::ResourceId;
 
 /// The routes of this surface.
@@ -185,6 +185,8 @@ fn told(
 ) -> Result<Response, Problem> {
     let place = api.followers.streams.place(&leg).ok_or_else(unknown)?;
     let (topics, reader) = api.followers.streams.read(leg, id).ok_or_else(unknown)?;
+    let view = api.service.directory().leg(place.session.as_str(), &leg);
+    let holder = view.map_or(leg, |view| view.holder);
     let subscription = api.service.directory().hub(place.session.as_str())?.subscribe(None);
     let (session, who) = (Some(place.session.clone()), place.who.clone());
     let record = api.metrics.records().open(RecordKind::ServerSentEvents, peer, session, who);
@@ -193,6 +195,7 @@ fn told(
     let telling = Telling {
         api: api.clone(),
         place,
+        holder,
         topics,
         reader,
         subscription,
@@ -232,6 +235,8 @@ impl Drop for Forget {
 struct Telling {
     api: Arc<Api>,
     place: Place,
+    /// What the listener is called.
+    holder: ResourceId,
     topics: Topics,
     reader: Reader,
     subscription: Subscription,
@@ -240,14 +245,14 @@ struct Telling {
     active: bool,
     viewers: Option<usize>,
     /// At most one of each topic.
-    queue: VecDeque<Event>,
+    queue: VecDeque<Told>,
     over: bool,
     _record: RecordGuard,
     _forget: Option<Forget>,
 }
 
 impl Telling {
-    async fn next(&mut self) -> Option<Event> {
+    async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some(event) = self.queue.pop_front() {
                 return Some(event);
@@ -265,9 +270,21 @@ impl Telling {
                 _ = self.tick.tick() => self.look(true),
                 next = self.subscription.next() => {
                     self.over = next == Next::Over;
+                    if let Next::Event(event) = &next {
+                        self.reconnect(event);
+                    }
                     self.look(false);
                 }
             }
+        }
+    }
+
+    /// Tells where to connect anew, if this connection is to be replaced.
+    fn reconnect(&mut self, event: &Numbered) {
+        if let Event::ConnectionRefreshRequired { url, ticket, deadline, .. } = &event.event
+            && event.audience == Audience::Leg(self.holder)
+        {
+            self.tell(Topic::Reconnect, &json!({ "url": url, "ticket": ticket, "deadline": deadline }));
         }
     }
 
@@ -293,7 +310,7 @@ impl Telling {
 
     fn tell(&mut self, topic: Topic, data: &Value) {
         if self.topics.has(topic) {
-            self.queue.push_back(Event::default().event(topic.name()).data(data.to_string()));
+            self.queue.push_back(Told::default().event(topic.name()).data(data.to_string()));
         }
     }
 }

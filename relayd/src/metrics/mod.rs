@@ -23,7 +23,7 @@ use crate::auth::AuthCounts;
 use crate::events::Tally;
 use crate::overload::Overload;
 use crate::records::Records;
-use crate::session::Service;
+use crate::session::{Cause, Outcome, Report, Service};
 use crate::shard::ShardEvent;
 use crate::webhook::WebhookCounts;
 use crate::webrtc::{CloseReason, Role};
@@ -138,6 +138,27 @@ impl Metrics {
     pub(crate) fn closed(&self, role: Role, reason: CloseReason) {
         self.record(|| {
             counter!(LEGS_CLOSED, "role" => role_name(role), "reason" => reason_name(reason)).increment(1)
+        });
+    }
+
+    /// A refresh, or a return with a ticket, ended.
+    pub(crate) fn replaced(&self, report: Report) {
+        self.record(|| match report {
+            Report::Refresh { cause, outcome, took } => {
+                let cause = cause.map_or(CLIENT, Cause::name);
+                counter!(REFRESHES, "cause" => cause, "result" => outcome.name()).increment(1);
+                if outcome == Outcome::Completed {
+                    histogram!(REFRESH_SECONDS, "cause" => cause).record(took);
+                }
+            }
+            Report::Spent { replayed, gap_frames } => {
+                counter!(REFRESH_REPLAYED).increment(replayed);
+                counter!(REFRESH_GAP).increment(gap_frames);
+            }
+            Report::Resume { role, admitted } => {
+                let result = if admitted { "admitted" } else { "refused" };
+                counter!(RESUMES, "role" => role_name(role), "result" => result).increment(1);
+            }
         });
     }
 

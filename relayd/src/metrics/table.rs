@@ -37,6 +37,11 @@ metrics_table! {
     OVERLOADED = "relayd_overloaded", describe_gauge, Count, "1 while new joins and sessions are refused because the relay lags";
     LAG = "relayd_lag_seconds", describe_gauge, Seconds, "How late the runtime and the media thread were when last asked, by which of them";
     EVENTS_DROPPED = "relayd_shard_events_dropped_total", describe_counter, Count, "Events of the media plane that did not fit a reader's queue";
+    REFRESHES = "relayd_refreshes_total", describe_counter, Count, "Refreshes of connections that ended, by cause (age, token_expiry, operator, drain; client: nobody had asked for it) and result (completed, gave_up, dropped)";
+    REFRESH_SECONDS = "relayd_refresh_duration_seconds", describe_histogram, Seconds, "From the order of a refresh to its completion, by cause";
+    REFRESH_REPLAYED = "relayd_refresh_replayed_frames_total", describe_counter, Count, "Frames that new connections brought a second time as they took over";
+    REFRESH_GAP = "relayd_refresh_gap_frames_total", describe_counter, Count, "Frames that nobody had any more when a new connection took over";
+    RESUMES = "relayd_resumes_total", describe_counter, Count, "Tickets of connections that were gone that somebody came with, by role and result (admitted, refused)";
     LEGS_CLOSED = "relayd_legs_closed_total", describe_counter, Count, "Connections that ended, by role and reason";
     JOINS = "relayd_joins_total", describe_counter, Count, "Offers answered or refused by the connection plane";
     JOIN_SECONDS = "relayd_join_duration_seconds", describe_histogram, Seconds, "From the request to the connection being up, by role";
@@ -61,6 +66,9 @@ metrics_table! {
     QUEUE_DROPPED = "relayd_shard_queue_dropped_total", describe_counter, Count, "Packets dropped because the media plane's queue was full";
 }
 
+/// The cause of what no relay has asked for.
+pub(super) const CLIENT: &str = "client";
+
 /// Series whose labels are known beforehand start at zero, so that a rate over the first minutes is one.
 pub(super) fn zero() {
     for role in ["publisher", "listener"] {
@@ -72,10 +80,21 @@ pub(super) fn zero() {
             counter!(JOIN_ATTEMPTS, "role" => role, "attempt" => "first", "result" => result, "reason" => "capacity")
                 .increment(0);
         }
+        for result in ["admitted", "refused"] {
+            counter!(RESUMES, "role" => role, "result" => result).increment(0);
+        }
         counter!(LEGS_CLOSED, "role" => role, "reason" => "deleted").increment(0);
         drop(histogram!(JOIN_SECONDS, "role" => role));
         drop(histogram!(FIRST_AUDIO, "role" => role, "arrival" => "late"));
     }
+    for cause in ["age", "token_expiry", "operator", "drain", CLIENT] {
+        for result in ["completed", "gave_up", "dropped"] {
+            counter!(REFRESHES, "cause" => cause, "result" => result).increment(0);
+        }
+        drop(histogram!(REFRESH_SECONDS, "cause" => cause));
+    }
+    counter!(REFRESH_REPLAYED).increment(0);
+    counter!(REFRESH_GAP).increment(0);
     drop(histogram!(FIRST_AUDIO, "role" => "listener", "arrival" => "early"));
     drop(histogram!(WEBSOCKET_QUEUE));
     counter!(TOKEN_FAILURES, "reason" => "expired").increment(0);

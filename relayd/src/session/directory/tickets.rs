@@ -6,7 +6,7 @@ use std::time::Instant;
 use relay_engine::{LegId, ListenerId, TrackId};
 
 use super::state::Entry;
-use super::{Directory, Shared};
+use super::{Directory, Report, Shared};
 use crate::auth::Caller;
 use crate::session::error::SessionError;
 use crate::session::id::SessionId;
@@ -40,6 +40,8 @@ pub(in crate::session) struct HeldTicket {
     serial: u64,
     holder: HolderId,
     spent: bool,
+    /// Whose return is to be counted.
+    resumes: Option<Role>,
 }
 
 impl HeldTicket {
@@ -58,6 +60,9 @@ impl HeldTicket {
 
 impl Drop for HeldTicket {
     fn drop(&mut self) {
+        if let Some(role) = self.resumes {
+            self.shared.report(Report::Resume { role, admitted: self.spent });
+        }
         let mut state = self.shared.state();
         if let Some(entry) = state.entry_mut(&self.session).filter(|entry| entry.serial == self.serial) {
             if self.spent {
@@ -107,9 +112,10 @@ impl Directory {
             old = Some(holder);
             Ok(seat)
         })?;
+        let resumes = (!seat.second).then_some(coming.role);
         let holder = old.expect("a seat was taken with a ticket");
         let (shared, session, serial) = (self.shared.clone(), place.session.clone(), place.serial);
-        let held = HeldTicket { shared, session, serial, holder, spent: false };
+        let held = HeldTicket { shared, session, serial, holder, spent: false, resumes };
         Ok(Returned { place, seat, held })
     }
 }
