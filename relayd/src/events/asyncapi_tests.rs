@@ -164,12 +164,6 @@ fn events() -> Vec<Value> {
         Event::SessionCreated { source_language: en(), languages: vec![en()] },
         Event::SpeakerReady { language: en() },
         Event::SpeakerLeft { language: en(), linger_seconds: 60 },
-        Event::ConnectionRefreshRequired {
-            url: "/v1/sessions/demo/whep/en".into(),
-            ticket: "a".repeat(43),
-            deadline: 1,
-            reason: WarningReason::Drain,
-        },
         Event::ConnectionRefreshComplete { position: 1, replayed: 2, gap_frames: 3, attempts: 4 },
         Event::SessionPaused {},
         Event::SessionResumed {},

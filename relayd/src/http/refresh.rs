@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(all.leg, name.parse().ok());
         for (text, status) in [
             ("", 400),
-            ("[]", 422),
+            ("[]", 400),
             (r#"{"role":"speaker"}"#, 422),
             (r#"{"role":1}"#, 422),
             (r#"{"leg":"x"}"#, 422),
