@@ -1,5 +1,7 @@
 //! `relayd refresh`.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value, json};
 
 use super::Exit;
@@ -39,6 +41,9 @@ pub(super) struct Args {
     /// Bearer token of somebody who runs the session; better given by the environment, where no other user sees it.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     token: Option<String>,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<PathBuf>,
     /// The answer as one line of JSON.
     #[arg(long)]
     json: bool,
@@ -54,6 +59,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let order = RefreshOrder {
         session: args.url.clone(),
         token: args.token.clone(),
+        ca_file: args.ca_file.clone(),
         body: Value::Object(body).to_string(),
     };
     match order_refresh(order) {

@@ -1,5 +1,7 @@
 //! An operator's order: connections of a session are to be replaced.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use ureq::http::Uri;
 
@@ -14,6 +16,8 @@ pub struct RefreshOrder {
     pub session: String,
     /// Bearer token.
     pub token: Option<String>,
+    /// Certificate authorities besides the public ones.
+    pub ca_file: Option<PathBuf>,
     /// Whose connections: the JSON of the request.
     pub body: String,
 }
@@ -37,7 +41,11 @@ pub fn order_refresh(order: RefreshOrder) -> Result<u64, ClientError> {
 
     let uri = address_of(&order.session)?;
     let credentials = Credentials { token: order.token, ..Credentials::default() };
-    let text = Endpoint::new(uri, credentials).order(&order.body)?;
+    let wrong = |why: String| ClientError::Authorities(why);
+    let pem =
+        order.ca_file.map_or(Ok(Vec::new()), std::fs::read).map_err(|error| wrong(error.to_string()))?;
+    let agent = super::http::agent(&pem).map_err(wrong)?;
+    let text = Endpoint::new(&agent, uri, credentials).order(&order.body)?;
     let ordered: Ordered =
         serde_json::from_str(&text).map_err(|error| HttpError::Broken(error.to_string()))?;
     Ok(ordered.ordered)
