@@ -150,9 +150,13 @@ impl Listener {
 
     #[inline]
     fn take_live(&mut self, position: u64, payload_bytes: usize) -> Offer {
-        let index = if position < self.base { None } else { self.leg.rewrite.index(position) };
-        let Some(index) = index else {
+        if position < self.base {
             self.before_first += 1;
+            return Offer::Pass;
+        }
+        let Some(index) = self.leg.rewrite.index(position) else {
+            self.slow_down();
+            self.skip(position, 1);
             return Offer::Pass;
         };
         let schedule_report = self.leg.count(payload_bytes);

@@ -265,7 +265,7 @@ impl Listener {
         let frame = view.history.get(position)?;
         self.cross(frame.media_time.ticks(), frame.arrived);
         let Some(index) = self.leg.rewrite.index(position) else {
-            self.before_first += u64::from(!replay);
+            self.skip(position, u64::from(!replay));
             return None;
         };
         self.leg.pace.spend(view.now, duration(frame.payload), view.pacing);

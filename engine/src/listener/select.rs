@@ -66,9 +66,10 @@ impl Listener {
         self.go_on_switching(to)
     }
 
-    /// What is owed or asked for is not wanted any more.
+    /// What is owed or asked for is not wanted any more, nor is to be told.
     fn forget(&mut self) {
         self.trail = None;
+        self.frames_skipped -= self.untold.take().map_or(0, |(_, count)| count);
         self.leg.repair.iter_mut().for_each(|repair| repair.clear());
         if let Some(second) = self.second.as_mut() {
             second.trail = None;

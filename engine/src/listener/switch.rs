@@ -196,7 +196,7 @@ impl Listener {
         (second.spent, second.ordered) = (true, false);
         let (leg, to) = (second.leg.id, self.leg.id);
         let replayed = second.replayed + resent;
-        let gap_frames = self.frames_skipped - second.skipped_before;
+        let gap_frames = self.frames_skipped.saturating_sub(second.skipped_before);
         second.leg.repair = None;
         self.second = Some(second);
         self.speed_up();
@@ -249,11 +249,12 @@ impl Listener {
         debug_assert!(
             self.expected == NEVER || self.second.as_ref().is_none_or(|second| second.trail.is_none())
         );
-        let Some(second) = self.second.as_mut().filter(|second| second.leg.is_up()) else {
-            return Turn::Nothing;
-        };
-        let leg = &mut second.leg;
-        while let Some(trail) = &mut second.trail {
+        if let Some(event) = self.tell() {
+            return Turn::Event(event);
+        }
+        loop {
+            let Some(second) = self.second.as_mut().filter(|second| second.leg.is_up()) else { break };
+            let (leg, Some(trail)) = (&mut second.leg, &mut second.trail) else { break };
             let next = match trail.plan(leg.order, view, reach) {
                 Plan::Done => return self.cut(view).map_or(Turn::Nothing, Turn::Event),
                 Plan::Wait(_) => break,
@@ -261,17 +262,22 @@ impl Listener {
                 Plan::Hand(next) => next,
             };
             trail.cursor = next + 1;
-            let Some(frame) = view.history.get(next) else { continue };
-            let Some(index) = leg.rewrite.index(next) else { continue };
-            leg.pace.spend(view.now, duration(frame.payload), view.pacing);
-            second.replayed += 1;
-            self.replayed += 1;
-            let schedule_report = leg.count(frame.payload.len());
-            return Turn::Hand(
-                next,
-                Take { index, second: true, replay: true, schedule_report, again: false },
-            );
+            if let Some(take) = self.hand_second(next, view) {
+                return Turn::Hand(next, take);
+            }
         }
         Turn::Nothing
+    }
+    /// Hands out a frame of the history on the second leg, if its numbers reach it.
+    fn hand_second(&mut self, position: u64, view: &View<'_>) -> Option<Take> {
+        let frame = view.history.get(position)?;
+        self.cross(frame.media_time.ticks(), frame.arrived);
+        let second = self.second.as_mut()?;
+        let index = second.leg.rewrite.index(position)?;
+        second.leg.pace.spend(view.now, duration(frame.payload), view.pacing);
+        second.replayed += 1;
+        self.replayed += 1;
+        let schedule_report = second.leg.count(frame.payload.len());
+        Some(Take { index, second: true, replay: true, schedule_report, again: false })
     }
 }

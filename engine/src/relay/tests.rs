@@ -1,5 +1,6 @@
 //! Behaviour of the relay as its owner sees it.
 
+mod any_legs;
 mod anything;
 mod drain;
 mod fan_out;
