@@ -252,8 +252,7 @@ impl Listener {
         if let Some(event) = self.tell() {
             return Turn::Event(event);
         }
-        loop {
-            let Some(second) = self.second.as_mut().filter(|second| second.leg.is_up()) else { break };
+        while let Some(second) = self.second.as_mut().filter(|second| second.leg.is_up()) {
             let (leg, Some(trail)) = (&mut second.leg, &mut second.trail) else { break };
             let next = match trail.plan(leg.order, view, reach) {
                 Plan::Done => return self.cut(view).map_or(Turn::Nothing, Turn::Event),

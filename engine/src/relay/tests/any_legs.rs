@@ -258,7 +258,7 @@ impl World {
             Step::Switch(at) => {
                 let legs = self.all_legs();
                 if let Some(&leg) = pick(&legs, at) {
-                    let _ = self.bench.relay.switch(self.bench.now, leg);
+                    self.bench.relay.switch(self.bench.now, leg).unwrap_or_default();
                     self.joins();
                 }
             }
@@ -318,7 +318,7 @@ impl World {
         match step {
             Step::Replay(at, from) => {
                 if let Some(&leg) = pick(&legs, at) {
-                    let _ = self.bench.relay.replay(now, leg, from);
+                    self.bench.relay.replay(now, leg, from).unwrap_or_default();
                     self.sent.entry(leg).or_default().rewound = true;
                 }
             }

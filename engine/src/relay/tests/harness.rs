@@ -144,3 +144,18 @@ pub(super) fn packet(ssrc: u32, sequence: u16, timestamp: u32) -> Packet {
     // TOC 0x78: CELT, full band, 20 ms, one frame.
     Packet { header, payload: Bytes::from_static(&[0x78, 1, 2, 3]) }
 }
+
+/// The positions that were handed out on a leg.
+pub(super) fn on(out: &[Out], of: LegId) -> Vec<u64> {
+    out.iter()
+        .filter_map(|out| match out {
+            Out::Packet { leg, position, .. } if *leg == of => Some(*position),
+            _ => None,
+        })
+        .collect()
+}
+
+/// How many packets were marked as replays.
+pub(super) fn replays(out: &[Out]) -> usize {
+    out.iter().filter(|out| matches!(out, Out::Packet { replay: true, .. })).count()
+}
