@@ -73,6 +73,11 @@ impl Legs {
         true
     }
 
+    /// Whether the leg has keys or a ring.
+    pub(super) fn is_connected(&self, leg: LegId) -> bool {
+        self.slot(leg).is_some_and(|slot| self.senders[slot].is_some())
+    }
+
     /// The leg's ring, if it has one.
     pub(super) fn ring(&self, leg: LegId) -> Option<&RingSender> {
         match self.senders[self.slot(leg)?].as_ref()? {

@@ -185,7 +185,8 @@ impl Shard {
         self.tell(Command::LegPath { leg, destination });
     }
 
-    /// The listener behind `leg` was not heard of for a while and is there again: as with [`Shard::leg_path`].
+    /// The listener behind `leg` was not heard of for a while and is there again: as with [`Shard::leg_path`], and the
+    /// leg is up, if it was down.
     pub fn leg_returned(&self, leg: LegId) {
         self.tell(Command::LegReturned { leg });
     }

@@ -200,8 +200,14 @@ impl Plane {
 
     /// See [`Shard::leg_returned`](super::Shard::leg_returned).
     pub fn leg_returned(&mut self, now: Instant, leg: LegId) {
-        // The leg may be gone by now, or its listener on another one: then there is nothing to replay on it.
-        let _none_there = self.relay.replay(now, leg, None).is_err();
+        let Some(LegStats::Listener(stats)) = self.relay.leg_stats(leg) else { return };
+        let unreported = stats.next_position.map(|next| next.saturating_sub(UNREPORTED_FRAMES));
+        let from = if stats.acked.is_some() { None } else { unreported };
+        // While its listener is on another leg there is nothing to replay on it.
+        let _none_there = self.relay.replay(now, leg, from).is_err();
+        if self.outbound.legs.is_connected(leg) {
+            self.relay.handle_leg(now, leg, LegState::Up);
+        }
     }
 
     /// See [`Shard::pause_track`](super::Shard::pause_track). The engine counts what is dropped: its legs are down.
@@ -363,3 +369,6 @@ impl Plane {
         }
     }
 }
+
+/// What may be lost of a listener that has not reported yet: reports come every 5 s, here of 20 ms frames.
+const UNREPORTED_FRAMES: u64 = 250;

@@ -182,7 +182,13 @@ impl Plane {
                 let result = connection.stack.restart_dtls(now, &mut self.effects);
                 return self.settle(now, slot, result);
             }
-            Due::Disconnected => connection.stage = Stage::Up { disconnected: true },
+            Due::Disconnected => {
+                connection.stage = Stage::Up { disconnected: true };
+                if let (Role::Listener, Some(leg)) = (connection.role, connection.leg) {
+                    // What would be sent to nobody is held, and comes in order when the listener is back.
+                    self.parts.shard.leg_down(leg);
+                }
+            }
             Due::Nothing => {}
         }
         if connection.stack.deadline() <= now {

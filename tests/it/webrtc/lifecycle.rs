@@ -8,7 +8,7 @@ use super::peer::{Peer, Relay, converse, until, until_snapshot};
 use relayd::webrtc::{CloseReason, IfMatch, JoinError, PatchError, Patched, Role};
 use str0m::IceCreds;
 
-fn fragment(ice: &IceCreds) -> String {
+pub(super) fn fragment(ice: &IceCreds) -> String {
     format!(
         "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n",
         ice.ufrag, ice.pass
@@ -16,7 +16,7 @@ fn fragment(ice: &IceCreds) -> String {
 }
 
 /// Applies the relay's answer to an ICE restart, as a browser does by a synthetic answer.
-fn take_restart(peer: &mut Peer, ours: IceCreds, reply: &str) {
+pub(super) fn take_restart(peer: &mut Peer, ours: IceCreds, reply: &str) {
     let line = |name: &str| reply.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let theirs = IceCreds { ufrag: line("a=ice-ufrag:"), pass: line("a=ice-pwd:") };
     let mut api = peer.rtc.direct_api();

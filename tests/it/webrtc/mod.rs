@@ -5,6 +5,7 @@
 mod hostile;
 mod lifecycle;
 pub(crate) mod peer;
+mod replay;
 mod speaker;
 mod tap;
 
@@ -50,9 +51,11 @@ async fn a_returning_speaker_is_heard_on_the_same_ssrc() {
     let mut listener = relay.connected(Role::Listener).await;
     let mut publisher = relay.connected(Role::Publisher).await;
     converse(&mut publisher, &mut [&mut listener], 0..20);
-    let second = Peer::new(Role::Publisher);
-    let refused = relay.join(Role::Publisher, second.offer()).await;
+    let (second, third) = (Peer::new(Role::Publisher), Peer::new(Role::Publisher));
+    let second = relay.join(Role::Publisher, second.offer()).await.unwrap();
+    let refused = relay.join(Role::Publisher, third.offer()).await;
     assert_eq!(refused, Err(JoinError::PublisherExists));
+    relay.connections.close(&second.resource, CloseReason::Deleted).await.unwrap();
     relay.connections.close(&publisher.joined().resource, CloseReason::Deleted).await.unwrap();
     until(&mut [&mut publisher], "the publisher is told", |peers| peers[0].closed);
     let mut publisher = relay.connected(Role::Publisher).await;

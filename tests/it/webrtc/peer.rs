@@ -43,8 +43,16 @@ impl Relay {
     }
 
     pub(crate) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
-        let (attach, epoch) = (Attach::default(), 0);
-        let join = Join { offer, track: self.track, attach, epoch, record: self.ledger.open() };
+        self.join_as(role, offer, Attach::default()).await
+    }
+
+    pub(crate) async fn join_as(
+        &self,
+        role: Role,
+        offer: String,
+        attach: Attach,
+    ) -> Result<Joined, JoinError> {
+        let join = Join { offer, track: self.track, attach, epoch: 0, record: self.ledger.open() };
         match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,
@@ -170,6 +178,13 @@ pub(crate) struct Peer {
     pub(crate) deaf_to_dtls: bool,
     /// Sends nothing but STUN.
     pub(crate) withholds_dtls: bool,
+    /// Nothing reaches it, and nothing that it sends reaches anybody.
+    pub(crate) cut_off: bool,
+    /// So many of its next media packets are lost on the way out; here they are.
+    pub(crate) loses: usize,
+    pub(crate) lost: Vec<(Vec<u8>, SocketAddr)>,
+    /// Every SRTCP datagram that it was sent.
+    pub(crate) reports: Vec<Vec<u8>>,
     pub(crate) mid: Mid,
     pub(crate) sequence: u64,
     pub(crate) offer: String,
@@ -209,6 +224,10 @@ impl Peer {
             before_hello: None,
             deaf_to_dtls: false,
             withholds_dtls: false,
+            cut_off: false,
+            loses: 0,
+            lost: Vec::new(),
+            reports: Vec::new(),
             mid,
             sequence: 60_000,
             offer: offer.to_sdp_string(),
@@ -277,8 +296,11 @@ impl Peer {
         }
         let mut buffer = [0; 2048];
         while let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
-            if self.deaf_to_dtls && matches!(buffer[0], 20..=63) {
+            if self.cut_off || self.deaf_to_dtls && matches!(buffer[0], 20..=63) {
                 continue;
+            }
+            if matches!((buffer[0], buffer[1]), (128..=191, 192..=223)) {
+                self.reports.push(buffer[..length].to_vec());
             }
             let Ok(contents) = buffer[..length].try_into() else { continue };
             let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
@@ -303,6 +325,14 @@ impl Peer {
                 }
                 Ok(Output::Transmit(transmit)) => {
                     let datagram: Vec<u8> = transmit.contents.into();
+                    if self.cut_off {
+                        continue;
+                    }
+                    if self.loses > 0 && matches!((datagram[0], datagram[1] & 0x7f), (128..=191, 96..=127)) {
+                        self.loses -= 1;
+                        self.lost.push((datagram, transmit.destination));
+                        continue;
+                    }
                     if matches!(datagram[0], 20..=63) {
                         if self.withholds_dtls {
                             continue;
