@@ -1,6 +1,6 @@
 //! Who may use which route: every route of the running daemon, with every kind of token.
 
-mod issuer;
+pub(crate) mod issuer;
 mod socket;
 
 use relayd::config::Config;

@@ -8,6 +8,7 @@ mod http;
 mod keys;
 mod offers;
 mod records;
+mod refresh;
 mod sim;
 mod tidy;
 mod webrtc;

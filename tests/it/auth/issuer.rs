@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 const SECRET: &str = "kX3vQm8sYw1zR5tB7nJ0pL4cH6gD2fAe";
 
 /// An issuer of tokens by a secret and by an RSA key that the relay knows from a file.
-pub(super) struct Issuer {
+pub(crate) struct Issuer {
     rsa: KeyPair,
     keys: PathBuf,
 }
 
 impl Issuer {
     /// `name` tells the files of tests that run at once apart.
-    pub(super) fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let rsa = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).expect("an RSA key");
         // RFC 8017 §A.1.1: SEQUENCE { INTEGER n (257 bytes, the first 0), INTEGER e (65537) }.
         let der = rsa.der_bytes();
@@ -34,33 +34,33 @@ impl Issuer {
     }
 
     /// Makes a relay take this issuer's tokens.
-    pub(super) fn configure(&self, config: &mut Config) {
+    pub(crate) fn configure(&self, config: &mut Config) {
         config.auth.mode = AuthMode::Token;
         config.auth.secret = Secret::new(SECRET);
         config.auth.jwks_file = self.keys.to_str().expect("a path of ASCII").to_owned();
     }
 
     /// A good token of the subject; `relay` are the grants.
-    pub(super) fn token(&self, subject: &str, relay: Value) -> String {
+    pub(crate) fn token(&self, subject: &str, relay: Value) -> String {
         self.with(subject, relay, |_| {})
     }
 
     /// The same with other claims.
-    pub(super) fn with(&self, subject: &str, relay: Value, change: impl FnOnce(&mut Value)) -> String {
+    pub(crate) fn with(&self, subject: &str, relay: Value, change: impl FnOnce(&mut Value)) -> String {
         let mut claims = claims(subject, relay);
         change(&mut claims);
         hs256(&claims.to_string(), SECRET.as_bytes())
     }
 
     /// The same by the RSA key, which proves that the relay knows it.
-    pub(super) fn by_rsa(&self, subject: &str, relay: Value) -> String {
+    pub(crate) fn by_rsa(&self, subject: &str, relay: Value) -> String {
         let key = EncodingKey::from_rsa_pem(self.rsa.serialize_pem().as_bytes()).expect("our own key");
         let message = message(&json!({ "alg": "RS256", "kid": "rsa" }), &claims(subject, relay).to_string());
         signed(message, &key, Algorithm::RS256)
     }
 
     /// Each way in which a token for this subject and these grants is no good.
-    pub(super) fn forgeries(&self, subject: &str, relay: &Value) -> Vec<(&'static str, String)> {
+    pub(crate) fn forgeries(&self, subject: &str, relay: &Value) -> Vec<(&'static str, String)> {
         let with = |change: fn(&mut Value)| self.with(subject, relay.clone(), change);
         let plain = claims(subject, relay.clone());
         // What JSON can say and serde_json's numbers cannot.
