@@ -1,5 +1,7 @@
 use super::*;
 
+const SECOND: Duration = Duration::from_secs(1);
+
 pub(in crate::session) fn rules() -> RefreshRules {
     RefreshRules {
         max_age: Duration::ZERO,
@@ -9,4 +11,328 @@ pub(in crate::session) fn rules() -> RefreshRules {
         retry_min: Duration::from_secs(1),
         retry_max: Duration::from_secs(8),
     }
+}
+
+fn drain(refresh: &mut Refresh) -> Vec<Output> {
+    std::iter::from_fn(|| refresh.poll_output()).collect()
+}
+
+/// What was put out, in a word each.
+fn heard(refresh: &mut Refresh) -> Vec<&'static str> {
+    let word = |output: &Output| match output {
+        Output::Warn { .. } => "warn",
+        Output::Require { .. } => "require",
+        Output::Switch => "switch",
+        Output::Complete { .. } => "complete",
+        Output::CloseOld => "close old",
+        Output::Over { outcome, .. } => outcome.name(),
+    };
+    drain(refresh).iter().map(word).collect()
+}
+
+fn ordered(now: Instant) -> Refresh {
+    let mut refresh = Refresh::new(rules(), 7);
+    refresh.handle_up(now);
+    refresh.order(now, Cause::Operator, now, now + rules().deadline);
+    assert_eq!(heard(&mut refresh), ["warn", "require"]);
+    refresh
+}
+
+#[test]
+fn the_old_connection_goes_when_the_new_one_has_taken_over() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    refresh.handle_joined(now + SECOND);
+    assert!(heard(&mut refresh).is_empty());
+    refresh.handle_connected();
+    assert_eq!(heard(&mut refresh), ["switch"]);
+    refresh.handle_not_switched(now + SECOND);
+    refresh.handle_timeout(refresh.poll_timeout().unwrap());
+    assert_eq!(heard(&mut refresh), ["switch"], "once more");
+    let spent = Spent { position: 9, replayed: 3, gap_frames: 0 };
+    refresh.handle_spent(now + 2 * SECOND, spent);
+    let took = 2 * SECOND;
+    let over = Output::Over { cause: Some(Cause::Operator), outcome: Outcome::Completed, took };
+    assert_eq!(drain(&mut refresh), [Output::Complete { spent, attempts: 1 }, Output::CloseOld, over]);
+    refresh.handle_old_gone(now + 3 * SECOND);
+    assert!(heard(&mut refresh).is_empty() && refresh.poll_timeout().is_none());
+}
+
+#[test]
+fn what_fails_is_asked_for_again_until_the_deadline() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    let (mut at, mut pauses) = (now, Vec::new());
+    loop {
+        refresh.handle_joined(at);
+        refresh.handle_failed(at);
+        assert!(heard(&mut refresh).is_empty());
+        let next = refresh.poll_timeout().expect("it goes on");
+        pauses.push(next - at);
+        at = next;
+        refresh.handle_timeout(at);
+        match heard(&mut refresh)[..] {
+            ["require"] => assert!(at < now + rules().deadline),
+            ["gave_up"] => break,
+            ref other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(at, now + rules().deadline);
+    let most = |index: usize| Duration::from_secs(1 << index.min(3));
+    for (index, pause) in pauses.iter().enumerate() {
+        assert!(*pause <= most(index), "{index}: {pause:?}");
+    }
+    assert!(pauses.len() > 8, "{pauses:?}");
+    assert!(refresh.poll_timeout().is_none());
+}
+
+#[test]
+fn who_does_not_come_is_asked_again() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    refresh.handle_timeout(now + ANSWER_AFTER);
+    let again = refresh.poll_timeout().unwrap();
+    assert!(again <= now + ANSWER_AFTER + rules().retry_min);
+    refresh.handle_timeout(again);
+    assert_eq!(heard(&mut refresh), ["require"]);
+}
+
+#[test]
+fn orders_that_come_together_are_one() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    for cause in [Cause::Drain, Cause::Age, Cause::Operator] {
+        refresh.order(now + SECOND, cause, now + SECOND, now + 30 * SECOND);
+    }
+    assert!(heard(&mut refresh).is_empty());
+    refresh.handle_joined(now + SECOND);
+    refresh.handle_failed(now + SECOND);
+    // One more while it pauses has it try at once.
+    refresh.order(now + SECOND, Cause::Operator, now + SECOND, now + 90 * SECOND);
+    assert_eq!(heard(&mut refresh), ["require"]);
+    refresh.handle_timeout(now + 90 * SECOND);
+    assert_eq!(heard(&mut refresh), ["gave_up"], "at the last of their deadlines");
+}
+
+#[test]
+fn a_drop_ends_what_was_asked_for_and_leaves_what_has_come() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    refresh.handle_old_gone(now);
+    assert_eq!(heard(&mut refresh), ["dropped"]);
+    let mut refresh = ordered(now);
+    refresh.handle_joined(now);
+    refresh.handle_old_gone(now);
+    assert!(heard(&mut refresh).is_empty(), "the media plane may say what was cut");
+    let mut said = ordered(now);
+    said.handle_joined(now);
+    said.handle_old_gone(now);
+    said.handle_spent(now, Spent::default());
+    assert_eq!(heard(&mut said), ["complete", "completed"], "nothing is left to close");
+    refresh.handle_timeout(now + SPENT_AFTER);
+    assert_eq!(heard(&mut refresh), ["dropped"]);
+    refresh.order(now + 9 * SECOND, Cause::Operator, now + 9 * SECOND, now + 20 * SECOND);
+    assert_eq!(heard(&mut refresh), ["warn", "require"], "the new one is as any other");
+}
+
+#[test]
+fn age_warns_then_asks_and_then_the_connection_is_too_old() {
+    let now = Instant::now();
+    let aging = RefreshRules { max_age: 100 * SECOND, ..rules() };
+    let mut refresh = Refresh::new(aging, 7);
+    assert_eq!(refresh.poll_timeout(), None, "not up yet");
+    refresh.handle_up(now);
+    assert_eq!(refresh.poll_timeout(), Some(now + 70 * SECOND));
+    refresh.handle_timeout(now + 70 * SECOND);
+    let at = now + 100 * SECOND;
+    assert_eq!(drain(&mut refresh), [Output::Warn { cause: Cause::Age, at }]);
+    refresh.handle_timeout(now + 80 * SECOND);
+    assert_eq!(drain(&mut refresh), [Output::Require { cause: Cause::Age, deadline: at }], "warned before");
+    assert!(!refresh.is_too_old(now + 99 * SECOND));
+    refresh.handle_timeout(at);
+    assert_eq!(heard(&mut refresh), ["gave_up"]);
+    assert!(refresh.is_too_old(at) && refresh.poll_timeout().is_none());
+    refresh.handle_joined(at);
+    refresh.handle_spent(at, Spent::default());
+    assert!(!refresh.is_too_old(at), "the new one is young");
+    assert_eq!(refresh.poll_timeout(), Some(at + 70 * SECOND));
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        // Numerical Recipes' 64-bit congruential generator; the high bits are good.
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// What a holder's connections are, by what was done to them alone.
+#[derive(Debug, Default)]
+struct Model {
+    first: bool,
+    /// The second connection: whether it is up.
+    second: Option<bool>,
+    /// Orders that were given and did not end, joined into one.
+    ordered: bool,
+    /// The client's own second connection, which ends in a word, too.
+    own: bool,
+    /// A second connection that lost its first.
+    orphaned: bool,
+    deadline: Option<Instant>,
+    completes: u32,
+}
+
+struct Run {
+    random: Random,
+    now: Instant,
+    refresh: Refresh,
+    model: Model,
+}
+
+impl Run {
+    fn step(&mut self) {
+        let now = self.now;
+        match self.random.below(10) {
+            0 | 1 if self.model.first => {
+                let deadline = now + Duration::from_millis(1 + self.random.below(90_000));
+                self.refresh.order(
+                    now,
+                    Cause::Operator,
+                    now + self.random.below(3) as u32 * SECOND,
+                    deadline,
+                );
+                if self.model.orphaned {
+                    self.ends(Outcome::Dropped);
+                }
+                self.model.ordered = true;
+                self.model.own = false;
+                self.model.deadline = self.model.deadline.max(Some(deadline));
+            }
+            2 if self.model.first => {
+                self.refresh.handle_joined(now);
+                if self.model.orphaned {
+                    self.ends(Outcome::Dropped);
+                }
+                self.model.own = !self.model.ordered;
+                self.model.second = Some(false);
+            }
+            3 if self.model.second == Some(false) => {
+                self.refresh.handle_connected();
+                self.model.second = Some(true);
+                self.expect(Output::Switch);
+            }
+            4 if self.model.second.is_some() => self.spent(),
+            5 if self.model.second.is_some() => {
+                self.refresh.handle_failed(now);
+                self.model.second = None;
+                if self.model.own || self.model.deadline.is_some_and(|deadline| deadline <= now) {
+                    self.ends(Outcome::GaveUp);
+                }
+            }
+            6 if self.model.first && self.random.below(3) == 0 => self.drop_first(),
+            7 if self.model.second == Some(true) => self.refresh.handle_not_switched(now),
+            8 if !self.model.first => {
+                self.refresh.handle_up(now);
+                self.model.first = true;
+            }
+            _ => self.pass(),
+        }
+        self.look();
+    }
+
+    fn spent(&mut self) {
+        self.refresh.handle_spent(self.now, Spent::default());
+        self.model.second = None;
+        self.model.completes += 1;
+        let Some(Output::Complete { .. }) = self.refresh.poll_output() else { panic!("it is told") };
+        self.expect(Output::CloseOld);
+        self.ends(Outcome::Completed);
+    }
+
+    fn drop_first(&mut self) {
+        self.refresh.handle_old_gone(self.now);
+        if self.model.second.take().is_some() {
+            // The second one is the first one now.
+            self.model.orphaned = true;
+        } else {
+            self.model.first = false;
+            if self.model.ordered || self.model.orphaned {
+                self.ends(Outcome::Dropped);
+            }
+        }
+    }
+
+    fn pass(&mut self) {
+        let next = self.refresh.poll_timeout().map_or(self.now, |at| at.max(self.now));
+        self.now = match self.random.below(3) {
+            0 => next,
+            1 => self.now + Duration::from_millis(self.random.below(3000)),
+            _ => self.now + Duration::from_millis(self.random.below(40_000)),
+        };
+        self.refresh.handle_timeout(self.now);
+    }
+
+    fn expect(&mut self, output: Output) {
+        assert_eq!(self.refresh.poll_output(), Some(output), "{:?}", self.model);
+    }
+
+    fn ends(&mut self, wanted: Outcome) {
+        let over = std::iter::from_fn(|| self.refresh.poll_output()).find_map(|output| match output {
+            Output::Over { outcome, .. } => Some(outcome),
+            _ => None,
+        });
+        assert_eq!(over, Some(wanted), "{:?}", self.model);
+        (self.model.ordered, self.model.own, self.model.orphaned) = (false, false, false);
+        self.model.deadline = None;
+    }
+
+    /// What comes of itself.
+    fn look(&mut self) {
+        while let Some(output) = self.refresh.poll_output() {
+            let model = &self.model;
+            match output {
+                Output::Warn { .. } => assert!(model.first, "{model:?}"),
+                Output::Require { deadline, .. } => {
+                    assert!(model.first && model.ordered && model.second.is_none(), "{model:?}");
+                    assert!(self.now < deadline && Some(deadline) == model.deadline, "{model:?}");
+                }
+                Output::Switch => assert_eq!(model.second, Some(true)),
+                Output::Over { outcome: Outcome::GaveUp, .. } => {
+                    assert!(model.ordered && model.second.is_none(), "{model:?}");
+                    assert!(model.deadline.is_some_and(|deadline| deadline <= self.now), "{model:?}");
+                    (self.model.ordered, self.model.deadline) = (false, None);
+                }
+                Output::Over { outcome: Outcome::Dropped, .. } => {
+                    assert!(model.orphaned, "{model:?}");
+                    (self.model.orphaned, self.model.ordered, self.model.own) = (false, false, false);
+                    self.model.deadline = None;
+                }
+                other => panic!("{other:?} by itself: {model:?}"),
+            }
+        }
+        assert!(self.refresh.poll_timeout().is_none_or(|at| at > self.now), "I4: {:?}", self.model);
+    }
+}
+
+#[test]
+fn in_thousands_of_random_sequences_it_does_as_the_model_says() {
+    let one = std::env::var("REFRESH_SEED").ok().map(|seed| seed.parse().expect("REFRESH_SEED is a number"));
+    let seeds = one.map_or(0..3000, |seed: u64| seed..seed + 1);
+    let mut completes = 0;
+    for seed in seeds {
+        let replay = format!("replay: REFRESH_SEED={seed} cargo test -p relayd --lib thousands_of_random");
+        let ran = std::panic::catch_unwind(|| {
+            let now = Instant::now();
+            let mut refresh = Refresh::new(rules(), seed);
+            refresh.handle_up(now);
+            let model = Model { first: true, ..Model::default() };
+            let mut run = Run { random: Random(seed.wrapping_mul(2) + 1), now, refresh, model };
+            (0..200).for_each(|_| run.step());
+            run.model.completes
+        });
+        completes += ran.unwrap_or_else(|_| panic!("{replay}"));
+    }
+    assert!(one.is_some() || completes > 3000, "only {completes} were completed");
 }
