@@ -1,5 +1,6 @@
 //! `relayd refresh`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
@@ -71,6 +72,5 @@ pub(super) fn run(args: &Args) -> Exit {
 }
 
 fn print(line: &str) -> Exit {
-    println!("{line}");
-    Exit::Ok
+    if writeln!(std::io::stdout(), "{line}").is_ok() { Exit::Ok } else { Exit::Failed }
 }
