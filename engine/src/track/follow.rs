@@ -76,7 +76,7 @@ impl Follow {
         let number = self.sequence.extend(wire.sequence);
         let timestamp = i128::from(self.timestamp.extend(wire.timestamp));
         let told = self.told(frame, timestamp, report, timeline);
-        let arrived = timeline.media_time_now(frame.at);
+        let arrived = timeline.media_time_beside(frame.at);
         let (rule, media_time) = told.unwrap_or((Rule::Arrival, arrived));
         let candidate = i128::from(media_time.ticks()) * FINE - timestamp * FINE;
         self.move_offset(rule, candidate);

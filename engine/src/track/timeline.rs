@@ -139,6 +139,14 @@ impl Timeline {
         newest.media_time.plus(passed.max(u64::from(newest.duration)))
     }
 
+    /// The media time of a frame that comes at `at`, if it took as long as the newest one to come.
+    pub(super) fn media_time_beside(&self, at: Instant) -> MediaTime {
+        let Some(newest) = self.newest else { return MediaTime::default() };
+        let later = MediaTime::ticks_in(at.saturating_duration_since(newest.arrived));
+        let earlier = MediaTime::ticks_in(newest.arrived.saturating_duration_since(at));
+        MediaTime::from_ticks(newest.media_time.plus(later).ticks().saturating_sub(earlier))
+    }
+
     /// The media time of the oldest frame that is held.
     pub(super) fn oldest_media_time(&self) -> MediaTime {
         let oldest = self.history.oldest().and_then(|position| self.history.get(position));

@@ -251,7 +251,8 @@ impl Merge {
     /// Places all that an aligned leg holds.
     pub(super) fn release(&mut self, now: Instant, slot: usize, timeline: &mut Timeline) {
         let leg = self.lane(slot).leg;
-        while let Some(slot) = self.slot(leg) {
+        // One that is no longer aligned would hold it again.
+        while let Some(slot) = self.slot(leg).filter(|&slot| self.lane(slot).is_aligned()) {
             let Some(frame) = self.lane_mut(slot).held.pop() else { return };
             self.place(now, slot, frame, timeline, false);
         }

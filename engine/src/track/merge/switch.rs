@@ -173,7 +173,8 @@ impl Merge {
     pub(super) fn cut_due(&self) -> Option<Instant> {
         let cut = self.cut?;
         let reached = cut.reached.map(|reached| reached + self.skew);
-        let patience = cut.position.is_none().then_some(cut.since + self.skew);
+        let apart = self.slot(cut.to).is_some_and(|slot| matches!(self.lane(slot).bond, Bond::Apart(_)));
+        let patience = (apart && cut.position.is_none()).then_some(cut.since + self.skew);
         [reached, patience, self.silent_from(cut)].into_iter().flatten().min()
     }
 }
