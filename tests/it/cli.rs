@@ -231,7 +231,8 @@ fn a_speaker_leaves_and_returns_on_the_same_stream() {
 
 #[test]
 fn fifty_listeners_hear_the_same() {
-    let relay = Relay::start(|_| {});
+    // Each listener follows the events beside its media.
+    let relay = Relay::start(|config| config.http.max_connections_per_address = 256);
     let session = relay.session();
     let said = speech(0..100);
     let url = relay.url(&format!("/whep/{session}/es"));

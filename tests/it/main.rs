@@ -6,6 +6,7 @@ mod corpus;
 mod events;
 mod http;
 mod keys;
+mod lossless;
 mod offers;
 mod records;
 mod refresh;

@@ -30,6 +30,8 @@ pub(super) fn agent(authorities: &[u8]) -> Result<Agent, String> {
     let settings = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
+        // Relays bound the connections of an address: none is held between two requests that are hours apart.
+        .max_idle_connections(0)
         .timeout_global(Some(TIMEOUT))
         .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
         .build();

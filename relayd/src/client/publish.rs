@@ -16,6 +16,9 @@ use super::address::{self, Role};
 use super::leg::Common;
 use super::{ClientError, Stop, ogg, runtime};
 
+/// How long a publisher that is stopped waits for the relay to have everything.
+const STOPPING: Duration = Duration::from_secs(2);
+
 /// What to publish and where.
 #[derive(Debug, Clone, Default)]
 pub struct PublishOptions {
@@ -97,9 +100,17 @@ pub fn publish(
     let common = Common::new(options.ca_file.as_deref(), options.media_proxy)?;
     runtime()?.block_on(async {
         let mut speaker = Speaker::new(options, uri, common);
-        let result = tokio::select! {
-            result = speaker.run(&mut progress) => result,
-            () = options.stop.stopped() => Ok(()),
+        let stopped = tokio::select! {
+            result = speaker.run(&mut progress) => Some(result),
+            () = options.stop.stopped() => None,
+        };
+        let result = match stopped {
+            Some(result) => result,
+            // What was said is heard to its end, if the relay answers soon.
+            None if speaker.fall_silent() => {
+                tokio::time::timeout(STOPPING, speaker.run(&mut |_| {})).await.unwrap_or(Ok(()))
+            }
+            None => Ok(()),
         };
         let closed = speaker.close().await;
         result?;

@@ -119,6 +119,12 @@ impl<'a> Speaker<'a> {
         }
     }
 
+    /// Nothing more is said. Whether anything was.
+    pub(super) fn fall_silent(&mut self) -> bool {
+        self.over.get_or_insert_with(Instant::now);
+        self.pacer.is_some()
+    }
+
     /// Ends the connections.
     pub(super) async fn close(&mut self) -> Result<(), ClientError> {
         let live = self.legs.live();

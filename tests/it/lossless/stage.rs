@@ -1,0 +1,321 @@
+//! A relay with its publisher and listeners, each behind a path of its own, and what came of it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use relay_tests::impair::{tcp, udp};
+use relay_tests::link::LinkSpec;
+use relay_tests::stream::fnv;
+use relayd::client::{
+    ClientError, ListenOptions, ListenReport, PublishOptions, PublishReport, Stop, listen, ogg, publish,
+    read_file,
+};
+use relayd::config::Config;
+use relayd::daemon::Daemon;
+
+use crate::http::client::{JSON, on_free_ports, send};
+
+/// Long past what a machine under load needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Frames after those that count: a packet that is lost is missed when a later one comes.
+const TAIL: usize = 150;
+const FRAMES_PER_SECOND: u64 = 50;
+
+/// How a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    WebRtc,
+    WebSocket,
+}
+
+/// Who takes part.
+#[derive(Debug, Clone)]
+pub(super) struct Cast {
+    pub speaker: Kind,
+    /// Listeners.
+    pub webrtc: usize,
+    pub websocket: usize,
+    /// Audio that is published at most; it ends when the test has seen enough.
+    pub seconds: u64,
+    /// Each way of each path.
+    pub path: LinkSpec,
+    pub seed: u64,
+}
+
+/// What befalls a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Act {
+    SpeakerDark(Duration),
+    ListenersDark(Duration),
+    /// Another source port for datagrams, and every TCP connection cut.
+    SpeakerMoves,
+    ListenersMove,
+}
+
+/// A client's own path: datagrams and streams.
+struct Path {
+    udp: udp::Proxy,
+    tcp: tcp::Proxy,
+}
+
+impl Path {
+    async fn open(daemon: &Daemon, spec: &LinkSpec, seed: u64) -> Self {
+        let (up, down) = (spec.clone(), spec.clone());
+        let udp = udp::Proxy::start(daemon.webrtc_addr(), up, down, seed).await.unwrap();
+        // What loss is to a stream, the proxy knows; here it is rarer, because a stream stops for it.
+        let clean = LinkSpec::perfect().delay(Duration::from_millis(15));
+        let tcp = tcp::Proxy::start(daemon.http_addr(), clean.clone(), clean, seed).await.unwrap();
+        Self { udp, tcp }
+    }
+
+    fn url(&self, kind: Kind, session: &str, publishes: bool) -> String {
+        let at = self.tcp.address();
+        match (kind, publishes) {
+            (Kind::WebRtc, true) => format!("http://{at}/v1/sessions/{session}/whip/en"),
+            (Kind::WebRtc, false) => format!("http://{at}/v1/sessions/{session}/whep/en"),
+            (Kind::WebSocket, true) => format!("ws://{at}/v1/sessions/{session}/publish/en"),
+            (Kind::WebSocket, false) => format!("ws://{at}/v1/sessions/{session}/listen/en"),
+        }
+    }
+
+    fn darken(&self, time: Duration) {
+        self.udp.black_out(time);
+        self.tcp.black_out(time);
+    }
+
+    fn move_away(&self) {
+        self.udp.rebind();
+        self.tcp.cut();
+    }
+}
+
+/// A running client.
+struct Client<R> {
+    path: Path,
+    stop: Stop,
+    report: Arc<Mutex<R>>,
+    thread: JoinHandle<Result<R, ClientError>>,
+}
+
+struct Listener {
+    client: Client<ListenReport>,
+    kind: Kind,
+    out: PathBuf,
+}
+
+/// A relay at work.
+pub(super) struct Stage {
+    runtime: tokio::runtime::Runtime,
+    daemon: Daemon,
+    session: String,
+    said: Arc<[ogg::Packet]>,
+    speaker: Client<PublishReport>,
+    listeners: Vec<Listener>,
+    start: Instant,
+}
+
+impl Stage {
+    /// Starts everybody; the speaker last.
+    pub(super) fn open(cast: Cast) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let daemon = runtime.block_on(Daemon::start(config())).unwrap();
+        let (session, secret) = runtime.block_on(session(&daemon));
+        let said = speech(cast.seconds * FRAMES_PER_SECOND, cast.seed);
+        let kinds = [vec![Kind::WebRtc; cast.webrtc], vec![Kind::WebSocket; cast.websocket]].concat();
+        let path = |number| runtime.block_on(Path::open(&daemon, &cast.path, cast.seed + number));
+        let listeners: Vec<Listener> = (1..)
+            .zip(kinds)
+            .map(|(number, kind)| Listener::start(path(number), kind, &session, number))
+            .collect();
+        for listener in &listeners {
+            wait("the listeners connect", || listener.client.report.lock().unwrap().connected);
+        }
+        let speaker = start_speaker(path(0), cast.speaker, &session, &secret, &said);
+        wait("the speaker connects", || speaker.report.lock().unwrap().packets > 0);
+        let start = Instant::now();
+        Self { runtime, daemon, session, said, speaker, listeners, start }
+    }
+
+    /// Orders a refresh of everybody, for the time `round`, and waits until everybody has had so many.
+    pub(super) fn refresh(&mut self, round: u64) {
+        for role in ["publisher", "listener"] {
+            let path = format!("/v1/sessions/{}/refresh", self.session);
+            let body = format!(r#"{{"role":"{role}"}}"#);
+            let asked = send(self.daemon.http_addr(), "POST", &path, &[JSON], body.as_bytes());
+            let reply = self.runtime.block_on(asked);
+            assert_eq!(reply.status, 202, "{reply:?}");
+        }
+        let what = || format!("refresh {round}: {}", self.figures());
+        wait_or(what, || {
+            self.speaker.report.lock().unwrap().refreshes >= round
+                && self.listeners.iter().all(|it| it.report().switches.refreshes >= round)
+        });
+    }
+
+    /// Lets things happen at their times, counted from the first word.
+    pub(super) fn play(&mut self, script: &[(Duration, Act)]) {
+        for (at, act) in script {
+            let left = (self.start + *at).saturating_duration_since(Instant::now());
+            // The path is the thing under test: it happens at a time, not after an event.
+            std::thread::sleep(left);
+            self.act(*act);
+        }
+    }
+
+    /// Lets something happen now.
+    pub(super) fn act(&self, act: Act) {
+        match act {
+            Act::SpeakerDark(time) => self.speaker.path.darken(time),
+            Act::ListenersDark(time) => self.listeners.iter().for_each(|it| it.client.path.darken(time)),
+            Act::SpeakerMoves => self.speaker.path.move_away(),
+            Act::ListenersMove => self.listeners.iter().for_each(|it| it.client.path.move_away()),
+        }
+    }
+
+    /// Waits for the end of the speech and holds every listener's file against it.
+    pub(super) fn close(self) {
+        let said = || self.speaker.report.lock().unwrap().packets;
+        let counts = said();
+        let spoken = || said() >= counts + TAIL as u64 || self.speaker.thread.is_finished();
+        wait_or(|| format!("the tail: {}", self.figures()), spoken);
+        self.speaker.stop.stop();
+        wait_or(
+            || format!("the end: {}", self.figures()),
+            || {
+                let whole =
+                    |report: ListenReport| report.reception.packets >= counts && report.reception.lost == 0;
+                self.speaker.thread.is_finished() && self.listeners.iter().all(|it| whole(it.report()))
+            },
+        );
+        eprintln!("{counts} frames that count\n{}", self.figures());
+        let Self { runtime, daemon, said, speaker, listeners, .. } = self;
+        let spoken = speaker.thread.join().unwrap().unwrap();
+        assert_eq!(spoken.dropped, 0);
+        for listener in listeners {
+            listener.compare(&said, counts as usize);
+        }
+        assert!(runtime.block_on(daemon.shutdown()), "it stops in time");
+    }
+
+    /// Everybody's counts.
+    fn figures(&self) -> String {
+        let mut text = format!("speaker {:?}", *self.speaker.report.lock().unwrap());
+        for listener in &self.listeners {
+            let report = listener.report();
+            text.push_str(&format!("\n{:?} {:?} {:?}", listener.kind, report.reception, report.switches));
+        }
+        text
+    }
+}
+
+impl Listener {
+    fn start(path: Path, kind: Kind, session: &str, number: u64) -> Self {
+        let name = format!("relay-lossless-{}-{session}-{number}.ogg", std::process::id());
+        let out = std::env::temp_dir().join(name);
+        let (stop, report) = (Stop::new(), Arc::new(Mutex::new(ListenReport::default())));
+        let options = ListenOptions {
+            url: path.url(kind, session, false),
+            out: Some(out.clone()),
+            stop: stop.clone(),
+            media_proxy: Some(path.udp.address()),
+            ..ListenOptions::default()
+        };
+        let told = report.clone();
+        let thread = std::thread::spawn(move || listen(&options, |report| *told.lock().unwrap() = *report));
+        Self { client: Client { path, stop, report, thread }, kind, out }
+    }
+
+    fn report(&self) -> ListenReport {
+        *self.client.report.lock().unwrap()
+    }
+
+    /// Ends it and compares its file: every frame that counts once and in order, and of the tail what came in order.
+    fn compare(self, said: &[ogg::Packet], must: usize) {
+        self.client.stop.stop();
+        let report = self.client.thread.join().unwrap().unwrap();
+        let heard: Vec<ogg::Packet> =
+            read_file(&self.out).unwrap().iter().filter(|packet| !packet.is_empty()).cloned().collect();
+        std::fs::remove_file(&self.out).unwrap();
+        let numbers: Vec<u64> = heard.iter().map(|packet| number(&packet.data)).collect();
+        let first_wrong = numbers.iter().zip(0..).find(|(number, expected)| *number != expected);
+        let wrong = first_wrong.filter(|(_, expected)| *expected < must as u64);
+        assert!(
+            wrong.is_none() && numbers.len() >= must,
+            "{:?}: {wrong:?} of {} {report:?}",
+            self.kind,
+            numbers.len()
+        );
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "in order, once");
+        assert!(heard[..must] == said[..must], "byte for byte");
+    }
+}
+
+fn start_speaker(
+    path: Path,
+    kind: Kind,
+    session: &str,
+    secret: &str,
+    said: &Arc<[ogg::Packet]>,
+) -> Client<PublishReport> {
+    let (stop, report) = (Stop::new(), Arc::new(Mutex::new(PublishReport::default())));
+    let options = PublishOptions {
+        url: path.url(kind, session, true),
+        resume_secret: Some(secret.to_owned()),
+        packets: said.clone(),
+        stop: stop.clone(),
+        media_proxy: Some(path.udp.address()),
+        ..PublishOptions::default()
+    };
+    let told = report.clone();
+    let thread = std::thread::spawn(move || publish(&options, |report| *told.lock().unwrap() = *report));
+    Client { path, stop, report, thread }
+}
+
+fn config() -> Config {
+    let mut config = on_free_ports();
+    config.http.max_connections_per_address = 2_000;
+    config
+}
+
+/// A session in English and its resume secret.
+async fn session(daemon: &Daemon) -> (String, String) {
+    let body = br#"{"sourceLanguage":"en","languages":[]}"#;
+    let reply = send(daemon.http_addr(), "POST", "/v1/sessions", &[JSON], body).await;
+    assert_eq!(reply.status, 201, "{reply:?}");
+    let text = |name: &str| reply.json()[name].as_str().unwrap().to_owned();
+    (text("sessionId"), text("resumeSecret"))
+}
+
+/// Frames that are all different, each with its number.
+fn speech(frames: u64, seed: u64) -> Arc<[ogg::Packet]> {
+    let frame = |number: u64| {
+        let mut data = vec![31 << 3];
+        data.extend(number.to_be_bytes());
+        for word in 0..4_u64 {
+            data.extend(fnv(&[number, seed, word].map(u64::to_be_bytes).concat()).to_be_bytes());
+        }
+        ogg::Packet { data: Bytes::from(data), samples: 960 }
+    };
+    (0..frames + TAIL as u64).map(frame).collect()
+}
+
+fn number(frame: &[u8]) -> u64 {
+    u64::from_be_bytes(frame[1..9].try_into().unwrap())
+}
+
+fn wait(what: &str, holds: impl Fn() -> bool) {
+    wait_or(|| what.to_owned(), holds);
+}
+
+/// Waits until something holds, or fails with what is said then.
+fn wait_or(what: impl Fn() -> String, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "in vain: {}", what());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
