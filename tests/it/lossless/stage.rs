@@ -141,7 +141,7 @@ impl Stage {
     }
 
     /// Orders a refresh of everybody, for the time `round`, and waits until everybody has had so many.
-    pub(super) fn refresh(&mut self, round: u64) {
+    pub(super) fn refresh(&self, round: u64) {
         for role in ["publisher", "listener"] {
             let path = format!("/v1/sessions/{}/refresh", self.session);
             let body = format!(r#"{{"role":"{role}"}}"#);
@@ -157,7 +157,7 @@ impl Stage {
     }
 
     /// Lets things happen at their times, counted from the first word.
-    pub(super) fn play(&mut self, script: &[(Duration, Act)]) {
+    pub(super) fn play(&self, script: &[(Duration, Act)]) {
         for (at, act) in script {
             let left = (self.start + *at).saturating_duration_since(Instant::now());
             // The path is the thing under test: it happens at a time, not after an event.

@@ -49,7 +49,9 @@ pub(super) async fn run(
     let beat = Duration::from_millis(welcome.heartbeat_ms / 4).clamp(SHORTEST_BEAT, LONGEST_BEAT);
     let now = Instant::now();
     let mut leg = Leg { wire, told, heard: now, beat_at: now + beat, ack_at: now, beat };
-    leg.attach(welcome).await;
+    let MediaWelcome { position, next, media_time, ticket, .. } = welcome;
+    let line = Some(Line { missing: position, next, media_time });
+    told.tell(News::Up(Attached { ticket: Some(ticket), ssrc: 0, line })).await;
     leg.serve(&mut commands).await?;
     // Whoever does not answer a goodbye is hung up on.
     let _late = timeout(GOODBYE, leg.wire.close()).await.is_err();
@@ -91,12 +93,6 @@ struct Leg<'a> {
 }
 
 impl Leg<'_> {
-    async fn attach(&mut self, welcome: MediaWelcome) {
-        let MediaWelcome { position, next, media_time, ticket, .. } = welcome;
-        let line = Some(Line { missing: position, next, media_time });
-        self.told.tell(News::Up(Attached { ticket: Some(ticket), ssrc: 0, line })).await;
-    }
-
     /// Serves the connection until it is told to end, or is gone.
     async fn serve(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), ClientError> {
         let mut delivered = None;
