@@ -96,6 +96,8 @@ struct Second {
     key: Key,
     why: Why,
     up: Option<Instant>,
+    /// The relay has said that the stream is on it.
+    done: bool,
 }
 
 impl Legs {
@@ -123,7 +125,7 @@ impl Legs {
         second.up = Some(now);
         self.begun = true;
         // A refresh takes over when the relay says that it is complete, unless there is nothing to take over from.
-        if self.live.is_none() || !matches!(second.why, Why::Refresh(_)) {
+        if self.live.is_none() || second.done || !matches!(second.why, Why::Refresh(_)) {
             self.promote(now);
         }
     }
@@ -181,7 +183,10 @@ impl Legs {
 
     /// The relay has moved the stream to the second.
     pub(super) fn complete(&mut self, now: Instant) {
-        if self.second.as_ref().is_some_and(|second| second.up.is_some()) {
+        let Some(second) = &mut self.second else { return };
+        // The relay may know sooner than we that it is up.
+        second.done = true;
+        if second.up.is_some() {
             self.promote(now);
         }
     }
@@ -243,7 +248,7 @@ impl Legs {
         }
         debug_assert!(self.second.is_none(), "at most two");
         self.count += 1;
-        self.second = Some(Second { key: self.count, why: why.clone(), up: None });
+        self.second = Some(Second { key: self.count, why: why.clone(), up: None, done: false });
         self.steps.push_back(Step::Open(self.count, why));
     }
 

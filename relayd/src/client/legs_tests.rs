@@ -73,6 +73,18 @@ fn a_refresh_is_made_before_the_old_one_is_broken() {
 }
 
 #[test]
+fn the_relay_may_be_done_before_we_know_that_it_is_up() {
+    let mut run = Run::live();
+    run.order("a");
+    run.legs.complete(run.now);
+    assert_eq!(run.legs.live(), Some(1));
+    run.legs.handle_up(run.now, 2);
+    assert_eq!(run.legs.live(), Some(2));
+    run.legs.complete(run.now);
+    assert_eq!(run.legs.live(), Some(2), "it is told on both connections");
+}
+
+#[test]
 fn the_relay_may_close_the_old_one_itself() {
     let mut run = Run::live();
     run.order("a");

@@ -39,6 +39,7 @@ pub(super) enum Word {
         deadline: u64,
     },
     Complete {
+        position: u64,
         replayed: u64,
         gap_frames: u64,
     },
@@ -156,7 +157,8 @@ fn read(frame: &Value) -> Option<Word> {
             Some(Word::Order { url: text("url")?, ticket: text("ticket")?, deadline: number("deadline")? })
         }
         "connectionRefreshComplete" => {
-            Some(Word::Complete { replayed: number("replayed")?, gap_frames: number("gapFrames")? })
+            let (position, replayed) = (number("position")?, number("replayed")?);
+            Some(Word::Complete { position, replayed, gap_frames: number("gapFrames")? })
         }
         "sessionJoined" if data["status"] == "paused" => Some(Word::Paused),
         "sessionJoined" => text("sourceLanguage").map(Word::Source),

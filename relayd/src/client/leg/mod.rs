@@ -83,7 +83,7 @@ pub(super) enum News {
     /// The relay wants another connection beside this one.
     Order { url: String, ticket: String, deadline: Instant },
     /// The relay has moved the stream to the newer connection.
-    Complete { replayed: u64, gap_frames: u64 },
+    Complete { position: u64, replayed: u64, gap_frames: u64 },
     /// What the source language of the session is.
     Source(String),
     /// A break has begun.

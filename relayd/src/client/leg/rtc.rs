@@ -245,8 +245,8 @@ impl Leg<'_> {
             Word::Order { url, ticket, deadline } => {
                 self.told.tell(News::Order { url, ticket, deadline: instant_of(deadline) }).await;
             }
-            Word::Complete { replayed, gap_frames } => {
-                self.told.tell(News::Complete { replayed, gap_frames }).await;
+            Word::Complete { position, replayed, gap_frames } => {
+                self.told.tell(News::Complete { position, replayed, gap_frames }).await;
             }
             Word::Source(language) => self.told.tell(News::Source(language)).await,
             Word::Paused => {

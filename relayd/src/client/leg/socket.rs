@@ -174,8 +174,8 @@ impl Leg<'_> {
                 let _cause: WarningReason = reason;
                 News::Order { url, ticket, deadline: instant_of(deadline) }
             }
-            ServerMessage::RefreshComplete { replayed, gap_frames, .. } => {
-                News::Complete { replayed, gap_frames }
+            ServerMessage::RefreshComplete { position, replayed, gap_frames, .. } => {
+                News::Complete { position, replayed, gap_frames }
             }
             ServerMessage::Bye { reason } => return Err(ClientError::Bye(reason)),
             _ => return Ok(()),

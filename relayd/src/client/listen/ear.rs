@@ -56,6 +56,8 @@ pub(super) struct Ear<'a> {
     repair_at: Option<Instant>,
     repair_backoff: Backoff,
     error: Option<ClientError>,
+    /// The cut of the last switch.
+    completed: Option<u64>,
 }
 
 struct Connection {
@@ -100,6 +102,7 @@ impl<'a> Ear<'a> {
             repair_at: None,
             repair_backoff: Backoff::new(rand::random()),
             error: None,
+            completed: None,
         }
     }
 
@@ -226,7 +229,9 @@ impl<'a> Ear<'a> {
             News::Up(attached) => self.attach(now, key, attached),
             News::Begin(position) => self.merge.begin(position),
             News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
-            News::Complete { replayed, gap_frames } => self.complete(now, replayed, gap_frames),
+            News::Complete { position, replayed, gap_frames } => {
+                self.complete(now, position, replayed, gap_frames);
+            }
             News::Source(language) => drop(self.language.get_or_insert(language)),
             News::Ended(ending) => self.detach(now, key, ending),
             News::Acked(_) | News::Again(_) | News::Report(_) | News::Paused | News::Resumed(_) => {}
@@ -257,11 +262,10 @@ impl<'a> Ear<'a> {
         self.legs.handle_up(now, key);
     }
 
-    fn complete(&mut self, now: Instant, replayed: u64, gap_frames: u64) {
-        let before = self.legs.live();
+    fn complete(&mut self, now: Instant, at: u64, replayed: u64, gap_frames: u64) {
         self.legs.complete(now);
         // Both connections tell it.
-        if self.legs.live() != before {
+        if self.completed.replace(at) != Some(at) {
             let switches = &mut self.report.switches;
             switches.refreshes += 1;
             switches.replayed += replayed;

@@ -47,6 +47,8 @@ pub(super) struct Speaker<'a> {
     place: Option<PlaceInTrack>,
     /// Why the stream has no connection.
     error: Option<ClientError>,
+    /// The cut of the last switch.
+    completed: Option<u64>,
 }
 
 struct Connection {
@@ -84,6 +86,7 @@ impl<'a> Speaker<'a> {
             paused: false,
             place: None,
             error: None,
+            completed: None,
         }
     }
 
@@ -287,10 +290,10 @@ impl<'a> Speaker<'a> {
             }
             News::Report(report) => self.report.remote = Some(report),
             News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
-            News::Complete { .. } => {
-                let before = self.legs.live();
+            News::Complete { position, .. } => {
                 self.legs.complete(now);
-                self.report.refreshes += u64::from(self.legs.live() != before);
+                // Both connections tell it.
+                self.report.refreshes += u64::from(self.completed.replace(position) != Some(position));
             }
             News::Paused => self.pause(),
             News::Resumed(line) => self.resume(key, line),
