@@ -75,6 +75,8 @@ pub(super) struct Legs {
     live: Option<Up>,
     second: Option<Second>,
     waiting: Option<(Instant, Why)>,
+    /// An order for when the second is live.
+    after: Option<Order>,
     closing: Vec<(Instant, Key)>,
     /// Since when nothing is up.
     down_since: Instant,
@@ -108,6 +110,7 @@ impl Legs {
             live: None,
             second: None,
             waiting: None,
+            after: None,
             closing: Vec::new(),
             down_since: now,
             begun: false,
@@ -167,6 +170,8 @@ impl Legs {
             return;
         }
         match &mut self.second {
+            // To the relay it is the one that is live: this order is for the next.
+            Some(second) if second.done => self.after = Some(order),
             Some(second) if second.up.is_none() => {
                 // It is on its way already: the newer ticket is for the next try.
                 if matches!(second.why, Why::Refresh(_)) {
@@ -264,6 +269,9 @@ impl Legs {
         let up = Up { key: second.key, since: second.up.unwrap_or(now) };
         if let Some(old) = self.live.replace(up) {
             self.closing.push((now + OVERLAP, old.key));
+        }
+        if let Some(order) = self.after.take() {
+            self.order(now, order);
         }
     }
 

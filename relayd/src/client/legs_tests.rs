@@ -85,6 +85,18 @@ fn the_relay_may_be_done_before_we_know_that_it_is_up() {
 }
 
 #[test]
+fn an_order_that_comes_before_we_know_that_the_last_one_is_done_is_the_next() {
+    let mut run = Run::live();
+    run.order("a");
+    run.legs.complete(run.now);
+    run.steps();
+    let next = run.order("b");
+    assert_eq!(run.steps(), []);
+    run.legs.handle_up(run.now, 2);
+    assert_eq!((run.steps(), run.legs.live()), (vec![Step::Open(3, Why::Refresh(next))], Some(2)));
+}
+
+#[test]
 fn the_relay_may_close_the_old_one_itself() {
     let mut run = Run::live();
     run.order("a");
