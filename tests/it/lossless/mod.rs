@@ -36,7 +36,7 @@ fn cast(speaker: Kind, seconds: u64) -> Cast {
 
 #[test]
 fn refreshes_on_bad_paths_lose_nothing_over_webrtc() {
-    let stage = Stage::open(cast(Kind::WebRtc, 20));
+    let stage = Stage::open(cast(Kind::WebRtc, 300));
     for round in 1..=4 {
         stage.refresh(round);
     }
@@ -45,7 +45,7 @@ fn refreshes_on_bad_paths_lose_nothing_over_webrtc() {
 
 #[test]
 fn refreshes_on_bad_paths_lose_nothing_over_websockets() {
-    let stage = Stage::open(cast(Kind::WebSocket, 20));
+    let stage = Stage::open(cast(Kind::WebSocket, 300));
     for round in 1..=4 {
         stage.refresh(round);
     }
@@ -54,21 +54,21 @@ fn refreshes_on_bad_paths_lose_nothing_over_websockets() {
 
 #[test]
 fn outages_of_two_seconds_lose_nothing_over_webrtc() {
-    let stage = Stage::open(cast(Kind::WebRtc, 20));
+    let stage = Stage::open(cast(Kind::WebRtc, 300));
     stage.play(&[(ms(2_000), Act::SpeakerDark(ms(2_000))), (ms(9_000), Act::ListenersDark(ms(2_000)))]);
     stage.close();
 }
 
 #[test]
 fn outages_of_two_seconds_lose_nothing_over_websockets() {
-    let stage = Stage::open(cast(Kind::WebSocket, 20));
+    let stage = Stage::open(cast(Kind::WebSocket, 300));
     stage.play(&[(ms(2_000), Act::SpeakerDark(ms(2_000))), (ms(9_000), Act::ListenersDark(ms(2_000)))]);
     stage.close();
 }
 
 #[test]
 fn changes_of_port_and_cut_sockets_lose_nothing_over_webrtc() {
-    let stage = Stage::open(cast(Kind::WebRtc, 20));
+    let stage = Stage::open(cast(Kind::WebRtc, 300));
     stage.play(&[
         (ms(2_000), Act::SpeakerMoves),
         (ms(5_000), Act::ListenersMove),
@@ -80,7 +80,7 @@ fn changes_of_port_and_cut_sockets_lose_nothing_over_webrtc() {
 
 #[test]
 fn cut_sockets_lose_nothing_over_websockets() {
-    let stage = Stage::open(cast(Kind::WebSocket, 20));
+    let stage = Stage::open(cast(Kind::WebSocket, 300));
     stage.play(&[
         (ms(2_000), Act::SpeakerMoves),
         (ms(5_000), Act::ListenersMove),
@@ -93,7 +93,7 @@ fn cut_sockets_lose_nothing_over_websockets() {
 #[test]
 fn a_path_that_is_gone_for_long_loses_nothing() {
     let dark = if is_long() { ms(25_000) } else { ms(5_000) };
-    let stage = Stage::open(cast(Kind::WebRtc, 100));
+    let stage = Stage::open(cast(Kind::WebRtc, 300));
     stage.play(&[(ms(1_000), Act::SpeakerDark(dark))]);
     let again = dark + ms(8_000);
     stage.play(&[(again, Act::ListenersDark(dark)), (again + dark, Act::ListenersDark(ms(0)))]);
@@ -105,7 +105,7 @@ fn a_path_that_is_gone_for_long_loses_nothing() {
 fn many_refreshes_and_faults_together_lose_nothing() {
     let long = is_long();
     let (rounds, webrtc, websocket) = if long { (100, 40, 10) } else { (3, 3, 1) };
-    let seconds = if long { 900 } else { 25 };
+    let seconds = if long { 3_000 } else { 300 };
     let cast = Cast { webrtc, websocket, ..cast(Kind::WebRtc, seconds) };
     let stage = Stage::open(cast);
     for round in 1..=rounds {

@@ -150,9 +150,12 @@ impl Stage {
             assert_eq!(reply.status, 202, "{reply:?}");
         }
         let what = || format!("refresh {round}: {}", self.figures());
+        // A drop in the middle of a refresh makes it a resume.
         wait_or(what, || {
-            self.speaker.report.lock().unwrap().refreshes >= round
-                && self.listeners.iter().all(|it| it.report().switches.refreshes >= round)
+            let speaker = *self.speaker.report.lock().unwrap();
+            let replaced = |it: &Listener| it.report().switches.refreshes + it.report().switches.resumes;
+            speaker.refreshes + speaker.resumes >= round
+                && self.listeners.iter().all(|it| replaced(it) >= round)
         });
     }
 
