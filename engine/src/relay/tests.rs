@@ -9,3 +9,4 @@ mod lifecycle;
 mod reports;
 mod storms;
 mod switching;
+mod wants;
