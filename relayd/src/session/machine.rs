@@ -557,4 +557,6 @@ impl HolderId {
 #[cfg(test)]
 mod oracle;
 #[cfg(test)]
+mod pairs;
+#[cfg(test)]
 pub(super) mod tests;

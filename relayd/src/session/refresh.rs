@@ -230,15 +230,17 @@ impl Refresh {
         }
     }
 
-    /// The second connection has taken over: nothing is left to the first one.
-    pub(super) fn handle_spent(&mut self, now: Instant, spent: Spent) {
-        let (order, both) = match self.state {
-            State::Joining { order } | State::Switching { order, .. } => (order, true),
-            State::Orphaned { order, .. } => (order, false),
-            State::Idle | State::Waiting { .. } | State::Asked { .. } => return,
+    /// A connection has taken over from another: the second one, to which the first one is of no use any more, or
+    /// the only one, from a first one that is gone.
+    pub(super) fn handle_spent(&mut self, now: Instant, spent: Spent, second: bool) {
+        let order = match self.state {
+            State::Joining { order } | State::Switching { order, .. } if second => order,
+            State::Orphaned { order, .. } if !second => order,
+            // Of an earlier pair, of which nothing is left to do.
+            _ => return,
         };
         self.outputs.push_back(Output::Complete { spent, attempts: order.attempts });
-        if both {
+        if second {
             self.outputs.push_back(Output::CloseOld);
             self.handle_up(now);
         }

@@ -99,8 +99,10 @@ impl Machine {
     /// The leg of a holder's second connection, `to`, has taken over from the first one.
     pub(in crate::session) fn handle_spent(&mut self, now: Instant, holder: HolderId, spent: Spent) {
         let member = self.members.get_mut(&holder.member).filter(|member| member.seated);
-        if let Some(member) = member.filter(|member| member.rank(holder).is_some()) {
-            member.refresh.handle_spent(now, spent);
+        if let Some(member) = member
+            && let Some(rank) = member.rank(holder)
+        {
+            member.refresh.handle_spent(now, spent, rank == 1);
             self.settle_refresh(now, holder.member);
         }
     }

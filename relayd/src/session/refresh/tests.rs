@@ -50,7 +50,7 @@ fn the_old_connection_goes_when_the_new_one_has_taken_over() {
     refresh.handle_timeout(refresh.poll_timeout().unwrap());
     assert_eq!(heard(&mut refresh), ["switch"], "once more");
     let spent = Spent { position: 9, replayed: 3, gap_frames: 0 };
-    refresh.handle_spent(now + 2 * SECOND, spent);
+    refresh.handle_spent(now + 2 * SECOND, spent, true);
     let took = 2 * SECOND;
     let over = Output::Over { cause: Some(Cause::Operator), outcome: Outcome::Completed, took };
     assert_eq!(drain(&mut refresh), [Output::Complete { spent, attempts: 1 }, Output::CloseOld, over]);
@@ -127,7 +127,7 @@ fn a_drop_ends_what_was_asked_for_and_leaves_what_has_come() {
     let mut said = ordered(now);
     said.handle_joined(now);
     said.handle_old_gone(now);
-    said.handle_spent(now, Spent::default());
+    said.handle_spent(now, Spent::default(), false);
     assert_eq!(heard(&mut said), ["complete", "completed"], "nothing is left to close");
     refresh.handle_timeout(now + SPENT_AFTER);
     assert_eq!(heard(&mut refresh), ["dropped"]);
@@ -153,7 +153,7 @@ fn age_warns_then_asks_and_then_the_connection_is_too_old() {
     assert_eq!(heard(&mut refresh), ["gave_up"]);
     assert!(refresh.is_too_old(at) && refresh.poll_timeout().is_none());
     refresh.handle_joined(at);
-    refresh.handle_spent(at, Spent::default());
+    refresh.handle_spent(at, Spent::default(), true);
     assert!(!refresh.is_too_old(at), "the new one is young");
     assert_eq!(refresh.poll_timeout(), Some(at + 70 * SECOND));
 }
@@ -243,7 +243,7 @@ impl Run {
     }
 
     fn spent(&mut self) {
-        self.refresh.handle_spent(self.now, Spent::default());
+        self.refresh.handle_spent(self.now, Spent::default(), true);
         self.model.second = None;
         self.model.completes += 1;
         let Some(Output::Complete { .. }) = self.refresh.poll_output() else { panic!("it is told") };
