@@ -6,6 +6,7 @@
 
 mod body;
 mod configuration;
+mod media;
 mod signalling;
 mod socket;
 mod token;
@@ -15,7 +16,7 @@ mod wire;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 11] = [
+pub const TARGETS: [(&str, Body); 13] = [
     ("rtp", wire::rtp),
     ("rtcp", wire::rtcp),
     ("extensions", wire::extensions),
@@ -25,6 +26,8 @@ pub const TARGETS: [(&str, Body); 11] = [
     ("demux", signalling::demux),
     ("jwt", token::jwt),
     ("ws_message", socket::ws_message),
+    ("media_frame", media::media_frame),
+    ("media_message", media::media_message),
     ("config", configuration::config),
     ("json_bodies", body::json_bodies),
 ];
