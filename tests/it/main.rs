@@ -7,6 +7,7 @@ mod events;
 mod http;
 mod keys;
 mod lossless;
+mod media;
 mod offers;
 mod records;
 mod refresh;

@@ -7,6 +7,7 @@
 //! and a listener's frames wait in the history for as long as its socket takes none.
 
 mod join;
+mod pace;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use super::wire::{Turn, Wire};
 use super::{Api, Segments};
 use crate::auth::{Caller, Grant};
 use crate::events::frame::Hidden;
-use crate::events::{Close, CloseCode, Rate, Tally, Timing};
+use crate::events::{Close, CloseCode, Tally, Timing};
 use crate::media::{
     MediaFrame, MediaHello, MediaRole, Output, Protocol, Refusal, SUBPROTOCOL, ServerMessage,
 };
@@ -39,6 +40,7 @@ use crate::shard::{RingFrame, RingReceiver};
 use crate::webrtc::CloseReason;
 pub(super) use join::first_missing;
 use join::{Seated, Target, join};
+use pace::Pace;
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -145,7 +147,7 @@ struct Talk {
     /// A listener that was sent nothing yet.
     fresh: bool,
     /// How fast frames are read.
-    pace: Rate,
+    pace: Pace,
     /// A frame that the media plane has not taken yet.
     waiting: Option<CarriedFrame>,
 }
@@ -191,7 +193,7 @@ impl Talk {
             seated: None,
             lease: None,
             fresh: true,
-            pace: Rate::new(FRAMES_PER_SECOND, FRAMES_AT_ONCE),
+            pace: Pace::default(),
             waiting: None,
         }
     }
@@ -336,7 +338,7 @@ impl Talk {
                 self.asking = None;
                 self.protocol.handle_paused();
             }
-            Event::SessionResumed {} => self.ask(true),
+            Event::SessionResumed {} if self.target.role == MediaRole::Publisher => self.ask(true),
             Event::ConnectionRefreshRequired { url, ticket, deadline, reason } => {
                 let message = ServerMessage::RefreshRequired { url, ticket, deadline, reason };
                 self.protocol.handle_news(&message);
@@ -434,7 +436,8 @@ impl Talk {
     /// Hands in the frame that waits, if it is time and the media plane takes it.
     fn hand_in(&mut self) {
         let (Some(seated), Some(frame)) = (&self.seated, &self.waiting) else { return };
-        if self.pace.admits(Instant::now()) && self.api.service.shard().frame(seated.seat.leg, frame.clone())
+        if self.pace.admits(Instant::now(), frame.payload.len())
+            && self.api.service.shard().frame(seated.seat.leg, frame.clone())
         {
             self.waiting = None;
         }
@@ -524,10 +527,5 @@ async fn expired(lease: Option<&Lease>) {
     }
 }
 
-/// A publisher is read this fast and no faster: four times the usual 50 frames a second, as it sends again what was
-/// lost beside what is new, and as much as the media plane takes of anybody.
-const FRAMES_PER_SECOND: usize = 200;
-/// Frames of a publisher at once.
-const FRAMES_AT_ONCE: usize = 50;
 /// When a frame that was not taken is tried again.
 const RETRY: Duration = Duration::from_millis(5);

@@ -243,7 +243,7 @@ impl Protocol {
 
     /// All positions below `recv` are in the history; the answer to [`Output::Ask`].
     pub fn handle_progress(&mut self, now: Instant, recv: u64) {
-        if !self.is_live() {
+        if !self.is_live() || self.role == MediaRole::Listener {
             return;
         }
         if recv > self.acks.told {

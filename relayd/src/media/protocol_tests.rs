@@ -193,6 +193,8 @@ fn in_a_break_frames_are_passed_over_until_the_client_goes_on_as_it_was_told() {
     // A listener hears what there is.
     let mut talk = Talk::live(MediaRole::Listener, 0, true);
     talk.protocol.handle_paused();
+    talk.protocol.handle_resumed(1, 96_000);
+    talk.protocol.handle_progress(talk.now, 9);
     assert!(talk.outputs().is_empty());
 }
 

@@ -14,15 +14,24 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Sends the handshake; what was answered, and the connection. A relay that is full, because connections before this
-/// one are not quite gone, is asked again.
+/// The handshake for a session's events; see [`shake_at`].
 pub(crate) async fn shake(
     address: SocketAddr,
     session: &str,
     headers: &[(&str, &str)],
 ) -> (String, TcpStream) {
+    shake_at(address, &format!("/v1/sessions/{session}/events"), headers).await
+}
+
+/// Sends the handshake; what was answered, and the connection. A relay that is full, because connections before this
+/// one are not quite gone, is asked again.
+pub(crate) async fn shake_at(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (String, TcpStream) {
     let mut request = format!(
-        "GET /v1/sessions/{session}/events HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\n\
+        "GET {path} HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\n\
          connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
     );
     for (name, value) in headers {
@@ -95,6 +104,11 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// The next frame, whatever it is.
+    pub(crate) async fn any(&mut self) -> Value {
+        self.heard().await.expect("the socket is there")
     }
 
     /// The close, with frames before it passed over.

@@ -1,0 +1,100 @@
+//! Refreshes: another socket beside the one that is there, by the relay's order, and nothing lost, repeated or reordered.
+
+use serde_json::{Value, json};
+
+use super::client::{Heard, Socket};
+use super::{all, stage};
+use crate::http::client::{JSON, Relay};
+
+async fn order(relay: &Relay, id: &str, role: &str) {
+    let body = json!({ "role": role }).to_string();
+    let reply = relay.send("POST", &format!("/v1/sessions/{id}/refresh"), &[JSON], body.as_bytes()).await;
+    assert_eq!((reply.status, reply.json()["ordered"].as_u64()), (202, Some(1)), "{reply:?}");
+}
+
+/// Reads until this is said; frames before it are noted.
+async fn until_said(socket: &mut Socket, name: &str) -> Value {
+    loop {
+        match socket.heard().await {
+            Heard::Said(said) if said["t"] == name => return said["d"].clone(),
+            Heard::Closed(code, reason) => panic!("closed with {code} {reason} before {name}"),
+            Heard::Said(said) if said["t"] == "framesLost" => panic!("{said}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_is_refreshed_and_misses_nothing() {
+    let (relay, publish, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    let id = publish.split('/').next().unwrap();
+    let (mut publisher, _) = Socket::hello(address, &publish, json!({})).await;
+    let (mut listener, _) = Socket::hello(address, &listen, json!({})).await;
+    let mut heard: Vec<u64> = Vec::new();
+    for round in 0..5 {
+        let first = round * 60;
+        publisher.publish(first..first + 20).await;
+        order(&relay, id, "listener").await;
+        let required = until_said(&mut listener, "refreshRequired").await;
+        assert_eq!(
+            (&required["reason"], &required["url"]),
+            (&json!("refresh"), &json!(format!("/v1/sessions/{listen}")))
+        );
+        publisher.publish(first + 20..first + 40).await;
+        let from = heard.len() + listener.positions.len();
+        if let Some(newest) = from.checked_sub(1) {
+            listener.say("ack", json!({ "position": newest })).await;
+        }
+        let (mut newer, _) =
+            Socket::hello(address, &listen, json!({ "ticket": required["ticket"], "from": from })).await;
+        publisher.publish(first + 40..first + 60).await;
+        let complete = until_said(&mut newer, "refreshComplete").await;
+        assert_eq!((&complete["gapFrames"], &complete["attempts"]), (&json!(0), &json!(1)));
+        // The older one goes on until it is told to go; both together have it all.
+        assert_eq!(until_said(&mut listener, "bye").await["reason"], "refreshed");
+        assert_eq!(listener.closed().await.0, 1000);
+        let older = listener.vanish();
+        assert!(older.windows(2).all(|pair| pair[0] < pair[1]), "{older:?}");
+        // What the newer one brings again is known by its number.
+        let known = from as u64;
+        assert_eq!(older.iter().take_while(|position| **position < known).count(), from - heard.len());
+        heard.extend(older.into_iter().take_while(|position| *position < known));
+        listener = newer;
+    }
+    publisher.publish(300..310).await;
+    while listener.positions.last() != Some(&309) {
+        assert!(matches!(listener.heard().await, Heard::Frame(_)));
+    }
+    heard.extend(listener.vanish());
+    assert_eq!(heard, all(0..310));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_is_refreshed_and_every_frame_is_heard_once() {
+    let (relay, publish, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    let id = publish.split('/').next().unwrap();
+    let (mut listener, _) = Socket::hello(address, &listen, json!({})).await;
+    let (mut publisher, _) = Socket::hello(address, &publish, json!({})).await;
+    for round in 0..5 {
+        let first = round * 60;
+        publisher.publish(first..first + 20).await;
+        order(&relay, id, "publisher").await;
+        let required = until_said(&mut publisher, "refreshRequired").await;
+        let (mut newer, welcome) =
+            Socket::hello(address, &publish, json!({ "ticket": required["ticket"] })).await;
+        let missing = welcome["d"]["position"].as_u64().unwrap();
+        assert!((first..=first + 20).contains(&missing), "{welcome}");
+        // For a while both send the same.
+        newer.publish(missing..first + 40).await;
+        publisher.publish(first + 20..first + 50).await;
+        assert_eq!(until_said(&mut publisher, "refreshComplete").await["gapFrames"], 0);
+        assert_eq!(until_said(&mut publisher, "bye").await["reason"], "refreshed");
+        assert_eq!(publisher.closed().await.0, 1000);
+        newer.publish(first + 40..first + 60).await;
+        newer.acknowledged(first + 60).await;
+        publisher = newer;
+    }
+    assert_eq!(listener.hear(300).await, all(0..300));
+}
