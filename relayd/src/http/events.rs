@@ -3,6 +3,8 @@
 //! Anybody may open one; the first frame says who is there. The record and the place among the connections live as
 //! long as the socket, in [`Talk`]: however it ends, dropping that gives back everything.
 
+mod bound;
+
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +16,8 @@ use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use relay_engine::{LegId, LegStats};
-use tokio::sync::watch;
 use utoipa_axum::routes;
 
-use super::media::first_missing;
 use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
@@ -26,15 +25,15 @@ use super::server::Upgraded;
 use super::wire::Wire;
 use super::{Api, Segments};
 use crate::auth::{Action, Caller, Grant, SessionAccess, decide};
-use crate::events::frame::{Hello, Hidden, LineAnchor, TrackAck};
+use crate::events::frame::{Hello, Hidden, TrackAck};
 use crate::events::protocol::Refusal;
 use crate::events::{
     ASYNCAPI, Anchor, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing,
     Welcomed, unix_ms,
 };
 use crate::records::{Kind, RecordGuard};
-use crate::session::{Hub, Lease, LegView, Next, SessionError, Subscription};
-use crate::webrtc::{ResourceId, Role};
+use crate::session::{Hub, Lease, Next, SessionError, Subscription};
+use bound::{Bound, anchored, progress};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -364,65 +363,6 @@ impl Talk {
     }
 }
 
-/// How far the track of a publisher's connection is.
-async fn progress(api: &Api, view: LegView, leg: LegId) -> Option<TrackAck> {
-    let shard = api.service.shard();
-    let track = shard.track_stats(view.track).await.ok()??;
-    let stats = match shard.leg_stats(leg).await.ok()? {
-        Some(LegStats::Publisher(stats)) => Some(stats),
-        _ => None,
-    };
-    let recv = first_missing(&track);
-    Some(TrackAck {
-        language: view.language,
-        recv,
-        // What is in memory here is as safe as it gets on one node.
-        safe: recv,
-        ssrc: stats.and_then(|stats| stats.reception).map(|reception| reception.ssrc),
-        sequence: stats.and_then(|stats| stats.contiguous_sequence),
-    })
-}
-
-/// A media connection that the client has named.
-struct Bound {
-    resource: ResourceId,
-    view: LegView,
-    leg: LegId,
-    ssrc: u32,
-    anchors: watch::Receiver<Option<Anchor>>,
-}
-
-impl Bound {
-    async fn find(api: &Api, session: &str, resource: ResourceId) -> Option<Self> {
-        let view = api.service.directory().leg(session, &resource)?;
-        let leg = view.legs.iter().find(|(name, _)| *name == resource)?.1?;
-        let anchors = api.service.anchors().follow(leg);
-        let ssrc = match api.service.shard().leg_stats(leg).await.ok()?? {
-            LegStats::Listener(stats) => stats.ssrc,
-            _ => 0,
-        };
-        Some(Self { resource, view, leg, ssrc, anchors })
-    }
-
-    fn publishes(&self) -> bool {
-        self.view.role == Role::Publisher
-    }
-
-    fn line(&self, anchor: Anchor) -> LineAnchor {
-        let Anchor { index, position, timestamp, media_time } = anchor;
-        // The sequence number is the index without its rollover counter.
-        let sequence = (index & 0xffff) as u16;
-        LineAnchor {
-            leg: self.resource.to_string(),
-            ssrc: self.ssrc,
-            sequence,
-            position,
-            timestamp,
-            media_time,
-        }
-    }
-}
-
 /// Why a WebSocket cannot be read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Broken {
@@ -573,18 +513,6 @@ async fn answer<T>(asking: &mut Option<Asking<T>>) -> T {
         Some(asking) => asking.await,
         None => std::future::pending().await,
     }
-}
-
-async fn anchored(bound: Option<&mut Bound>) -> Anchor {
-    if let Some(bound) = bound.filter(|bound| !bound.publishes()) {
-        while bound.anchors.changed().await.is_ok() {
-            if let Some(anchor) = *bound.anchors.borrow_and_update() {
-                return anchor;
-            }
-        }
-    }
-    // There is none, or its leg is closed.
-    std::future::pending().await
 }
 
 async fn news(subscription: &mut Option<Subscription>) -> Next {

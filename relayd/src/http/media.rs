@@ -264,7 +264,14 @@ impl Talk {
             Happening::Renewed(renewed) => self.handle_renewed(now, renewed),
             Happening::Progress(progress) => self.handle_progress(now, progress),
             Happening::News(next) => self.handle_news(next),
-            Happening::Closed(reason) => self.protocol.handle_ended(reason),
+            Happening::Closed(reason) => {
+                // What was on its way is still owed.
+                let frames = self.seated.as_deref_mut().and_then(|seated| seated.frames.as_mut());
+                let left: Vec<RingFrame> =
+                    frames.map_or_else(Vec::new, |frames| std::iter::from_fn(|| frames.try_recv()).collect());
+                left.into_iter().for_each(|frame| self.protocol.handle_frame(&media(frame)));
+                self.protocol.handle_ended(reason);
+            }
             Happening::Wire(Turn::Read(read)) => return self.handle_read(now, read),
             Happening::Frame(Some(frame)) => {
                 if let (true, Some(before)) = (std::mem::take(&mut self.fresh), frame.position.checked_sub(1))

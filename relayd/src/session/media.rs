@@ -107,8 +107,8 @@ impl Service {
         let (leg, listener) = match (role, attach) {
             (Role::Publisher, _) => (self.shard().open_publisher(track, spec.epoch(epoch)).await?, None),
             (Role::Listener, Attach::Second { listener }) => {
-                from = None;
-                (self.shard().add_leg(listener, spec.order(Order::Position)).await?, Some(listener))
+                let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
+                (self.shard().add_leg(listener, spec).await?, Some(listener))
             }
             (Role::Listener, Attach::New { resume_from }) => {
                 from = from.or(resume_from);

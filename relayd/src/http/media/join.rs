@@ -111,11 +111,9 @@ async fn sit(
     let stats = api.service.shard().track_stats(seat.track).await.ok().flatten().ok_or_else(failed)?;
     seat.connected();
     attempt.connected();
-    // Beside another connection frames come from where that one was; the client may have more of them.
-    let begin = from.or(seat.from);
     let position = match target.role {
         MediaRole::Publisher => first_missing(&stats),
-        MediaRole::Listener => begin.unwrap_or(stats.next_position),
+        MediaRole::Listener => seat.from.unwrap_or(stats.next_position),
     };
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let welcome = MediaWelcome {
@@ -131,7 +129,7 @@ async fn sit(
         ack_ms: millis(ACK_EVERY),
         heartbeat_ms: millis(api.followers.settings.heartbeat),
     };
-    let named = begin.is_some();
+    let named = seat.from.is_some();
     Ok(Seated { caller, seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
 }
 
