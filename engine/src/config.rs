@@ -97,7 +97,8 @@ impl Config {
 
     /// Open listeners over all tracks. Default 65 536; at least 1.
     ///
-    /// Memory: below 512 bytes per open listener, its leg included, however long the history is.
+    /// Memory: below 512 bytes per open listener, its leg included, however long the history is. While one catches up,
+    /// below 200 bytes more and a bit for each position of the history.
     #[must_use]
     pub const fn max_listeners(mut self, listeners: usize) -> Self {
         self.max_listeners = at_least_one(listeners);
@@ -113,7 +114,8 @@ impl Config {
 
     /// Open legs of publishers and listeners together. Default 131 072; at least 1.
     ///
-    /// Memory: 64 bytes per open leg, plus below 512 bytes per publisher leg.
+    /// Memory: 96 bytes per open leg, plus below 512 bytes per publisher leg and per listener's second leg; below 2 KiB
+    /// more for a listener's leg that ever sent a NACK.
     #[must_use]
     pub const fn max_legs(mut self, legs: usize) -> Self {
         self.max_legs = at_least_one(legs);

@@ -245,12 +245,13 @@ pub enum Event {
         /// The track.
         track: TrackId,
     },
-    /// A listener was not handed these frames and never will be: its leg was down, or the relay was not drained
-    /// before the history went past them. Comes before the next packet to that listener.
+    /// A listener was not handed these frames and will not be: the history went past them before its leg was up or the
+    /// relay drained, or they came too late for its order, or its leg wants no replay. Comes before the next packet to
+    /// that listener.
     FramesSkipped {
         /// The listener.
         listener: ListenerId,
-        /// The first position that is missing: the one after the highest that was handed out.
+        /// The first position that is missing, if that is still known; else the one after the highest handed out.
         from: u64,
         /// How many frames arrived and were not handed out.
         count: u64,

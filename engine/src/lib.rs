@@ -6,10 +6,10 @@
 //! or global in here: the owner brings those.
 //!
 //! ```text
-//!             ┌──────────┐        ┌──────────────────────────────┐      ┌─ cursor ─► leg   listener 1
-//!  publisher  │ Timeline │ frames │ History: bounded, shared     │──────┼─ cursor ─► leg   listener 2
-//!   leg ─────►│ wire→pos │───────►│ ring, one per track          │      └─ cursor ─► leg   listener 3
-//!             └──────────┘        │ [oldest … position … newest] │
+//!   leg ─┐    ┌──────────┐        ┌──────────────────────────────┐      ┌─ cursor ─► leg   listener 1
+//!        ├───►│ Timeline │ frames │ History: bounded, shared     │──────┤
+//!   leg ─┘    │ wire→pos │───────►│ ring, one per track          │      └─ cursor ─► leg ┐ listener 2,
+//!  publisher  └──────────┘        │ [oldest … position … newest] │                 ─► leg ┘ switching
 //!                                 └──────────────────────────────┘
 //! ```
 //!
@@ -18,15 +18,18 @@
 //! | word | meaning |
 //! |---|---|
 //! | track | one audio channel, one timeline |
-//! | publisher | who feeds a track; one leg at a time |
-//! | listener | who receives a track |
+//! | publisher | who feeds a track; two legs at a time at most |
+//! | listener | who receives a track; two legs at a time at most |
 //! | leg | one transport connection of a publisher or listener |
 //! | packet | what is on the wire: sequence, timestamp, SSRC |
 //! | frame | what is stored: one Opus packet with its position and media time |
 //! | position | counts a track's frames from its start; what never came is a hole |
 //! | media time | 48 kHz ticks from a track's start |
 //! | arrival | counts the frames in the order they came; differs from position where packets overtook each other |
-//! | cursor | a listener's place among the arrivals |
+//! | cursor | a listener's place among the arrivals; among the positions while it catches up |
+//! | cut | the position at which a listener or a publisher moves to another leg |
+//! | replay | a frame that is handed out again, from the history |
+//! | hold | what arrives for a leg that is not up waits in the history |
 //!
 //! # Driving it
 //!
@@ -103,27 +106,61 @@
 //!
 //! | | |
 //! |---|---|
-//! | I1 order | The arrivals handed to a leg strictly increase, and a position is handed to it at most once. Forwarding is pass-through: what arrived out of order goes out so, at once |
-//! | I2 lossless switch | *Not here yet: a listener has one leg* |
+//! | I1 order | Each frame that arrives for a listener is settled once: handed out, or told as skipped. What is handed out again after that, on whichever leg, is marked as a replay. The arrivals that pass through a leg strictly increase; on a leg in [order of position](Order::Position) positions do, but where it goes back to replay |
+//! | I2 lossless switch | A switch skips nothing that the history has, whichever leg comes up or goes down first |
 //! | I3 bounds | Every queue, map and ring has a limit in [`Config`], with its memory formula |
 //! | I4 progress | After a drain the deadline is in the future, or there is none |
 //! | I5 replay | The same config, epoch, seed and calls give the same outputs, byte for byte |
 //! | I6 addressing | Output goes only to legs that are up |
 //! | I7 time | Time never runs backwards: an older `now` counts as the last one |
-//! | I8 fencing | *Not here yet: a relay is the only owner of its tracks* |
+//! | I8 fencing | Once a track has a publisher's leg of a higher [epoch](LegSpec::epoch), frames of lower ones are not taken |
 //!
 //! I1 orders arrivals and not positions, on purpose: positions could only increase if a packet that was overtaken on its
 //! way in were dropped, or those that overtook it held back. The far end's jitter buffer, which is there anyway, does
 //! better.
 //!
+//! For a listener that makes:
+//!
+//! | | |
+//! |---|---|
+//! | L1 exactly once | From where it joined it is handed every frame that arrives, once but for replays, over all its legs. Excepted is what left the history before its leg was up or the relay drained, and what it chose to miss: a pause, another track, [`OnReturn::Live`] |
+//! | L2 order | What it missed comes by position, before what arrives meanwhile; index and timestamp stay on their lines |
+//! | L3 continuity | The old leg is sent on until the new one is where it is: a switch makes no gap. A leg that was away for a time is back at the live edge after a third of it, at the default [rate](Config::replay_rate) |
+//! | L4 return | It comes back through what it missed, not over it, unless its leg asked for the live edge |
+//! | L5 declared | What it was not handed is told, with the exact count: [`Event::FramesSkipped`]. If frames from before it joined came late and the history lost them before the relay was drained, they may be in the count. One that begins before the history is told positions, holes included |
+//!
 //! On the wire of a listener's leg, for the leg's life: one SSRC; the sequence number and the SRTP index are the position
 //! plus a constant, so a hole stays a hole; the timestamp is the media time plus a constant. That holds whatever the
 //! publisher does: sequence and timestamp wraps, a new SSRC, a jump, silence, or a new leg, after which positions go on
-//! without a hole and media time goes on with the wall clock. The one exception is a leg that missed 2^15 positions or
-//! more, where the far end's rollover counter could not follow: its index then goes on as after a single loss.
+//! without a hole and media time goes on with the wall clock. The constants change where they must, and
+//! [`OutboundPacket::line`] with them: when the listener selects another track or is resumed, the next index follows
+//! without a hole; when a leg missed 2^15 positions or more, which the far end's rollover counter could not follow, the
+//! index goes on as after a single loss. No index ever stands for two packets.
 //!
-//! What cannot be kept is said: [`Event::FramesSkipped`] for a listener whose leg was down or whose relay was not drained,
-//! a [`Verdict`] and a counter for every packet that was not taken. Nothing that a peer sends is an error or a panic;
+//! # A listener's leg
+//!
+//! | state of the leg that is sent on | arrivals | leaves it |
+//! |---|---|---|
+//! | Waiting: never up | are not for it | up: to Live, or to CatchUp from [`LegSpec::resume_from`] |
+//! | CatchUp: by position, [paced](Config::replay_rate) | behind its cursor: at once; others wait for it | nothing is left: to Live; not up: to Held |
+//! | Live | pass through | not up: to Held; [`replay`](Relay::replay): to CatchUp |
+//! | Held: was up, is not | are owed | up: to CatchUp after what was acknowledged, else from what is owed; to Live if that is nothing |
+//! | Paused | are not for it | [resumed](Relay::resume): to Live |
+//!
+//! | second leg | event | then |
+//! |---|---|---|
+//! | Waiting | [`switch`](Relay::switch) | CatchUp from [`LegSpec::resume_from`], else after what was acknowledged, else from what was not handed out; its packets are replays |
+//! | Waiting, CatchUp | the first leg is or goes down, or is closed; the listener is paused | the cut, at once |
+//! | CatchUp | it is where the first leg is | the cut |
+//! | CatchUp | it goes down | Waiting; the switch stays ordered |
+//! | CatchUp | `switch` to the first leg | Waiting; no switch is ordered |
+//!
+//! At the cut the second leg becomes the one that is sent on, and the first is Spent: [`Event::LegSpent`]. A receiver
+//! report acknowledges up to its highest sequence number, [`Feedback::Delivered`] up to its position. A NACK is answered
+//! from the history, paced with all replays of the leg and at most once in about a round trip for each packet.
+//!
+//! What cannot be kept is said: [`Event::FramesSkipped`] for a listener whose leg was down for longer than the history
+//! reaches or whose relay was not drained, [`Event::FramesLost`] for a track's holes that nobody filled, a [`Verdict`] and a counter for every packet that was not taken. Nothing that a peer sends is an error or a panic;
 //! only the owner's own mistakes are errors ([`OpenError`]).
 //!
 //! A publisher cannot harm others: its packets are checked for type, size and rate before they touch anything, and its
@@ -135,7 +172,9 @@
 //! |---|---|---|
 //! | [tracks](Config::max_tracks) | 1024 | < 1 KiB each, plus the history |
 //! | [listeners](Config::max_listeners) | 65 536 | < 512 bytes each, leg included, whatever the history |
-//! | [legs](Config::max_legs) | 131 072 | 64 bytes each, plus < 512 bytes per publisher's |
+//! | [legs](Config::max_legs) | 131 072 | 96 bytes each, plus < 512 bytes per publisher's, plus < 512 bytes per listener's second |
+//! | a listener that catches up | | < 200 bytes while it does, plus a bit for each position of the history |
+//! | a leg that sent a NACK | | < 2 KiB |
 //! | [history, positions](Config::history_frames) | 3000 | 128 bytes each per track, rounded up to a power of two |
 //! | [history, time](Config::history_duration) | 30 s | |
 //! | [history, payload](Config::history_payload_bytes) | 2 MiB | as much per track |
@@ -149,7 +188,7 @@
 //! # What is not here
 //!
 //! Transports, encryption, signalling and sessions (`relayd` has them); transcoding and mixing; a jitter buffer, because
-//! the far ends have one; a second leg for a listener, answering NACKs, RED.
+//! the far ends have one; RED.
 
 mod config;
 mod history;

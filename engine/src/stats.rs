@@ -185,15 +185,15 @@ pub struct ListenerStats {
     pub state: LegState,
     /// The leg's SSRC.
     pub ssrc: u32,
-    /// Packets handed out.
+    /// Packets handed out: on this leg, or as a listener on all its legs so far.
     pub packets_out: u64,
-    /// Payload bytes handed out.
+    /// Payload bytes handed out, counted the same.
     pub payload_bytes_out: u64,
     /// One after the highest position handed out, if there was any.
     pub next_position: Option<u64>,
-    /// Frames that it should have had and did not: leg down, or relay not drained.
+    /// Frames that it should have had and did not: gone from the history before its leg was up or the relay drained.
     pub frames_skipped: u64,
-    /// Late frames from before its first one: the leg's numbers do not reach them.
+    /// Late frames from before it joined, was last resumed, or got its track: it does not want them.
     pub before_first: u64,
     /// What its last receiver report said.
     pub report: Option<ListenerReport>,

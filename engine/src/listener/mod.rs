@@ -447,3 +447,15 @@ impl Listener {
 
 /// No arrival is this one.
 const NEVER: u64 = u64::MAX;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_listener_owns_for_a_while_costs_what_the_config_says() {
+        assert!(size_of::<Second>() <= 512, "{}", size_of::<Second>());
+        assert!(size_of::<Trail>() + size_of::<Crossing>() <= 200, "{}", size_of::<Trail>());
+        const { assert!(repair::MEMORY <= 2_048) };
+    }
+}
