@@ -41,6 +41,8 @@ export function pauseBefore(n, random = Math.random) {
 export class Events extends EventTarget {
   #url;
   #token;
+  #leg;
+  #named = null;
   #connect;
   #random;
   #socket = null;
@@ -52,11 +54,15 @@ export class Events extends EventTarget {
   #period = 10000;
   #timers = new Map();
 
-  /** `token` is a function: what it answers at each connection is what is sent; null for none. */
-  constructor(url, { token = () => null, connect = (to) => new WebSocket(to, PROTOCOL), random = Math.random } = {}) {
+  /**
+   * `token` is a function: what it answers at each connection is what is sent; null for none. So is `leg`: the name of this
+   * client's own media connection, whose events are then told here, too.
+   */
+  constructor(url, { token = () => null, leg = () => null, connect = (to) => new WebSocket(to, PROTOCOL), random = Math.random } = {}) {
     super();
     this.#url = url;
     this.#token = token;
+    this.#leg = leg;
     this.#connect = connect;
     this.#random = random;
   }
@@ -87,6 +93,12 @@ export class Events extends EventTarget {
     if (this.#phase === 'waiting') this.#open();
   }
 
+  /** The media connection may be another one: if it is, the events are asked for anew, with its name. Nothing is missed. */
+  legChanged() {
+    const leg = this.#leg();
+    if (leg && leg !== this.#named && (this.up || this.#phase === 'connecting')) this.#open();
+  }
+
   /** Sends a newer token in band: the connection, and the legs of the same person, live as long as it says. */
   refreshToken(token) {
     if (this.up) this.#send('token.refresh', { token });
@@ -112,8 +124,13 @@ export class Events extends EventTarget {
   #hello() {
     this.#resuming = this.#resume !== null;
     const token = this.#token();
+    this.#named = this.#leg();
     const who = this.#resuming ? { resume: this.#resume } : token ? { token } : {};
-    this.#send('hello', this.#seq === null ? who : { ...who, seq: this.#seq });
+    this.#send('hello', {
+      ...who,
+      ...(this.#named && { leg: this.#named }),
+      ...(this.#seq !== null && { seq: this.#seq }),
+    });
   }
 
   #heard(data) {

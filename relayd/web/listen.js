@@ -6,6 +6,7 @@ import { hideFailure, showFailure, showWarning, unsupported } from './failure.js
 import { languageChoice, languageName } from './languages.js';
 import { Link } from './link.js';
 import { Meter } from './meter.js';
+import { Player } from './player.js';
 import { showFigures, watchStats } from './stats.js';
 import { watchSession } from './watch.js';
 
@@ -14,7 +15,7 @@ const QUIET_SECONDS = 3;
 const $ = (id) => document.getElementById(id);
 const [, sessionId, wantedLanguage] = pathParts();
 
-const audio = $('audio');
+const player = new Player($('audio'));
 const meter = new Meter($('meter'));
 const link = new Link((pc) => pc.addTransceiver('audio', { direction: 'recvonly' }));
 let session = null;
@@ -42,7 +43,7 @@ async function openSession() {
   $('title').textContent = session.sessionId;
   document.title = `${session.sessionId} · Listen`;
   chooseFirstLanguage();
-  watchSession(session, { told: sessionTold, lost: sessionLost, warned: (warning) => showWarning($('warning'), warning) });
+  watchSession(session, { told: sessionTold, lost: sessionLost, warned: (warning) => showWarning($('warning'), warning), link });
   watchStats(() => link.leg?.pc, figuresCame);
   showState();
 }
@@ -95,14 +96,16 @@ $('play').addEventListener('click', () => {
 });
 
 $('volume').addEventListener('input', ({ target }) => {
-  audio.volume = target.value;
+  player.volume = target.value;
 });
 
-link.addEventListener('leg', ({ detail: leg }) => {
+link.addEventListener('beside', ({ detail: leg }) => player.prepare(leg.stream));
+
+link.addEventListener('leg', ({ detail: { leg, refreshed } }) => {
   heardLanguage = decodeURIComponent(leg.endpoint.split('/').at(-1));
   // Chromium feeds an analyser from a remote stream only while an audio element plays that stream.
-  audio.srcObject = leg.stream;
-  audio.play().catch(() => fail({ title: 'The browser holds the sound back', message: 'Press Stop, then Play.' }));
+  const playing = refreshed && player.swap() ? Promise.resolve() : player.play(leg.stream);
+  playing.catch(() => fail({ title: 'The browser holds the sound back', message: 'Press Stop, then Play.' }));
   meter.attach(leg.stream);
   quietSeconds = 0;
 });
@@ -119,7 +122,7 @@ link.addEventListener('state', ({ detail }) => {
 });
 
 function silence() {
-  audio.srcObject = null;
+  player.stop();
   meter.detach();
   showFigures($('figures'), null);
 }

@@ -84,7 +84,7 @@ function enter(found) {
   const page = session.pages?.listen ?? `/listen/${encodeURIComponent(session.sessionId)}`;
   showShare($('share'), new URL(page, location.href).href, session.anonymousListeners !== false);
   watch?.stop();
-  watch = watchSession(session, { told: sessionTold, lost: sessionLost, warned, joined });
+  watch = watchSession(session, { told: sessionTold, lost: sessionLost, warned, joined, link });
   showState();
 }
 
@@ -144,7 +144,7 @@ microphone.addEventListener('devices', () => {
 microphone.addEventListener('track', async ({ detail: track }) => {
   meter.attach(new MediaStream([track]));
   loudAt = performance.now();
-  await link.leg?.pc.getSenders()[0]?.replaceTrack(track);
+  await Promise.all(link.legs.map((leg) => leg.pc.getSenders()[0]?.replaceTrack(track)));
 });
 
 microphone.addEventListener('gone', async () => {

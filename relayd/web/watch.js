@@ -15,15 +15,16 @@ onRenewed(() => (renew ? renew() : location.reload()));
 /**
  * Calls `told(session, event)` on every change (`event` is null when there is none to name), `lost(error)` when the session
  * is over or the relay does not answer, `warned({remainingMinutes, expiresAt} | null)` before a token ends and once it is
- * renewed, `joined(welcome)` at each connection. Answers with `{stop(), replace(session)}`.
+ * renewed, `joined(welcome)` at each connection. With a `link`, its leg is named to the relay, whose orders to replace that leg
+ * it then gets. Answers with `{stop(), replace(session)}`.
  */
-export function watchSession(first, { told, lost, warned = () => {}, joined = () => {} }) {
+export function watchSession(first, { told, lost, warned = () => {}, joined = () => {}, link = null }) {
   const id = first.sessionId;
   let session = first;
   let over = false;
   let renewed = false;
   let timer = null;
-  const events = new Events(eventsUrl(id), { token });
+  const events = new Events(eventsUrl(id), { token, leg: () => link?.leg?.id ?? null });
 
   events.addEventListener('up', ({ detail }) => {
     timer = clearTimeout(timer);
@@ -36,14 +37,19 @@ export function watchSession(first, { told, lost, warned = () => {}, joined = ()
   events.addEventListener('stopped', () => pollIn(0));
   events.addEventListener('event', ({ detail: event }) => {
     if (over) return;
-    if (event.t === 'connectionWarning') warned(event.d);
+    // A connection that is to be replaced is the relay's and our business; nobody needs to do anything.
+    if (event.t === 'connectionWarning' && event.d.reason === 'tokenExpiry') warned(event.d);
+    if (event.t === 'connectionRefreshRequired') link?.refresh(event.d, event.d.deadline - event.ts);
+    if (event.t === 'connectionRefreshComplete') link?.refreshed();
     if (event.t === 'tokenRefreshed') warned(null);
     session = applyEvent(session, event);
     if (session.status === 'ended') return end(ended(id));
     told(session, event);
   });
   const online = () => events.retryNow();
+  const legChanged = () => events.legChanged();
   window.addEventListener('online', online);
+  link?.addEventListener('leg', legChanged);
   renew = sendToken;
   pollIn(PATIENCE_MS);
   events.start();
@@ -83,6 +89,7 @@ export function watchSession(first, { told, lost, warned = () => {}, joined = ()
     renew = null;
     clearTimeout(timer);
     window.removeEventListener('online', online);
+    link?.removeEventListener('leg', legChanged);
     events.stop();
   }
 

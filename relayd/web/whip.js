@@ -26,10 +26,12 @@ export class Leg extends EventTarget {
     this.stream = new MediaStream();
     this.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
     this.resource = null;
+    this.ticket = null;
     this.etag = null;
     this.waiting = [];
     this.closed = false;
     this.byRelay = false;
+    this.restarting = null;
     configure(this.pc);
     preferOpus(this.pc);
     this.pc.ontrack = ({ track }) => this.stream.addTrack(track);
@@ -37,16 +39,21 @@ export class Leg extends EventTarget {
   }
 
   /**
-   * Resolves once media can flow; rejects with an error of `api.js` or `MediaPathError`. With a `claim` (the session's resume
-   * secret) it takes the place of whoever publishes there.
+   * Resolves once media can flow; rejects with an error of `api.js` or `MediaPathError`. With a `secret` (the session's resume
+   * secret) it takes the place of whoever publishes there; with a `ticket` it goes on from the leg that the ticket is of.
    */
-  async open(claim = null) {
+  async open({ secret = null, ticket = null } = {}) {
     await this.pc.setLocalDescription();
     const response = await request(this.endpoint, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/sdp', ...(claim && { 'Relay-Resume': claim }) },
+      headers: {
+        'Content-Type': 'application/sdp',
+        ...(secret && { 'Relay-Resume': secret }),
+        ...(ticket && { 'Relay-Ticket': ticket }),
+      },
       body: this.pc.localDescription.sdp,
     });
+    this.ticket = response.headers.get('Relay-Ticket');
     this.resource = new URL(response.headers.get('Location'), response.url).href;
     this.etag = response.headers.get('ETag');
     if (this.closed) return this.#remove();
@@ -60,8 +67,18 @@ export class Leg extends EventTarget {
     this.#report();
   }
 
-  /** New ICE credentials on the same connection: what a change of network needs. */
-  async restart() {
+  /** Its name at the relay, by which events of this leg alone are asked for. */
+  get id() {
+    return this.resource && new URL(this.resource).pathname.split('/').at(-1);
+  }
+
+  /** New ICE credentials on the same connection: what a change of network needs. One at a time. */
+  restart() {
+    this.restarting ??= this.#restart().finally(() => (this.restarting = null));
+    return this.restarting;
+  }
+
+  async #restart() {
     this.pc.restartIce();
     await this.pc.setLocalDescription();
     const response = await request(this.resource, {

@@ -10,9 +10,8 @@
 // Exit code 1 and a message on stderr when the page does not get there.
 
 import { writeFileSync } from 'node:fs';
-import { expectText, fakeMicrophone, options, withBrowser, writeFloatWav } from './browser.mjs';
-
-const RATE = 48000;
+import { expectText, fakeMicrophone, options, withBrowser } from './browser.mjs';
+import { connectionStats, open, record, restartRecording, saveRecording } from './recorder.mjs';
 
 async function speak(given) {
   const want = options({ page: undefined, wav: undefined, seconds: undefined, out: undefined, loop: 'on', lead: '0', processing: 'off' }, given);
@@ -41,7 +40,7 @@ async function listen(given) {
     for (let i = 0; i < count; i += 1) pages.push(await startListening(context, want.page));
     for (const page of pages) await expectText(page, '#state', /Live|Connected/, Number(want.wait) * 1000);
     // What was heard while the other pages were still being loaded says more about this machine than about the relay.
-    await Promise.all(pages.map((page) => page.evaluate(() => window.recording.restart())));
+    await Promise.all(pages.map(restartRecording));
     say({ event: 'listening', count });
     await pages[0].waitForTimeout(Number(want.seconds) * 1000);
     const path = (i) => (count === 1 ? want.wav : want.wav.replace(/(\.wav)?$/, `-${i + 1}.wav`));
@@ -53,7 +52,7 @@ async function listen(given) {
 
 async function startListening(context, url) {
   const page = await open(context, url);
-  await page.evaluate(recordAudioElement);
+  await record(page);
   await page.locator('#play').click();
   return page;
 }
@@ -61,84 +60,9 @@ async function startListening(context, url) {
 async function finishListening(page, path) {
   const state = await page.locator('#state').innerText();
   const [stats] = await connectionStats(page);
-  const { base64, rates, frames } = await page.evaluate(() => window.recording.finish());
-  if (!base64) throw new Error(`${page.url()}: nothing was heard (${state})`);
-  if (rates.some((rate) => rate !== RATE)) throw new Error(`recorded at ${rates} Hz, not ${RATE}`);
-  const bytes = Buffer.from(base64, 'base64');
-  const samples = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-  writeFloatWav(path, samples, RATE);
+  const seconds = await saveRecording(page, path);
   await page.locator('#play').click();
-  return { wav: path, state, seconds: samples.length / RATE, frames, stats };
-}
-
-/**
- * Runs in the page. Collects the samples of every stream the page's audio element is given, straight from the track as
- * the jitter buffer hands them out, without a resampler or another clock between.
- */
-function recordAudioElement() {
-  const element = document.querySelector('audio');
-  let chunks = [];
-  const rates = new Set();
-  let stream = null;
-  const record = async (track) => {
-    const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 3000 }).readable.getReader();
-    for (;;) {
-      const { done, value: data } = await reader.read();
-      if (done) return;
-      const chunk = new Float32Array(data.numberOfFrames);
-      data.copyTo(chunk, { planeIndex: 0, format: 'f32-planar' });
-      rates.add(data.sampleRate);
-      data.close();
-      if (element.srcObject === stream) chunks.push(chunk);
-    }
-  };
-  const look = setInterval(() => {
-    if (element.srcObject === stream || !element.srcObject?.getAudioTracks().length) return;
-    stream = element.srcObject;
-    record(stream.getAudioTracks()[0].clone());
-  }, 5);
-  const finish = async () => {
-    clearInterval(look);
-    const url = await new Promise((resolve) => {
-      const reader = new FileReader();
-      reader.onload = () => resolve(reader.result);
-      reader.readAsDataURL(new Blob(chunks));
-    });
-    return { base64: url.split(',')[1] ?? '', rates: [...rates], frames: chunks.length };
-  };
-  const restart = () => {
-    chunks = [];
-  };
-  window.recording = { restart, finish };
-}
-
-/** A page that keeps its peer connections where the driver can ask them for statistics. */
-async function open(context, url) {
-  const page = await context.newPage();
-  page.on('pageerror', (error) => process.stderr.write(`page error: ${error.message}\n`));
-  await page.addInitScript(() => {
-    const Real = window.RTCPeerConnection;
-    window.connections = [];
-    window.RTCPeerConnection = class extends Real {
-      constructor(...args) {
-        super(...args);
-        window.connections.push(this);
-      }
-    };
-  });
-  const answer = await page.goto(url);
-  if (!answer.ok()) throw new Error(`${url} answered ${answer.status()}`);
-  await page.locator('#play, #start').locator('visible=true').first().waitFor({ timeout: 10000 }).catch(async () => {
-    throw new Error(`${url} is not ready: ${await page.locator('main').innerText()}`);
-  });
-  return page;
-}
-
-function connectionStats(page) {
-  return page.evaluate(() => {
-    const live = window.connections.filter((pc) => pc.connectionState === 'connected');
-    return Promise.all(live.map(async (pc) => [...(await pc.getStats()).values()]));
-  });
+  return { wav: path, state, seconds, stats };
 }
 
 function heard(stats) {

@@ -85,17 +85,22 @@ class Program:
 
     async def does(self, step: str, seconds: float) -> None:
         """Has a program that takes steps take one, and waits until it says that it is done."""
+        word = json.dumps({"done": step.split()[0]}, separators=(",", ":"))
+        times = sum(word in line for line in self.lines)
         self.process.stdin.write(f"{step}\n".encode())
         await self.process.stdin.drain()
-        await self.says(json.dumps({"done": step.split()[0]}, separators=(",", ":")), seconds)
+        await self.says(word, seconds, times + 1)
 
-    async def says(self, word: str, seconds: float) -> None:
-        """Waits for a line that holds the word."""
-        async with asyncio.timeout(seconds), self.news:
-            await self.news.wait_for(
-                lambda: any(word in line for line in self.lines) or self.process.stdout.at_eof()
-            )
-        assert any(word in line for line in self.lines), self.told()
+    async def says(self, word: str, seconds: float, times: int = 1) -> None:
+        """Waits for so many lines that hold the word."""
+
+        def said() -> bool:
+            return sum(word in line for line in self.lines) >= times
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self.news:
+                await self.news.wait_for(lambda: said() or self.process.stdout.at_eof())
+        assert said(), f"{word} was not said: {self.told()}"
 
     async def ends(self, seconds: float) -> None:
         """Waits for it to end by itself, without fault."""

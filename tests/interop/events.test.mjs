@@ -90,6 +90,26 @@ test('the first frame is a hello with the token, if there is one', () => {
   assert.ok(!last().url.includes('eyJ'));
 });
 
+test('the hello names the media connection, and another one is named at once, without missing anything', () => {
+  let leg = null;
+  const events = welcomed({ leg: () => leg });
+  events.legChanged();
+  assert.equal(sockets.length, 1);
+  leg = 'leg-1';
+  events.legChanged();
+  assert.equal(sockets.length, 2);
+  last().open();
+  assert.deepEqual(last().sent, [{ t: 'hello', d: { resume: 'ticket-1', leg: 'leg-1', seq: 7 } }]);
+  last().say('welcome', { ...WELCOME, resume: 'ticket-2' }, 7);
+  events.legChanged();
+  assert.equal(sockets.length, 2);
+  // A page that stops listening has no leg: nothing is asked for anew.
+  leg = null;
+  events.legChanged();
+  assert.equal(sockets.length, 2);
+  assert.deepEqual(names(), ['up', 'up']);
+});
+
 test('it is up with the welcome, and tells what comes after it', () => {
   const events = welcomed();
   assert.equal(events.up, true);

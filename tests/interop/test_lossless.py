@@ -3,15 +3,17 @@
 What is said is the train of `chirps.py`, so that a recording tells the same as the packets do.
 """
 
-import asyncio
 import contextlib
+import json
 
+from audio import decode
 from chirps import hear
-from clients import publishing
+from clients import Program, publishing
 from legs import one_line
 from whip import Listener
 
 RESTARTS = 5
+STEP = 60
 
 
 @contextlib.asynccontextmanager
@@ -39,3 +41,38 @@ def test_ice_restarts_keep_ssrc_numbers_and_every_packet(relay, chirped, tmp_pat
     for heard in (hear(stream.sound()), hear(listener.recording())):
         assert len(heard.chirps) > 60 and (heard.missing, heard.repeated, heard.backwards) == ([], [], 0), heard
         assert heard.silence_ms <= 20, heard
+
+
+def test_ice_restarts_are_not_heard_in_a_browser(relay, chirped, tmp_path, within):
+    wav, stats = tmp_path / "heard.wav", tmp_path / "stats.json"
+
+    async def restarted():
+        session = relay.session("en")
+        async with publishing("relayd", relay, session, chirped, tmp_path):
+            async with browser(session, wav, stats) as page:
+                await page.does("stats before", STEP)
+                for _ in range(RESTARTS):
+                    await page.does("restart", STEP)
+                    await page.does("settle 1", STEP)
+                await page.does("stats after", STEP)
+                await page.does("finish", STEP)
+
+    within(restarted(), 120)
+    told = json.loads(stats.read_text())
+    (before,), (after,) = told["before"], told["after"]
+    assert after["ssrc"] == before["ssrc"]
+    assert after["packetsLost"] == before["packetsLost"]
+    heard = hear(decode(wav))
+    assert len(heard.chirps) > 50 and (heard.missing, heard.repeated, heard.backwards) == ([], [], 0), heard
+    assert heard.silence_ms <= 20, heard
+    concealed = after["concealedSamples"] - before["concealedSamples"]
+    assert concealed <= 0.06 * RESTARTS * 48_000, f"{concealed} samples were concealed"
+
+
+@contextlib.asynccontextmanager
+async def browser(session, wav, stats):
+    """Chromium on the listening page, hearing the train."""
+    async with Program("node", "lossless.mjs", "--page", session.pages["listen"], "--wav", wav, "--stats", stats) as page:
+        await page.says("start", STEP)
+        await page.does("listen", STEP)
+        yield page

@@ -1,0 +1,90 @@
+// A listener in Chromium, on the relay's own page, whose connection is replaced while it listens.
+//
+//   node lossless.mjs --page URL --wav OUT.wav --stats OUT.json
+//
+// Steps, one per line on standard input: `listen`, `stats NAME`, `restart` (the network changes, as the browser tells pages),
+// `replaced N` (waits until N connections have been made in all and one stands), `settle SECONDS`, `finish`. Each prints
+// `{"done": STEP}` when it is done. Exit code 1 and a message on stderr when one fails.
+
+import { writeFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { expectText, options, withBrowser } from './browser.mjs';
+import { connectionStats, open, record, restartRecording, saveRecording } from './recorder.mjs';
+
+const PATIENCE_MS = 30000;
+const NAMES = ['ssrc', 'packetsReceived', 'packetsLost', 'packetsDiscarded', 'concealedSamples', 'silentConcealedSamples',
+  'concealmentEvents', 'insertedSamplesForDeceleration', 'removedSamplesForAcceleration', 'totalSamplesReceived', 'jitterBufferDelay',
+  'jitterBufferEmittedCount'];
+const want = options({ page: undefined, wav: undefined, stats: undefined });
+const told = {};
+
+const inbound = (stats) => stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio');
+const pair = (stats) => stats.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
+
+async function until(condition, what) {
+  const deadline = Date.now() + PATIENCE_MS;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`waited ${PATIENCE_MS} ms for ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+const STEPS = {
+  async listen(page) {
+    await record(page);
+    await page.locator('#play').click();
+    await expectText(page, '#state', /Live/, PATIENCE_MS);
+    // The jitter buffer has found its delay by then.
+    await page.waitForTimeout(2000);
+    await restartRecording(page);
+  },
+
+  async stats(page, name) {
+    told[name] = (await connectionStats(page)).map(inbound).filter(Boolean)
+      .map((entry) => Object.fromEntries(NAMES.map((key) => [key, entry[key]])));
+  },
+
+  async restart(page) {
+    const before = pair((await connectionStats(page))[0])?.id;
+    await page.evaluate(() => window.dispatchEvent(new Event('online')));
+    await until(async () => {
+      const [stats] = await connectionStats(page);
+      const now = stats && pair(stats)?.id;
+      return now && now !== before;
+    }, 'another candidate pair');
+    await expectText(page, '#state', /Live/, PATIENCE_MS);
+  },
+
+  async replaced(page, count) {
+    await until(() => page.evaluate((wanted) => {
+      const standing = window.connections.filter((pc) => pc.connectionState === 'connected');
+      return window.connections.length >= wanted && standing.length === 1 && standing[0] === window.connections.at(-1);
+    }, Number(count)), `connection ${count} to stand alone`);
+    await expectText(page, '#state', /Live/, PATIENCE_MS);
+  },
+
+  settle: (page, seconds) => page.waitForTimeout(Number(seconds) * 1000),
+
+  async finish(page) {
+    await saveRecording(page, want.wav);
+    writeFileSync(want.stats, JSON.stringify(told, null, 2));
+  },
+};
+
+try {
+  await withBrowser({}, async (context) => {
+    const page = await open(context, want.page);
+    const say = (done) => process.stdout.write(`${JSON.stringify({ done })}\n`);
+    say('start');
+    for await (const line of createInterface({ input: process.stdin })) {
+      const [step, argument] = line.trim().split(' ');
+      if (!STEPS[step]) throw new Error(`no step ${step}`);
+      await STEPS[step](page, argument);
+      say(step);
+      if (step === 'finish') break;
+    }
+  });
+} catch (error) {
+  process.stderr.write(`lossless.mjs: ${error.message}\n`);
+  process.exit(1);
+}
