@@ -6,6 +6,7 @@ any four in a row name their place in the train, so a chirp that is missing or c
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from scipy.signal import correlate
@@ -50,7 +51,7 @@ class Hearing:
     @property
     def backwards(self) -> int:
         """How often something came that is not newer than what came before it."""
-        return sum(later <= earlier for earlier, later in zip(self.chirps, self.chirps[1:], strict=False))
+        return sum(later <= earlier for earlier, later in pairwise(self.chirps))
 
     @property
     def delays_ms(self) -> np.ndarray:
@@ -109,7 +110,7 @@ def hear(recording: np.ndarray) -> Hearing:
     found, shapes = detect(recording)
     if len(found) == 0:
         return Hearing([], [], 0.0, float("-inf"))
-    chirps = name(shapes, found)
+    chirps, found = with_bent(recording, name(shapes, found), found)
     inside = recording[int(found[0]) : int(found[-1]) + CHIRP]
     level = np.sqrt((inside**2).mean()) / np.sqrt((train()[: 20 * CHIRP] ** 2).mean())
     return Hearing(chirps, [at / RATE for at in found], silence(inside), float(20 * np.log10(max(level, 1e-9))))
@@ -133,6 +134,24 @@ def detect(recording: np.ndarray) -> tuple[np.ndarray, list[int]]:
             taken[max(0, at - 2 * CHIRP // 3) : at + 2 * CHIRP // 3] = True
     starts.sort()
     return np.array(starts), [int(shape[at]) for at in starts]
+
+
+def with_bent(recording: np.ndarray, chirps: list[int], starts: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """With those that a jitter buffer has stretched or shortened in their midst: their halves are there, between the others."""
+    heard = [(int(start), place) for start, place in zip(starts, chirps, strict=True)]
+    loudness = usual_level(recording)
+    for (start, place), (end, last) in pairwise(list(heard)):
+        if not 1 < last - place <= 3 or end - start < 1.5 * CHIRP:
+            continue
+        for missing in range(place + 1, last):
+            low = start + (missing - place) * CHIRP - CHIRP // 3
+            window = recording[low : low + 5 * CHIRP // 3]
+            whole = chirp(PLACES[missing % len(PLACES)])
+            halves = [match(window, half, loudness) for half in (whole[: CHIRP // 2], whole[CHIRP // 2 :])]
+            if min(half.max() for half in halves) > CLEAR:
+                heard.append((low + int(halves[0].argmax()), missing))
+    heard.sort()
+    return [place for _, place in heard], np.array([start for start, _ in heard])
 
 
 def match(recording: np.ndarray, wanted: np.ndarray, loudness: float = 0.0) -> np.ndarray:

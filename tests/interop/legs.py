@@ -7,6 +7,7 @@ the publisher encoded, so equal payloads say by how much the two clocks differ, 
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -36,7 +37,7 @@ class Stream:
 
     @property
     def backwards(self) -> int:
-        return sum(later < earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False))
+        return sum(later < earlier for earlier, later in pairwise(self.arrivals))
 
     def sound(self) -> np.ndarray:
         """What a player makes of it that knows of both connections: decoded in order, silence where a frame is missing."""
