@@ -15,8 +15,8 @@ BEATS = ("heartbeat", "heartbeatAck")
 class Follower:
     """One socket after another: what was told is kept over all of them."""
 
-    def __init__(self, url: str, token: str | None = None):
-        self.url, self.token = url, token
+    def __init__(self, url: str, token: str | None = None, leg: str | None = None):
+        self.url, self.token, self.leg = url, token, leg
         self.frames: list[dict] = []
         self.close_code: int | None = None
         self.ticket: str | None = None
@@ -30,6 +30,8 @@ class Follower:
             hello = {"resume": self.ticket, "seq": self.frames[-1]["seq"]}
         else:
             hello = {"token": self.token} if self.token else {}
+        if self.leg:
+            hello["leg"] = self.leg
         await self.say("hello", hello)
         self.tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.beat())]
         return self

@@ -64,14 +64,17 @@ def one_line(packets: list[Packet]) -> Stream:
     return placed([(step, packet.payload) for packet, step in zip(packets, steps, strict=True)])
 
 
-def two_lines(old: list[Packet], new: list[Packet]) -> Stream:
-    """The packets of two connections of one listener; each in itself is one line."""
-    one_line(old), one_line(new)
-    difference = clocks_apart(old, new)
-    first = old[0].timestamp
-    places = [((packet.timestamp - first + HALF) % 2**32 - HALF, packet.payload) for packet in old]
-    places += [((packet.timestamp - difference - first + HALF) % 2**32 - HALF, packet.payload) for packet in new]
-    return placed([(ticks // FRAME, payload) for ticks, payload in places])
+def one_after_the_other(connections: list[list[Packet]]) -> Stream:
+    """The packets of a listener's connections, each of which took the place of the one before; each in itself is one line."""
+    first, ahead, places = connections[0][0].timestamp, 0, []
+    for old, new in pairwise([connections[0], *connections]):
+        one_line(new)
+        if new is not old:
+            ahead += clocks_apart(old, new)
+        ticks = [((packet.timestamp - first - ahead + HALF) % 2**32 - HALF, packet.payload) for packet in new]
+        assert all(tick % FRAME == 0 for tick, _ in ticks), "the clocks differ by a part of a frame"
+        places += [(tick // FRAME, payload) for tick, payload in ticks]
+    return placed(places)
 
 
 def clocks_apart(old: list[Packet], new: list[Packet]) -> int:

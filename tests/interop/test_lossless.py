@@ -3,17 +3,23 @@
 What is said is the train of `chirps.py`, so that a recording tells the same as the packets do.
 """
 
+import asyncio
 import contextlib
 import json
+from urllib.parse import urljoin
 
-from audio import decode
+from audio import compare, decode, faults
 from chirps import hear
 from clients import Program, publishing
-from legs import one_line
+from events import Follower
+from legs import one_after_the_other, one_line
 from whip import Listener
 
 RESTARTS = 5
+REFRESHES = 3
 STEP = 60
+# For how long nothing gets through, in seconds.
+BLACKOUT = 1.5
 
 
 @contextlib.asynccontextmanager
@@ -43,6 +49,68 @@ def test_ice_restarts_keep_ssrc_numbers_and_every_packet(relay, chirped, tmp_pat
         assert heard.silence_ms <= 20, heard
 
 
+def test_what_a_dead_path_swallowed_comes_after_the_restart(relay, chirped, tmp_path, within):
+    async def died():
+        async with listening_to_chirps(relay, chirped, tmp_path) as (_, listener):
+            listener.path.die()
+            await asyncio.sleep(BLACKOUT)
+            before = len(listener.packets)
+            await listener.restart()
+            await listener.hear(packets=int(50 * BLACKOUT) + 100, seconds=20)
+            await listener.leave()
+            return listener, before
+
+    listener, before = within(died(), 90)
+    stream = one_line(listener.packets)
+    assert (stream.missing, stream.repeated) == ([], 0)
+    # Oldest first, though what is new may come between.
+    replayed = [place for place in stream.arrivals[before:] if place < before + 50 * BLACKOUT]
+    assert replayed == sorted(replayed)
+    heard = hear(stream.sound())
+    assert len(heard.chirps) > 30 and (heard.missing, heard.repeated, heard.backwards) == ([], [], 0), heard
+    assert heard.silence_ms <= 20, heard
+
+
+def test_a_second_connection_takes_over_without_a_hole(relay, chirped, tmp_path, within):
+    async def refreshed():
+        async with listening_to_chirps(relay, chirped, tmp_path) as (session, listener):
+            listeners, told = [listener], []
+            for _ in range(REFRESHES):
+                follower = await Follower(session.events, leg=listeners[-1].location.rsplit("/", 1)[1]).follow()
+                await asyncio.to_thread(order_refresh, relay, session, "listen")
+                order = (await follower.told("connectionRefreshRequired", STEP))["d"]
+                fresh = await Listener(urljoin(relay.url, order["url"])).tune(order["ticket"])
+                told.append((await follower.told("connectionRefreshComplete", STEP))["d"])
+                await closed(listeners[-1].connection)
+                await follower.vanish()
+                listeners.append(fresh)
+                await fresh.hear(packets=100, seconds=20)
+            await listeners[-1].leave()
+            return listeners, told
+
+    listeners, told = within(refreshed(), 120)
+    stream = one_after_the_other([listener.packets for listener in listeners])
+    assert stream.missing == []
+    assert all(done["gapFrames"] == 0 for done in told), told
+    # What the old connection is not known to have delivered comes again by the new one, and is said to.
+    assert stream.repeated <= sum(done["replayed"] for done in told), told
+    heard = hear(stream.sound())
+    assert len(heard.chirps) > 60 and (heard.missing, heard.repeated, heard.backwards) == ([], [], 0), heard
+    assert heard.silence_ms <= 20, heard
+
+
+def order_refresh(relay, session, role: str) -> None:
+    ordered = relay.call("POST", f"/v1/sessions/{session.id}/refresh", {"role": role})
+    assert ordered == {"ordered": 1}
+
+
+async def closed(connection) -> None:
+    """Waits until the relay has ended it."""
+    async with asyncio.timeout(STEP):
+        while connection.connectionState not in ("closed", "failed"):
+            await asyncio.sleep(0.05)
+
+
 def test_ice_restarts_are_not_heard_in_a_browser(relay, chirped, tmp_path, within):
     wav, stats = tmp_path / "heard.wav", tmp_path / "stats.json"
 
@@ -67,6 +135,51 @@ def test_ice_restarts_are_not_heard_in_a_browser(relay, chirped, tmp_path, withi
     assert heard.silence_ms <= 20, heard
     concealed = after["concealedSamples"] - before["concealedSamples"]
     assert concealed <= 0.06 * RESTARTS * 48_000, f"{concealed} samples were concealed"
+
+
+def test_second_connections_are_not_heard_in_a_browser(relay, chirped, tmp_path, within):
+    wav, stats = tmp_path / "heard.wav", tmp_path / "stats.json"
+
+    async def refreshed():
+        session = relay.session("en")
+        async with publishing("relayd", relay, session, chirped, tmp_path):
+            async with browser(session, wav, stats) as page:
+                await page.does("settle 3", STEP)
+                for number in range(REFRESHES):
+                    await page.does(f"stats before{number}", STEP)
+                    await asyncio.to_thread(order_refresh, relay, session, "listen")
+                    await page.does(f"replaced {number + 2}", STEP)
+                    await page.does("settle 3", STEP)
+                    await page.does(f"stats after{number}", STEP)
+                await page.does("finish", STEP)
+
+    within(refreshed(), 120)
+    heard = hear(decode(wav))
+    assert len(heard.chirps) > 60 and heard.missing == [], heard
+    assert heard.silence_ms <= 40, heard
+    assert heard.largest_step_ms <= 100, heard.delays_ms
+
+
+def test_a_speaker_in_a_browser_is_moved_and_nobody_hears_it(relay, speech, said, within):
+    async def moved():
+        session = relay.session("en")
+        async with Program("node", "lossless.mjs", "--page", session.pages["speak"], "--microphone", said.microphone) as page:
+            await page.says("start", STEP)
+            await page.does("speak", STEP)
+            listener = await Listener(session.whep["en"]).tune()
+            await listener.hear(packets=150, seconds=20)
+            for number in range(REFRESHES):
+                await asyncio.to_thread(order_refresh, relay, session, "speak")
+                await page.does(f"replaced {number + 2}", STEP)
+                await listener.hear(packets=150, seconds=20)
+            await listener.leave()
+            return listener
+
+    listener = within(moved(), 150)
+    stream = one_line(listener.packets)
+    assert (stream.missing, stream.repeated, stream.backwards) == ([], 0, 0)
+    result = compare(speech, listener.recording())
+    assert faults(result, 8, level_db=9.0) == [], result
 
 
 @contextlib.asynccontextmanager
