@@ -1,6 +1,7 @@
 // Keeps one leg up: joins, notices loss, restarts ICE, joins again with growing pauses where the old leg stopped, swaps to
 // another endpoint or, when the relay asks for it, to another connection make-before-break. Says what it does by `state` events;
-// hands out each new leg by a `leg` event (detail `{leg, refreshed}`), and one that plays beside the old by a `beside` event.
+// hands out each new leg by a `leg` event (detail `{leg, refreshed}`), and one that is to replace it by `opening`
+// (`{old, fresh}`, before its media flows) and `beside` (it does).
 
 import { Refresh } from './refresh.js';
 import { Leg } from './whip.js';
@@ -114,6 +115,7 @@ export class Link extends EventTarget {
 
   async #openBeside({ url, ticket }) {
     const leg = new Leg(besideUs(url) ?? this.#endpoint, this.#configure);
+    this.dispatchEvent(new CustomEvent('opening', { detail: { old: this.#leg, fresh: leg } }));
     try {
       await leg.open({ ticket });
     } catch (error) {

@@ -6,6 +6,7 @@ import { hideFailure, showFailure, showWarning, unsupported } from './failure.js
 import { languageChoice, languageName } from './languages.js';
 import { Link } from './link.js';
 import { Meter } from './meter.js';
+import { Overlap } from './overlap.js';
 import { Player } from './player.js';
 import { showFigures, watchStats } from './stats.js';
 import { watchSession } from './watch.js';
@@ -16,6 +17,7 @@ const $ = (id) => document.getElementById(id);
 const [, sessionId, wantedLanguage] = pathParts();
 
 const player = new Player($('audio'));
+const overlap = new Overlap();
 const meter = new Meter($('meter'));
 const link = new Link((pc) => pc.addTransceiver('audio', { direction: 'recvonly' }));
 let session = null;
@@ -99,9 +101,12 @@ $('volume').addEventListener('input', ({ target }) => {
   player.volume = target.value;
 });
 
+link.addEventListener('opening', ({ detail: { old, fresh } }) => overlap.begin(old, fresh));
+
 link.addEventListener('beside', ({ detail: leg }) => player.prepare(leg.stream));
 
 link.addEventListener('leg', ({ detail: { leg, refreshed } }) => {
+  overlap.end();
   heardLanguage = decodeURIComponent(leg.endpoint.split('/').at(-1));
   // Chromium feeds an analyser from a remote stream only while an audio element plays that stream.
   const playing = refreshed && player.swap() ? Promise.resolve() : player.play(leg.stream);

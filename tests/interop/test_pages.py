@@ -33,7 +33,7 @@ def test_a_killed_relay_is_said_to_listener_and_speaker(relayd: Path, said: Spee
         relay.output.close()
 
 
-@pytest.mark.parametrize("module", ["docs", "sdp", "events", "refresh", "session"])
+@pytest.mark.parametrize("module", ["docs", "sdp", "events", "refresh", "session", "splice"])
 def test_the_modules_of_the_pages_hold_their_own_tests(module: str):
     done = subprocess.run(["node", "--test", f"{module}.test.mjs"], cwd=HERE, timeout=60, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

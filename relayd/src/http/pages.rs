@@ -128,7 +128,7 @@ macro_rules! embedded {
 
 /// Every file of `relayd/web`.
 const FILES: &[(&str, &[u8])] = embedded! {
-    "api.js" "awake.js" "create.js" "docs.html" "docs.js" "events.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "player.js" "refresh.js" "sdp.js" "session.js" "share.js" "speak.html" "speak.js" "stats.js" "style.css" "token.js" "watch.js" "whip.js"
+    "api.js" "awake.js" "create.js" "docs.html" "docs.js" "events.js" "failure.js" "icon.svg" "languages.js" "link.js" "listen.html" "listen.js" "meter.js" "microphone.js" "overlap.js" "player.js" "refresh.js" "sdp.js" "session.js" "share.js" "speak.html" "speak.js" "splice-worker.js" "splice.js" "stats.js" "style.css" "token.js" "watch.js" "whip.js"
 };
 
 #[cfg(test)]
