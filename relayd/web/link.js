@@ -205,6 +205,7 @@ export class Link extends EventTarget {
     // A dead path leaves a leg behind that the relay still believes in: ours to go on from. One that the relay closed is not a
     // speaker's: somebody may have taken over, and two pages that take from each other would never end.
     this.#claim = leg.byRelay && this.#secret ? {} : leg.ticket ? { ticket: leg.ticket } : this.#owned();
+    if (this.#claim.ticket) leg.abandon();
     this.#drop();
     this.#attempt = 1;
     this.#join();

@@ -104,9 +104,14 @@ export class Leg extends EventTarget {
 
   close() {
     if (this.closed) return;
+    this.abandon();
+    this.#remove();
+  }
+
+  /** Ends it here alone: another one goes on from it, by its ticket. */
+  abandon() {
     this.closed = true;
     this.pc.close();
-    this.#remove();
   }
 
   #remove() {

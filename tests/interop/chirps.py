@@ -3,15 +3,21 @@
 One chirp follows the other without a pause and at one level, so silence in a recording is a gap. Each has one of five shapes;
 any four in a row name their place in the train, so a chirp that is missing or comes again is seen even where the time fits.
 `hear` finds them by matched filters. `test_chirps.py` cuts, repeats, delays and garbles trains and holds `hear` to what it says.
+
+    python chirps.py say train.wav      writes the train
+    python chirps.py hear heard.ogg     tells what a recording holds of it
 """
 
+import sys
+import wave
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import correlate
 
-from audio import RATE
+from audio import RATE, decode
 
 CHIRP = RATE // 10  # 100 ms
 EDGE = RATE // 200  # faded over 5 ms, so that no click spreads over the other bands
@@ -218,3 +224,23 @@ def silence(samples: np.ndarray) -> float:
         current = current + 1 if level < QUIET * np.median(levels) else 0
         longest = max(longest, current)
     return longest * BLOCK * 1000 / RATE
+
+
+def say(path: Path) -> None:
+    """Writes the train as 48 kHz mono 16-bit WAV."""
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 48_000, 0, "NONE", ""))
+        out.writeframes((train(48_000) * 32_767).astype(np.int16).tobytes())
+
+
+def tell(path: Path) -> None:
+    """Prints what a recording holds."""
+    heard = hear(decode(path))
+    print(f"{len(heard.chirps)} chirps heard, {len(heard.missing)} missing, {len(heard.repeated)} again, {heard.backwards} out of order")
+    print(f"longest silence {heard.silence_ms:.0f} ms, largest step {heard.largest_step_ms:.0f} ms, level {heard.level_db:+.1f} dB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in ("say", "hear"):
+        sys.exit("usage: chirps.py say OUT.wav | chirps.py hear RECORDING")
+    {"say": say, "hear": tell}[sys.argv[1]](Path(sys.argv[2]))

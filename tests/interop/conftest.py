@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from audio import decode
-from chirps import train
+from chirps import say, train
 from clients import Speech
 from relay import Relay
 
@@ -52,7 +52,8 @@ def chirped(tmp_path_factory: pytest.TempPathFactory) -> Speech:
     """The train of chirps in every form that publishers take."""
     folder = tmp_path_factory.mktemp("chirps")
     samples = (train(48_000) * 32_767).astype(np.int16)
-    path = wav(folder / "once.wav", samples.tobytes())
+    path = folder / "once.wav"
+    say(path)
     return Speech(opus(folder / "once.ogg", samples), path, path)
 
 
