@@ -1,4 +1,5 @@
-//! An allocator that counts, per thread: what says zero here allocates nothing at all in Rust.
+//! An allocator that counts, per thread: what says zero here allocates nothing at all in Rust. It also counts the bytes
+//! that are held, of what one thread both takes and gives back.
 //!
 //! A test or bench makes it its own: `#[global_allocator] static COUNTING: Counting = Counting;`
 #![expect(unsafe_code, reason = "an allocator is unsafe by its trait")]
@@ -9,6 +10,7 @@ use std::cell::Cell;
 thread_local! {
     // Without initialiser and destructor, so that counting itself never allocates.
     static COUNT: Cell<u64> = const { Cell::new(0) };
+    static HELD: Cell<i64> = const { Cell::new(0) };
 }
 
 /// The system's allocator, counted.
@@ -20,30 +22,48 @@ pub struct Counting;
 unsafe impl GlobalAlloc for Counting {
     // SAFETY: the caller's promises are passed on.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc(layout) }
     }
 
     // SAFETY: the caller's promises are passed on.
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(layout.size());
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     // SAFETY: the caller's promises are passed on.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        COUNT.set(COUNT.get() + 1);
+        count(size);
+        give_back(layout.size());
         // SAFETY: as above.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     // SAFETY: the caller's promises are passed on.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        give_back(layout.size());
         // SAFETY: as above.
         unsafe { System.dealloc(pointer, layout) }
     }
+}
+
+fn count(bytes: usize) {
+    COUNT.set(COUNT.get() + 1);
+    HELD.set(HELD.get() + bytes as i64);
+}
+
+fn give_back(bytes: usize) {
+    HELD.set(HELD.get() - bytes as i64);
+}
+
+/// Bytes that this thread holds more after `work` than before it; for certain only under [`Counting`].
+pub fn held_by(work: impl FnOnce()) -> i64 {
+    let before = HELD.get();
+    work();
+    HELD.get() - before
 }
 
 /// How often this thread allocated or grew memory while `work` ran; zero for certain only under [`Counting`].

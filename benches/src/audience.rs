@@ -19,8 +19,11 @@ pub struct Audience {
     pub plane: Plane,
     /// One socket per listener, non-blocking.
     pub ears: Vec<UdpSocket>,
+    /// Their legs.
+    pub legs: Vec<LegId>,
+    /// The time of the last packet.
+    pub now: Instant,
     publisher: LegId,
-    now: Instant,
     sequence: u16,
     payload: Bytes,
 }
@@ -40,7 +43,7 @@ impl Audience {
         plane.publisher_up(now, publisher);
         let mid = Mid::new("0").expect("a short name");
         let extensions = ExtensionIds { audio_level: Some(1), capture_time: None, mid: Some((4, mid)) };
-        let mut ears = Vec::with_capacity(listeners);
+        let (mut ears, mut legs) = (Vec::with_capacity(listeners), Vec::with_capacity(listeners));
         for number in 0..listeners {
             let ear = UdpSocket::bind("127.0.0.1:0").expect("a socket per listener: see ulimit -n");
             ear.set_nonblocking(true).expect("a socket can be non-blocking");
@@ -50,10 +53,11 @@ impl Audience {
             let keys = keys(profiles[number % profiles.len()], number as u64);
             plane.leg_up(now, leg, Egress::Srtp { destination, keys });
             ears.push(ear);
+            legs.push(leg);
         }
         let mut payload = vec![0x5a; 120];
         payload[0] = 0xf8;
-        Audience { plane, ears, publisher, now, sequence: 1000, payload: payload.into() }
+        Audience { plane, ears, legs, now, publisher, sequence: 1000, payload: payload.into() }
     }
 
     /// Hands the next packet to the engine; what it means for the listeners waits for [`Plane::drain`].

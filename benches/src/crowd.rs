@@ -4,8 +4,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use relay_engine::{
-    AudioLevel, Config, Epoch, ExtensionIds, LegId, LegSpec, LegState, Mid, Output, Relay, TrackSpec,
-    Verdict, rtp,
+    AudioLevel, Config, Epoch, ExtensionIds, LegId, LegSpec, LegState, ListenerId, Mid, Output, Relay,
+    TrackSpec, Verdict, rtp,
 };
 
 /// A relay, its publisher, and a virtual clock that moves 20 ms with each packet.
@@ -13,8 +13,11 @@ use relay_engine::{
 pub struct Crowd {
     /// The relay that is measured.
     pub relay: Relay,
+    /// The listeners and their legs, all up.
+    pub listeners: Vec<(ListenerId, LegId)>,
+    /// The time of the last packet.
+    pub now: Instant,
     publisher: LegId,
-    now: Instant,
     sequence: u16,
     timestamp: u32,
     datagram: Bytes,
@@ -39,25 +42,48 @@ impl Crowd {
             .expect("the first publisher");
         let mid = Mid::new("0").expect("a short name");
         let ids = ExtensionIds { audio_level: Some(1), capture_time: None, mid: Some((4, mid)) };
-        for _ in 0..listeners {
-            let (_, leg) = relay
-                .open_listener(now, track, LegSpec::new(111).extensions(ids))
-                .expect("the limits are far");
-            relay.handle_leg(now, leg, LegState::Up);
-        }
         let mut crowd = Self {
             relay,
-            publisher,
+            listeners: Vec::new(),
             now,
+            publisher,
             sequence: 65_000,
             timestamp: u32::MAX - 5_000,
             datagram: datagram(),
         };
+        for _ in 0..listeners {
+            let opened = crowd.relay.open_listener(now, track, Self::spec(ids)).expect("the limits are far");
+            crowd.relay.handle_leg(now, opened.1, LegState::Up);
+            crowd.listeners.push(opened);
+        }
         for _ in 0..300 {
             crowd.publish();
             crowd.drain(|_| {});
         }
         crowd
+    }
+
+    fn spec(ids: ExtensionIds) -> LegSpec {
+        LegSpec::new(111).extensions(ids)
+    }
+
+    /// A new leg of each listener, up and ordered to be switched to.
+    ///
+    /// # Panics
+    /// When a listener has two.
+    pub fn switch_all(&mut self) {
+        let ids = ExtensionIds { audio_level: Some(1), ..ExtensionIds::default() };
+        for (listener, leg) in &mut self.listeners {
+            *leg = self.relay.add_leg(self.now, *listener, Self::spec(ids)).expect("it has one leg");
+            self.relay.handle_leg(self.now, *leg, LegState::Up);
+            self.relay.switch(self.now, *leg).expect("it is up");
+        }
+    }
+
+    /// Lets so much time pass without a packet and serves what is due.
+    pub fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.relay.handle_timeout(self.now);
     }
 
     /// The next packet, into the timeline and the history.

@@ -23,6 +23,33 @@ fn nothing_is_allocated_from_engine_to_kernel() {
 }
 
 #[test]
+fn no_packet_that_is_sealed_again_costs_an_allocation() {
+    let mut audience = Audience::new(30, &PROFILES);
+    for _ in 0..50 {
+        audience.publish();
+        audience.plane.drain();
+    }
+    assert_eq!(audience.empty(), 50 * 30);
+    for round in 0..10 {
+        let now = audience.now;
+        let allocated = during(|| {
+            for leg in &audience.legs {
+                audience.plane.replay(now, *leg, Some(40)).expect("the leg is up");
+            }
+            audience.plane.drain();
+        });
+        // One state for each replay, which lasts as long as it does; none for a packet.
+        assert!(allocated <= 30, "round {round}: {allocated}");
+        for _ in 0..50 {
+            audience.publish();
+            assert_eq!(during(|| audience.plane.drain()), 0);
+        }
+        assert!(audience.empty() >= 30 * 60);
+    }
+    assert_eq!(audience.plane.stats().plane.seal_reused, 0);
+}
+
+#[test]
 fn the_counter_counts() {
     assert_eq!(during(|| drop(std::hint::black_box(Box::new(1)))), 1);
 }

@@ -1,0 +1,73 @@
+//! Switches and replays in the engine alone: no sockets, no encryption.
+//!
+//! `switch/listener` is a second leg opened, brought up and switched to, the packet with which it takes over, and the
+//! old leg closed: for a crowd of listeners at once, its time per element is the cost of one listener's switch.
+//! `replay/engine` hands 100 frames of the history out again to each listener; its throughput is frames per second. Both
+//! are paced by a clock that the bench owns, so nothing waits.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use relay_benches::crowd::Crowd;
+use relay_engine::{Event, Output, Peer};
+
+fn switch(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("switch");
+    for listeners in [1, 200, 1_000] {
+        group.throughput(Throughput::Elements(listeners as u64));
+        let mut crowd = Crowd::new(listeners);
+        let mut spent = Vec::with_capacity(listeners);
+        group.bench_function(BenchmarkId::new("listener", listeners), |bencher| {
+            bencher.iter(|| {
+                crowd.switch_all();
+                crowd.publish();
+                crowd.drain(|output| {
+                    if let Output::Event(Event::LegSpent { leg, .. }) = output {
+                        spent.push(*leg);
+                    }
+                });
+                assert_eq!(spent.len(), listeners, "each switch is over with the packet");
+                for leg in spent.drain(..) {
+                    crowd.relay.close(crowd.now, Peer::Leg(leg));
+                }
+                crowd.drain(|_| {});
+            });
+        });
+    }
+    group.finish();
+}
+
+fn replay(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("replay");
+    for listeners in [1, 1_000] {
+        group.throughput(Throughput::Elements(FRAMES * listeners as u64));
+        let mut crowd = Crowd::new(listeners);
+        group.bench_function(BenchmarkId::new("engine", listeners), |bencher| {
+            bencher.iter(|| {
+                crowd.publish();
+                crowd.drain(|_| {});
+                let mut frames = 0;
+                for at in 0..crowd.listeners.len() {
+                    let (listener, leg) = crowd.listeners[at];
+                    let next = crowd.relay.listener_stats(listener).and_then(|stats| stats.next_position);
+                    let from = next.map(|next| next - FRAMES);
+                    crowd.relay.replay(crowd.now, leg, from).expect("the leg is up");
+                }
+                while frames < FRAMES as usize * listeners {
+                    frames += crowd.drain(|output| {
+                        black_box(output);
+                    });
+                    crowd.wait(Duration::from_millis(20));
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Frames that are replayed: two seconds.
+const FRAMES: u64 = 100;
+
+criterion_group!(benches, switch, replay);
+criterion_main!(benches);
