@@ -104,6 +104,13 @@ impl Tickets {
         }
     }
 
+    /// Whether this is a ticket that somebody was asked to come with.
+    pub(super) fn is_order(&self, text: &str) -> bool {
+        let hash = SecretHash::of(text);
+        let pass = self.hashes.get(&hash).and_then(|holder| self.passes.get(holder));
+        pass.is_some_and(|pass| pass.order.as_ref() == Some(&hash))
+    }
+
     /// Whose ticket this is, and what it gives a right to, if it is one that nobody is coming with.
     pub(super) fn look(&mut self, now: Instant, text: &str) -> Option<(HolderId, &Right)> {
         self.forget(now);
@@ -245,6 +252,7 @@ mod tests {
         let resume = tickets.issue(holder, legs()[0], right());
         let (first, _) = tickets.order(holder).unwrap();
         let (second, _) = tickets.order(holder).unwrap();
+        assert!(tickets.is_order(&second) && !tickets.is_order(&resume) && !tickets.is_order(&first));
         assert!(tickets.look(now, &first).is_none(), "there is a newer one");
         assert!(tickets.look(now, &second).is_some() && tickets.look(now, &resume).is_some());
         tickets.handle_left(now, holder);

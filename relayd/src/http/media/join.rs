@@ -55,10 +55,21 @@ pub(super) struct Seated {
 /// Gives whoever says hello their place.
 pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<Seated, Refusal> {
     api.check_open().map_err(refusal)?;
-    api.check_load().map_err(refusal)?;
-    let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
+    let mut caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
+    let directory = api.service.directory();
+    let mut ordered = false;
+    if let Some(ticket) = hello.ticket.as_ref().map(|ticket| ticket.0.as_str()) {
+        let place = (target.role(), Some(target.language.as_str()));
+        let known = directory.ticket_caller(Instant::now(), &target.session, place, ticket, &caller);
+        ordered = directory.is_ordered(&target.session, ticket);
+        caller = known.map_err(|error| refusal(error.into()))?;
+    } else {
+        api.check_load().map_err(refusal)?;
+    }
     permit(api, target, &caller)?;
-    api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
+    if !ordered {
+        api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
+    }
     let holder = caller.grant().map_or(Err(target.peer), |grant| Ok(grant.subject.subject.clone()));
     let who = (&target.session, &target.language, holder);
     let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), target.role(), who);

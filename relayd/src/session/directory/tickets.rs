@@ -75,6 +75,11 @@ impl Drop for HeldTicket {
 }
 
 impl Directory {
+    /// Whether this is a ticket that the relay has asked somebody to come with: they are not to wait in line.
+    pub fn is_ordered(&self, session: &str, ticket: &str) -> bool {
+        self.shared.state().entry(session).is_ok_and(|entry| entry.tickets.is_order(ticket))
+    }
+
     /// Who comes with this ticket: the caller that it was given to, or `shown`, a token of the same subject. It is for
     /// one role and language of one session.
     pub fn ticket_caller(

@@ -35,7 +35,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let (now, ids) = (Instant::now(), super::tests::ids(2));
+        let (now, ids) = (Instant::now(), tests::ids(2));
         let tracks = vec![(language("en"), ids[0].0), (language("es"), ids[1].0)];
         // An empty session stays: its end is for others to test.
         let rules = Rules { permanent: true, max_listeners: 4, seed, ..rules() };
@@ -133,7 +133,7 @@ impl Run {
         let waiting = self.lines.iter().find(|(_, line)| line.resource.is_none());
         let Some(holder) = waiting.map(|(holder, _)| *holder) else { return };
         self.resources += 1;
-        let name = super::tests::resource(self.resources);
+        let name = tests::resource(self.resources);
         let accepted = self.machine.handle_accepted(holder, name);
         let line = self.lines.get_mut(&holder).unwrap();
         line.resource = Some(name);
