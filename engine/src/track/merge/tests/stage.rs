@@ -198,7 +198,7 @@ impl Stage {
     fn check(&mut self) {
         self.spent.extend(self.merge.take_event());
         self.checks += 1;
-        if self.checks > 200 && self.checks % 37 != 0 {
+        if self.checks > 200 && !self.checks.is_multiple_of(37) {
             return;
         }
         let history = &self.timeline.history;
