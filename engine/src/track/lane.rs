@@ -144,6 +144,8 @@ impl Lane {
                 self.returned = false;
                 Ok(Spot::Ahead(position))
             }
+            // It overtook those before it, and waits for them.
+            Fit::Behind(position) if position >= timeline.next_position() => Ok(Spot::Ahead(position)),
             Fit::Behind(position) => {
                 let filled = fill(source, wire, position, timeline);
                 filled.unwrap_or_else(|| self.suspicious(wire))

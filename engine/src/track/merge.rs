@@ -62,6 +62,8 @@ pub(crate) struct Merge {
     /// Sources of legs that are gone: a leg that comes after them may continue one.
     ghosts: [Option<Box<Source>>; 2],
     epoch: u64,
+    /// A leg of this epoch has brought something: clocks are its owner's.
+    same_owner: bool,
     /// Legs of lower epochs that are not closed.
     fenced: Vec<LegId>,
     skew: Duration,
@@ -107,6 +109,7 @@ impl Merge {
             lanes: [None, None],
             ghosts: [None, None],
             epoch: 0,
+            same_owner: false,
             fenced: Vec::new(),
             skew,
             wait: None,
@@ -143,6 +146,7 @@ impl Merge {
                 self.close(now, leg, timeline);
             }
             self.epoch = epoch;
+            self.same_owner = false;
             self.fenced.extend(fenced.into_iter().flatten());
         }
         let slot = usize::from(self.lanes[LEAD].is_some());

@@ -131,7 +131,17 @@ impl Merge {
     /// Nothing says where the held frames of the leading leg belong: they follow now.
     pub(super) fn start_alone(&mut self, now: Instant, timeline: &mut Timeline) {
         self.wait = None;
+        if self.same_owner && self.told_by_a_clock() {
+            // Older than what the track has and not in a hole: sent again, and known.
+            self.forget_covered(LEAD, timeline);
+        }
         self.start(now, timeline);
+    }
+
+    /// Whether the leading leg, which is apart, has a clock that the track knows.
+    fn told_by_a_clock(&self) -> bool {
+        let lead = self.lanes[LEAD].as_ref();
+        lead.is_some_and(|lead| matches!(&lead.bond, Bond::Apart(follow) if follow.rule != Rule::Arrival))
     }
 
     fn start(&mut self, now: Instant, timeline: &mut Timeline) {

@@ -76,6 +76,7 @@ impl Merge {
             ghost.end_at(position);
         }
         timeline.begin_source();
+        self.same_owner = true;
         timeline.store(now, position, media_time, frame);
         self.wait = None;
         self.lanes.swap(LEAD, slot);
@@ -100,8 +101,7 @@ impl Merge {
         let Some(source) = &mut lane.source else { return Verdict::Suspicious };
         let newest = timeline.newest().map(|newest| newest.media_time);
         let told = source.media_time(wire.timestamp);
-        let later = source.is_later(wire.timestamp) && told > newest;
-        let media_time = match told.filter(|_| later) {
+        let media_time = match told.filter(|_| told > newest) {
             Some(media_time) => media_time,
             None => {
                 // A later packet with an earlier timestamp: the clock was reset without a new SSRC. The sequence says
@@ -130,7 +130,7 @@ impl Merge {
         let newest = timeline.newest().map(|newest| newest.media_time);
         let lane = self.lane_mut(slot);
         let Some(source) = &mut lane.source else { return Verdict::Suspicious };
-        let told = source.media_time(wire.timestamp).filter(|_| source.is_later(wire.timestamp));
+        let told = source.media_time(wire.timestamp);
         match (place, told) {
             (Place::Gone, _) => {
                 lane.note(wire, position);
