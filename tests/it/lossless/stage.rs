@@ -142,6 +142,7 @@ impl Stage {
 
     /// Orders a refresh of everybody, for the time `round`, and waits until everybody has had so many.
     pub(super) fn refresh(&self, round: u64) {
+        let (ordered, gaps) = (Instant::now(), self.gap_frames());
         for role in ["publisher", "listener"] {
             let path = format!("/v1/sessions/{}/refresh", self.session);
             let body = format!(r#"{{"role":"{role}"}}"#);
