@@ -158,6 +158,8 @@ impl Stage {
             speaker.refreshes + speaker.resumes >= round
                 && self.listeners.iter().all(|it| replaced(it) >= round)
         });
+        let (new, time) = (self.gap_frames() - gaps, ordered.elapsed());
+        eprintln!("refresh {round}: {new} gap frames over {} listeners, {time:.1?}", self.listeners.len());
     }
 
     /// Lets things happen at their times, counted from the first word.
@@ -203,6 +205,11 @@ impl Stage {
             listener.compare(&said, counts as usize);
         }
         assert!(runtime.block_on(daemon.shutdown()), "it stops in time");
+    }
+
+    /// Frames that the relay could not have for newer connections, over all listeners.
+    fn gap_frames(&self) -> u64 {
+        self.listeners.iter().map(|it| it.report().switches.gap_frames).sum()
     }
 
     /// Everybody's counts.
