@@ -43,7 +43,8 @@ pub(super) fn stop_on_signals(stop: &Stop) -> std::io::Result<()> {
 pub(super) fn exit_of(error: &ClientError) -> Exit {
     match error {
         ClientError::Address(crate::client::AddressError::Unreachable(_)) => Exit::CannotConnect,
-        ClientError::Address(_) | ClientError::File(_) | ClientError::FileTooLarge { .. } => Exit::Usage,
+        ClientError::Address(_) | ClientError::Authorities(_) => Exit::Usage,
+        ClientError::File(_) | ClientError::FileTooLarge { .. } => Exit::Usage,
         ClientError::Http(HttpError::Refused { .. }) => Exit::Refused,
         ClientError::Http(_) | ClientError::Peer(PeerError::ConnectTimeout) => Exit::CannotConnect,
         ClientError::NoAudio => Exit::NoAudio,
@@ -144,6 +145,8 @@ mod tests {
             (ClientError::Peer(PeerError::ConnectTimeout), Exit::CannotConnect),
             (ClientError::Peer(PeerError::Lost), Exit::Failed),
             (ClientError::Peer(PeerError::Closed), Exit::Failed),
+            (ClientError::Authorities("none".into()), Exit::Usage),
+            (ClientError::Bye(crate::media::ByeReason::Displaced), Exit::Failed),
             (ClientError::NoAudio, Exit::NoAudio),
         ] {
             assert_eq!(exit_of(&error), exit, "{error}");

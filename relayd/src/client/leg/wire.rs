@@ -140,3 +140,7 @@ fn handshake(uri: &Uri, error: &Error) -> ClientError {
         error => unreachable(uri, &error.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;

@@ -293,7 +293,7 @@ impl<'a> Ear<'a> {
 
     fn hear(&mut self, key: Key, heard: Heard) {
         let Heard { place, timestamp, ssrc, arrived, payload } = heard;
-        self.report.first_packet.get_or_insert_with(Instant::now);
+        self.report.first_packet.get_or_insert(arrived);
         self.report.ssrc = ssrc.or(self.report.ssrc);
         let bytes = payload.len();
         match place {
