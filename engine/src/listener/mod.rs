@@ -335,7 +335,14 @@ impl Listener {
             }
             Feedback::Delivered(position) => {
                 let received = on.rewrite.next_position().map(|next| position.min(next.saturating_sub(1)));
+                let before = self.acked;
                 self.acknowledge(received);
+                // All of it is there, so none of it need come again.
+                if let Some((trail, acked)) =
+                    self.trail.as_mut().zip(self.acked.filter(|_| self.acked > before))
+                {
+                    trail.resend.start = trail.resend.start.max(acked + 1);
+                }
                 Verdict::Accepted
             }
             Feedback::ReceiverReport(_) | Feedback::Nack(_) => Verdict::WrongSsrc,

@@ -276,6 +276,16 @@ fn a_replay_comes_in_order_before_what_arrives_and_under_the_same_indices() {
 }
 
 #[test]
+fn a_replay_leaves_out_what_turns_out_to_be_there() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    stage.frames(50);
+    assert_eq!(stage.bench.relay.replay(stage.bench.now, stage.leg, Some(10)), Ok(40));
+    assert_eq!(positions(&stage.bench.drain(), stage.listener), (10..20).collect::<Vec<_>>(), "the burst");
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(47));
+    assert_eq!(positions(&stage.frames(2), stage.listener), [48, 49, 50, 51]);
+}
+
+#[test]
 fn a_replay_asked_for_while_the_leg_is_down_is_where_it_goes_on() {
     let mut stage = Stage::new(LegSpec::new(96));
     stage.frames(20);
