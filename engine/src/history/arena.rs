@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_stored_stays_as_it_was(steps in prop::collection::vec((0_usize..900, 0_usize..20), 1..400)) {
+        fn what_is_stored_stays_as_it_was(steps in prop::collection::vec((1_usize..900, 0_usize..20), 1..400)) {
             let mut arena = Arena::new(10_000, 900);
             let mut model: Vec<(Address, Vec<u8>)> = Vec::new();
             for (n, (length, pick)) in steps.into_iter().enumerate() {

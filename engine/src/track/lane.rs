@@ -14,6 +14,7 @@
 //! | of the current source, further ahead, after its leg was down | the start of a new source, at once |
 //! | of the current source, ahead of it by any number, after a restart | the start of a new source, at once |
 //! | of the current source, in the history's span or up to 100 behind | placed in its hole, or a duplicate, or too late |
+//! | of the current source, older than the history, with a timestamp as old | too late |
 //! | of the current source, past where another one took over | the start of a new source, at once |
 //! | of the current source, anywhere else, or with a timestamp that cannot be | suspicious: the next one in sequence starts a new source |
 //! | of an SSRC not seen lately | the start of a new source, at once |
@@ -136,6 +137,8 @@ impl Lane {
         }
         match source.fit(wire.sequence, &timeline.history) {
             Fit::PastEnd => Ok(Spot::Source),
+            // Sent again, and the history has gone past it.
+            Fit::Jump if !self.restart && source.is_past(wire) => Err(Verdict::TooLate),
             Fit::Ahead(_) if self.restart => Ok(Spot::Source),
             Fit::Jump if self.restart || self.returned => {
                 self.in_retired(wire, timeline).unwrap_or(Ok(Spot::Source))

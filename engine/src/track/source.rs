@@ -82,6 +82,15 @@ impl Source {
         self.timestamp.peek(timestamp).checked_sub(anchor).map(|ticks| media_time.plus(ticks))
     }
 
+    /// Whether a packet is one of this source from long ago: sequence and timestamp are both behind, and go together.
+    pub(super) fn is_past(&self, wire: Wire) -> bool {
+        let extended = self.sequence.peek(wire.sequence);
+        let ticks = self.timestamp.peek(wire.timestamp);
+        let behind = self.highest().saturating_sub(extended);
+        let earlier = self.timestamp.highest().unwrap_or(ticks).saturating_sub(ticks);
+        extended >= self.first.0 && ticks >= self.anchor.0 && behind > 0 && earlier >= behind * SHORTEST_TICKS
+    }
+
     /// Whether a timestamp is after all that it brought.
     pub(super) fn is_later(&self, timestamp: u32) -> bool {
         self.timestamp.highest().is_none_or(|highest| self.timestamp.peek(timestamp) > highest)
@@ -138,5 +147,7 @@ impl Source {
 
 /// RFC 3550 §A.1: a jump ahead up to this is loss.
 pub(super) const MAX_DROPOUT: u64 = 3_000;
+/// Opus' shortest frame, 2.5 ms.
+const SHORTEST_TICKS: u64 = 120;
 /// RFC 3550 §A.1: a step back up to this is reordering.
 const MAX_MISORDER: u64 = 100;
