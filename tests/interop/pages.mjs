@@ -184,6 +184,28 @@ const SCENES = {
     await speaker.close();
   },
 
+  'a listener whose connection is gone comes back by itself, with its ticket': async (context) => {
+    const id = await createSession();
+    const page = await context.newPage();
+    const joins = [];
+    let leg = null;
+    page.on('response', async (response) => {
+      const asked = response.request();
+      if (asked.method() !== 'POST' || !asked.url().includes('/whep/')) return;
+      joins.push({ status: response.status(), shown: asked.headers()['relay-ticket'], given: response.headers()['relay-ticket'] });
+      leg = response.headers().location ?? leg;
+    });
+    await page.goto(`${base}/listen/${id}`);
+    await page.getByRole('button', { name: 'Play' }).click();
+    await expectText(page, '#state', /Connected. Waiting/);
+    await fetch(new URL(leg, base), { method: 'DELETE' });
+    await expectText(page, '#state', /Connection lost|Not connected/, 15000);
+    await expectText(page, '#state', /Connected. Waiting/, 15000);
+    await expectListeners(id, 1);
+    if (joins.length < 2 || !joins[0].given || joins[1].shown !== joins[0].given) throw new Error(JSON.stringify(joins));
+    await page.close();
+  },
+
   'pages that get events do not ask': async (context) => {
     const id = await createSession();
     const page = await context.newPage();
