@@ -144,14 +144,13 @@ impl Merge {
             return;
         };
         let reached = lead.is_aligned() && lead.reached >= position;
-        let from_usable = self.lanes[SECOND].as_ref().is_some_and(|lane| lane.is_usable());
         if reached && reached_at.is_none() {
             self.cut = self.cut.map(|cut| Cut { reached: Some(now), ..cut });
         }
         let since = self.cut.and_then(|cut| cut.reached);
         let waited = since.is_some_and(|since| now.saturating_duration_since(since) >= self.skew);
         let whole = reached && timeline.edge() >= position;
-        if whole || waited || silent || !from_usable {
+        if whole || waited || silent {
             self.end_cut(position, timeline);
         }
     }

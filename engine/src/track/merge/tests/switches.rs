@@ -107,7 +107,7 @@ fn when_nobody_speaks_the_old_leg_is_spent_after_the_skew() {
 }
 
 #[test]
-fn an_old_leg_that_is_down_is_spent_at_once() {
+fn an_old_leg_that_is_down_and_owes_nothing_is_spent_at_once() {
     let mut stage = Stage::new();
     let voice = Encoder::new(5);
     let (a, b) = (stage.leg(), stage.leg());
