@@ -57,10 +57,13 @@ const ROUTES: &[Route] = &[
     // Nobody speaks in it: what gets through is told that the session has only been created.
     route("POST", "/v1/sessions/{session}/pause", Policy::Manage, 409),
     route("POST", "/v1/sessions/{session}/resume", Policy::Manage, 409),
+    route("POST", "/v1/sessions/{session}/refresh", Policy::Manage, 202),
     route("POST", "/v1/sessions/{session}/languages", Policy::Manage, 201),
     route("DELETE", "/v1/sessions/{session}/languages/{language}", Policy::Manage, 204),
     // Without an upgrade; who may follow the events is what the first frame inside decides.
     route("GET", "/v1/sessions/{session}/events", Policy::Public, 426),
+    route("GET", "/v1/sessions/{session}/publish/{language}", Policy::Public, 426),
+    route("GET", "/v1/sessions/{session}/listen/{language}", Policy::Public, 426),
     route("POST", "/v1/sessions/{session}/whip/{language}", Policy::Publish, 201),
     route("POST", "/whip/{session}", Policy::Publish, 201),
     route("POST", "/whip/{session}/{language}", Policy::Publish, 201),

@@ -83,7 +83,7 @@ async fn pages_of_allowed_origins_may_call_and_others_may_not() {
         assert_eq!(reply.status, 204);
         assert_eq!(reply.header("access-control-allow-origin"), origin);
         assert_eq!(reply.header("access-control-allow-methods"), "GET, POST, PATCH, DELETE, OPTIONS");
-        let headers = "Authorization, Content-Type, If-Match, Idempotency-Key, Relay-Resume";
+        let headers = "Authorization, Content-Type, If-Match, Idempotency-Key, Relay-Resume, Relay-Ticket";
         assert_eq!(reply.header("access-control-allow-headers"), headers);
         assert_eq!(reply.header("access-control-max-age"), "86400");
         assert_eq!(reply.header("access-control-allow-credentials"), "");
@@ -93,7 +93,7 @@ async fn pages_of_allowed_origins_may_call_and_others_may_not() {
             origin,
             "errors too are for the page to read"
         );
-        let exposed = "Location, ETag, Link, Retry-After, Accept-Patch, X-Request-Id";
+        let exposed = "Location, ETag, Link, Retry-After, Accept-Patch, Relay-Ticket, X-Request-Id";
         assert_eq!(reply.header("access-control-expose-headers"), exposed);
         assert_eq!(reply.header("vary"), "Origin");
     }
