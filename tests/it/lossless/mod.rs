@@ -21,6 +21,16 @@ fn is_long() -> bool {
     std::env::var_os("RELAY_LOSSLESS_LONG").is_some()
 }
 
+/// Rounds, listeners over WebRTC and over WebSockets: of the variable if it says so, as in `100,40,10`.
+fn long_form() -> (u64, usize, usize) {
+    let said = std::env::var("RELAY_LOSSLESS_LONG").unwrap_or_default();
+    let numbers: Vec<usize> = said.split(',').filter_map(|number| number.parse().ok()).collect();
+    match numbers[..] {
+        [rounds, webrtc, websocket] => (rounds as u64, webrtc, websocket),
+        _ => (100, 40, 10),
+    }
+}
+
 /// What datagrams go through, each way.
 fn rough() -> LinkSpec {
     LinkSpec::perfect()
@@ -104,7 +114,7 @@ fn a_path_that_is_gone_for_long_loses_nothing() {
 #[test]
 fn many_refreshes_and_faults_together_lose_nothing() {
     let long = is_long();
-    let (rounds, webrtc, websocket) = if long { (100, 40, 10) } else { (3, 3, 1) };
+    let (rounds, webrtc, websocket) = if long { long_form() } else { (3, 3, 1) };
     let seconds = if long { 3_000 } else { 300 };
     let cast = Cast { webrtc, websocket, ..cast(Kind::WebRtc, seconds) };
     let stage = Stage::open(cast);
