@@ -223,6 +223,11 @@ impl Plane {
     /// Does what the stack asked for, then deals with its error, if any.
     fn settle(&mut self, now: Instant, slot: usize, result: Result<(), StackError>) {
         let mut effects = std::mem::take(&mut self.effects);
+        if effects.iter().any(|effect| matches!(effect, Effect::Connected)) {
+            // The end of the handshake first: media that overtakes it is lost to a peer without keys, and a listener
+            // who comes back gets the first of what it missed at once.
+            effects.sort_by_key(|effect| !matches!(effect, Effect::Transmit { .. }));
+        }
         for effect in effects.drain(..) {
             self.apply(now, slot, effect);
         }
