@@ -221,7 +221,7 @@ impl Talk {
             if !self.handle(happening) {
                 // The client has closed: its place is free before the answer to that has gone.
                 let limit = self.api.followers.settings.close_timeout;
-                self.leave(CloseReason::PeerClosed);
+                self.gone().await;
                 let _answered = tokio::time::timeout(limit, self.wire.linger()).await.is_ok();
                 return;
             }
@@ -456,6 +456,18 @@ impl Talk {
         }
     }
 
+    /// The client has gone: the media plane hears what it acknowledged last before its leg is closed, since an end
+    /// overtakes that.
+    async fn gone(&mut self) {
+        if self.target.role == MediaRole::Listener && self.seated.is_some() {
+            let shard = self.api.service.shard();
+            // The first is answered before what was said ahead of it is heard, the second after.
+            let heard = async { shard.ping().await.is_ok() && shard.ping().await.is_ok() };
+            let _in_time = tokio::time::timeout(LAST_WORD, heard).await.is_ok();
+        }
+        self.leave(CloseReason::PeerClosed);
+    }
+
     /// Gives back the seat.
     fn leave(&mut self, reason: CloseReason) {
         if let Some(seated) = self.seated.take() {
@@ -534,5 +546,7 @@ async fn expired(lease: Option<&Lease>) {
     }
 }
 
+/// For how long a leg waits for its client's last acknowledgement.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// When a frame that was not taken is tried again.
 const RETRY: Duration = Duration::from_millis(5);

@@ -46,6 +46,22 @@ async fn a_ticket_that_nobody_has_is_not_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_is_enough_for_whoever_it_was_given_to() {
+    let relay = relay(|_| {}).await;
+    let id = session(&relay, &json!({ "sourceLanguage": "en" })).await;
+    let address = relay.daemon.http_addr();
+    for (role, place) in [("speak", format!("{id}/publish/en")), ("listen", format!("{id}/listen/en"))] {
+        let who = json!({ "token": token("anna", role, &id, 60) });
+        let (first, welcome) = Socket::hello(address, &place, who).await;
+        first.vanish();
+        let ticket = json!({ "ticket": welcome["d"]["ticket"] });
+        let (_again, welcome) = Socket::hello(address, &place, ticket.clone()).await;
+        assert_ne!(welcome["d"]["ticket"], ticket["ticket"]);
+        assert_eq!(Socket::refused(address, &place, ticket).await.1, 4004, "it is good once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_in_band_and_one_that_is_not_ends_it() {
     let relay = relay(|config| config.auth.grace = Duration::ZERO).await;
     let id = session(&relay, &json!({ "sourceLanguage": "en" })).await;

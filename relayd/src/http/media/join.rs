@@ -2,20 +2,21 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use relay_engine::{Feedback, TrackStats};
+use relay_engine::{Feedback, OpenError, TrackStats};
 
 use crate::auth::{Action, Caller, Denied, Grant, decide};
 use crate::events::CloseCode;
+use crate::events::frame::Hidden;
 use crate::events::protocol::{ACK_EVERY, Refusal as Unknown};
 use crate::http::Api;
 use crate::http::events::identify;
 use crate::http::problem::{Code, Problem};
 use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
 use crate::metrics::JoinAttempt;
-use crate::session::{Claim, MediaJoin, MediaSeat, SessionError, Status, Subscription};
-use crate::shard::{Egress, RingReceiver, ring};
+use crate::session::{Claim, MediaJoin, MediaSeat, ServiceError, SessionError, Status, Subscription};
+use crate::shard::{Egress, RingReceiver, ShardError, ring};
 use crate::webrtc::{ResourceId, Role};
 
 /// Which track a socket is for, and whose socket it is.
@@ -55,17 +56,15 @@ pub(super) struct Seated {
 /// Gives whoever says hello their place.
 pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<Seated, Refusal> {
     api.check_open().map_err(refusal)?;
-    let mut caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
-    let directory = api.service.directory();
-    let mut ordered = false;
-    if let Some(ticket) = hello.ticket.as_ref().map(|ticket| ticket.0.as_str()) {
-        let place = (target.role(), Some(target.language.as_str()));
-        let known = directory.ticket_caller(Instant::now(), &target.session, place, ticket, &caller);
-        ordered = directory.is_ordered(&target.session, ticket);
-        caller = known.map_err(|error| refusal(error.into()))?;
-    } else {
+    let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
+    let ordered = match &hello.ticket {
+        Some(Hidden(ticket)) => api.service.directory().is_ordered(&target.session, ticket),
+        None => false,
+    };
+    if hello.ticket.is_none() {
         api.check_load().map_err(refusal)?;
     }
+    let caller = with_ticket(api, target, caller, &hello)?;
     permit(api, target, &caller)?;
     if !ordered {
         api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
@@ -78,6 +77,19 @@ pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Resul
         attempt.refused(refused.code);
     }
     seated
+}
+
+/// Who comes with a ticket is whoever it was given to.
+fn with_ticket(api: &Api, target: &Target, caller: Caller, hello: &MediaHello) -> Result<Caller, Refusal> {
+    let Some(Hidden(ticket)) = &hello.ticket else { return Ok(caller) };
+    let (now, place) = (Instant::now(), (target.role(), Some(target.language.as_str())));
+    let known = api.service.directory().ticket_caller(now, &target.session, place, ticket, &caller);
+    if matches!(known, Err(SessionError::Ticket { .. })) && caller.grant().is_none() {
+        // Without a token it is a guess.
+        api.limits.auth_failed(now, target.peer);
+        api.metrics.token_failed("ticket");
+    }
+    known.map_err(|error| refusal(error.into()))
 }
 
 fn permit(api: &Api, target: &Target, caller: &Caller) -> Result<(), Refusal> {
@@ -113,9 +125,7 @@ async fn sit(
     let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
     // A position that the track has not reached is one of another track, or of one that is over.
     let from = hello.from.filter(|from| *from <= stats.next_position);
-    let claim = claim(&caller, &hello);
-    let join = MediaJoin { role: target.role(), session, language, caller: &caller, claim, from };
-    let mut seat = api.service.join_media(join).await.map_err(|error| refusal(error.into()))?;
+    let mut seat = take_seat(api, target, &caller, (claim(&caller, &hello), from)).await?;
     let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
     let paused = directory.view(session).is_ok_and(|view| view.status == Status::Paused);
     let frames = bring_up(api, &seat)?;
@@ -126,7 +136,7 @@ async fn sit(
         MediaRole::Publisher => first_missing(&stats),
         MediaRole::Listener => seat.from.unwrap_or(stats.next_position),
     };
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let welcome = MediaWelcome {
         role: target.role,
         session_id: seat.session.to_string(),
@@ -142,6 +152,28 @@ async fn sit(
     };
     let named = seat.from.is_some();
     Ok(Seated { caller, seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
+}
+
+/// A seat beside another one whose socket goes just then is asked for again: then it comes after that one.
+async fn take_seat(
+    api: &Api,
+    target: &Target,
+    caller: &Caller,
+    (claim, from): (Claim, Option<u64>),
+) -> Result<MediaSeat, Refusal> {
+    let (session, language) = (target.session.as_str(), Some(target.language.as_str()));
+    let mut again = AGAIN;
+    loop {
+        let claim = claim.clone();
+        let join = MediaJoin { role: target.role(), session, language, caller, claim, from };
+        match api.service.join_media(join).await {
+            Err(ServiceError::Shard(ShardError::Open(OpenError::UnknownListener(_)))) if again > 0 => {
+                again -= 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            taken => return taken.map_err(|error| refusal(error.into())),
+        }
+    }
 }
 
 /// What the relay has all of, up to here; what a publisher sends again begins here.
@@ -205,5 +237,8 @@ fn failed() -> Refusal {
 
 /// Frames between the media plane and a socket: 1.28 s of 20 ms frames. What does not fit waits in the history.
 const RING_FRAMES: usize = 64;
+/// How often a seat is asked for again, and after how long.
+const AGAIN: usize = 10;
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long the history of a track is.
 const HISTORY_MS: u64 = 30_000;
