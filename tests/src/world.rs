@@ -84,6 +84,13 @@ pub struct Failure {
     pub violation: Violation,
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { at, step, doing, violation } = self;
+        write!(f, "{} at {at:?}, step {step} {doing}: {}", violation.rule, violation.detail)
+    }
+}
+
 /// Runs a scenario; `shift` moves the instant that virtual time is counted from, which must change nothing.
 ///
 /// # Errors

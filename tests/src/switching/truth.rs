@@ -1,0 +1,379 @@
+//! What one track must hold: which frames came in, where they belong, and what may be missing.
+//!
+//! A witness is a listener that is up from the start and misses nothing: what it is handed is what the track holds.
+//! Within a stretch, position and media time are affine in what an encoder numbers, whichever leg brought a frame and
+//! however often; a new stretch begins only where the speaker really began anew, at the next position.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use relay_engine::{TrackStats, Verdict};
+
+use super::frames::FrameId;
+use super::script::{Kind, Terms, TrackPlan};
+use super::seen::Handed;
+use crate::oracle::{Check, broken, ensure};
+use crate::stream::ticks;
+
+/// A frame that the track holds or held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) id: FrameId,
+    pub(super) media_time: u64,
+    pub(super) arrived: Duration,
+    /// Counts the frames in the order in which they were handed out.
+    pub(super) arrival: u64,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fate {
+    stored: Option<u64>,
+    /// When the relay first had it, on a leg that was good.
+    came: Option<Duration>,
+    /// It came where no relay could place it.
+    excused: bool,
+}
+
+/// Where an encoder's frames belong from one of them on.
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    encoder: u16,
+    first: u32,
+    /// Position minus number.
+    positions: i64,
+    /// Media time minus the encoder's ticks.
+    media: i64,
+}
+
+/// What the world knows of the leg on which a packet came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Open, and not down.
+    Good,
+    /// Down.
+    Down,
+    /// Of an epoch that is over.
+    Fenced,
+    /// Closed by its speaker, or gone with its track.
+    Closed,
+    /// Closed because the relay said that it is spent, with this cut.
+    Spent(u64),
+}
+
+/// The model of one track.
+#[derive(Debug)]
+pub(super) struct Truth {
+    plan: TrackPlan,
+    terms: Terms,
+    stored: Vec<Option<Stored>>,
+    arrivals: u64,
+    fates: Vec<Vec<Fate>>,
+    stretches: Vec<Stretch>,
+    /// How often the speaker began anew and no stretch did.
+    anew: u32,
+    /// Something befell the speaker that a splice may show.
+    rough: bool,
+    held: VecDeque<(Duration, FrameId)>,
+    /// Taken in this step, to be handed out in it.
+    due: Option<FrameId>,
+    /// Came on a leg that was spent: its frame, and the cut.
+    strays: Vec<(FrameId, u64)>,
+    declared: Vec<(u64, u64)>,
+    oldest: u64,
+}
+
+impl Truth {
+    pub(super) const fn new(plan: TrackPlan, terms: Terms) -> Self {
+        Self {
+            plan,
+            terms,
+            stored: Vec::new(),
+            arrivals: 0,
+            fates: Vec::new(),
+            stretches: Vec::new(),
+            anew: 1,
+            rough: true,
+            held: VecDeque::new(),
+            due: None,
+            strays: Vec::new(),
+            declared: Vec::new(),
+            oldest: 0,
+        }
+    }
+
+    /// The speaker begins anew: the next stretch need not follow from what came before.
+    pub(super) fn begins_anew(&mut self) {
+        self.anew += 1;
+        self.rough = true;
+    }
+
+    /// Something that a splice may show.
+    pub(super) const fn roughened(&mut self) {
+        self.rough = true;
+    }
+
+    pub(super) fn next(&self) -> u64 {
+        self.stored.len() as u64
+    }
+
+    pub(super) const fn oldest(&self) -> u64 {
+        self.oldest
+    }
+
+    pub(super) fn get(&self, position: u64) -> Option<&Stored> {
+        self.stored.get(position as usize)?.as_ref()
+    }
+
+    /// Whether a position was declared lost.
+    pub(super) fn is_declared(&self, position: u64) -> bool {
+        self.declared.iter().any(|(from, count)| (*from..from + count).contains(&position))
+    }
+
+    fn is_matched(&self) -> bool {
+        self.plan.kind != Kind::Separate
+    }
+
+    fn fate(&mut self, id: FrameId) -> &mut Fate {
+        let (encoder, number) = (usize::from(id.encoder), id.number as usize);
+        if self.fates.len() <= encoder {
+            self.fates.resize_with(encoder + 1, Vec::new);
+        }
+        let fates = &mut self.fates[encoder];
+        if fates.len() <= number {
+            fates.resize(number + 1, Fate::default());
+        }
+        &mut fates[number]
+    }
+
+    /// Where a frame belongs, by the stretch that it is of.
+    fn place(&self, id: FrameId) -> Option<u64> {
+        let mut stretches = self.stretches.iter().rev();
+        let stretch = stretches.find(|of| of.encoder == id.encoder && of.first <= id.number)?;
+        (i64::from(id.number) + stretch.positions).try_into().ok()
+    }
+
+    /// The highest number of an encoder's that the track holds at or below a position.
+    pub(super) fn number_at(&self, position: u64, encoder: u16) -> Option<u32> {
+        let below = self.stored.get(..=position as usize)?;
+        let mut below = below.iter().rev().flatten();
+        below.find(|stored| stored.id.encoder == encoder).map(|stored| stored.id.number)
+    }
+
+    /// A packet was handed in, and this was the verdict.
+    pub(super) fn judge(
+        &mut self,
+        id: FrameId,
+        verdict: Verdict,
+        standing: Standing,
+        now: Duration,
+    ) -> Check {
+        let must = match standing {
+            Standing::Good => return self.judge_good(id, verdict, now),
+            Standing::Down => Verdict::LegDown,
+            Standing::Fenced => Verdict::Fenced,
+            Standing::Closed => Verdict::UnknownLeg,
+            Standing::Spent(cut) => {
+                self.strays.push((id, cut));
+                Verdict::UnknownLeg
+            }
+        };
+        let rule = if must == Verdict::Fenced { "I8" } else { "verdict" };
+        ensure(verdict == must, rule, || format!("{id:?} was {verdict:?} on a leg that is {standing:?}"))
+    }
+
+    /// A packet came on a leg that may be met in more than one way.
+    pub(super) fn meet(&mut self, id: FrameId, verdict: Verdict, now: Duration) {
+        if matches!(verdict, Verdict::Accepted | Verdict::Held) {
+            self.fate(id).came.get_or_insert(now);
+        }
+    }
+
+    fn judge_good(&mut self, id: FrameId, verdict: Verdict, now: Duration) -> Check {
+        use Verdict::{Accepted, Ahead, BeforeStart, Duplicate, Held, Suspicious, TooLate};
+        let before = *self.fate(id);
+        let place = self.place(id);
+        let gone = place.is_some_and(|position| position < self.oldest);
+        let early = !self.stretches.iter().any(|of| of.encoder == id.encoder && of.first <= id.number)
+            || self.stretches.last().is_some_and(|of| of.encoder == id.encoder && id.number < of.first);
+        let placeless = gone || early;
+        let allowed = match verdict {
+            Accepted => before.stored.is_none(),
+            Held | Duplicate | Suspicious => true,
+            TooLate | BeforeStart => !self.is_matched() || placeless || before.stored.is_some(),
+            Ahead => place.is_none_or(|position| position >= self.next() + self.terms.history_frames as u64),
+            _ => false,
+        };
+        ensure(allowed, "verdict", || {
+            let oldest = self.oldest;
+            format!("{id:?} was {verdict:?} ({before:?}, belongs to {place:?}, oldest {oldest})")
+        })?;
+        match verdict {
+            Accepted => self.due = Some(id),
+            Held if self.is_matched() && before.stored.is_none() => self.held.push_back((now, id)),
+            _ => {}
+        }
+        let refused = matches!(verdict, TooLate | BeforeStart | Ahead) || verdict == Suspicious && placeless;
+        let fate = self.fate(id);
+        if refused {
+            fate.excused = true;
+        } else {
+            // Whatever it is called: it came, and must be held in the end.
+            fate.came.get_or_insert(now);
+        }
+        Ok(())
+    }
+
+    /// The witness was handed a packet: the track holds a frame.
+    pub(super) fn hold(&mut self, packet: &Handed, now: Duration) -> Check<u64> {
+        let id = packet.id.ok_or_else(|| broken("payload", format!("nobody said this: {packet:?}")))?;
+        let fate = *self.fate(id);
+        let came = fate.came.is_some();
+        ensure(came, "payload", || format!("{packet:?} was never taken in"))?;
+        ensure(fate.stored.is_none(), "I1", || format!("{packet:?} is held at {:?} too", fate.stored))?;
+        let position = packet.position;
+        ensure(!self.is_declared(position), "L5", || format!("{packet:?} was declared lost before"))?;
+        let taken = self.get(position).copied();
+        ensure(taken.is_none(), "I1", || format!("{packet:?} is where {taken:?} is"))?;
+        ensure(packet.arrived <= now, "frame", || format!("{packet:?} arrives in the future"))?;
+        self.check_place(packet, id)?;
+        if self.stored.len() <= position as usize {
+            self.stored.resize(position as usize + 1, None);
+        }
+        let stored = Stored { id, media_time: packet.media_time, arrived: now, arrival: self.arrivals };
+        self.arrivals += 1;
+        self.stored[position as usize] = Some(stored);
+        self.fate(id).stored = Some(position);
+        if self.due == Some(id) {
+            self.due = None;
+        }
+        Ok(position)
+    }
+
+    /// A frame is affine to a stretch, or begins one.
+    fn check_place(&mut self, packet: &Handed, id: FrameId) -> Check {
+        let positions = packet.position.cast_signed() - i64::from(id.number);
+        let media = packet.media_time.cast_signed() - packet.ticks_said.cast_signed();
+        let same = |of: &&Stretch| of.encoder == id.encoder && of.positions == positions;
+        if let Some(stretch) = self.stretches.iter().rev().find(same) {
+            return ensure(stretch.media == media, "affine media time", || {
+                format!("{packet:?} bends {stretch:?} by {} ticks", media - stretch.media)
+            });
+        }
+        let next = self.next();
+        let carried = self.plan.kind == Kind::Carried;
+        let follows = packet.position == next || carried && packet.position >= next;
+        ensure(follows, "I1 order", || format!("{packet:?} begins a stretch, and {next} is next"))?;
+        ensure(!self.is_matched() || self.anew > 0, "affine position", || {
+            format!("{packet:?} begins a stretch; there are {:?}", self.stretches)
+        })?;
+        self.check_splice(packet, id)?;
+        self.anew = self.anew.saturating_sub(1);
+        self.rough = false;
+        self.stretches.push(Stretch { encoder: id.encoder, first: id.number, positions, media });
+        Ok(())
+    }
+
+    /// Between encoders: no gap and no repeat in media time, and a shift of no more than a frame.
+    fn check_splice(&self, packet: &Handed, id: FrameId) -> Check {
+        let Some(last) = self.stored.iter().rev().flatten().next() else { return Ok(()) };
+        let frame = u64::from(self.plan.frame_ticks);
+        let end = last.media_time + frame;
+        ensure(packet.media_time >= end, "no repeat in media time", || {
+            format!("{packet:?} begins before the end of {last:?}")
+        })?;
+        let smooth = self.plan.clean && !self.rough && !self.is_matched();
+        let shift = packet.media_time - end;
+        ensure(!smooth || shift <= frame, "no gap in media time", || {
+            format!("{packet:?} begins {shift} ticks after the end of {last:?}")
+        })?;
+        let newer = last.id.encoder != id.encoder || last.id.number < id.number;
+        ensure(newer, "no repeat in media time", || format!("{packet:?} follows {last:?}"))
+    }
+
+    /// The relay declares positions lost.
+    pub(super) fn lost(&mut self, from: u64, count: u64) -> Check {
+        let range = from..from + count;
+        let stored = range.clone().find_map(|position| self.get(position));
+        ensure(count > 0 && stored.is_none(), "L5", || {
+            format!("{range:?} is declared lost, and {stored:?} is held there")
+        })?;
+        let again = range.clone().any(|position| self.is_declared(position));
+        ensure(!again, "L5", || format!("{range:?} is declared lost for the second time"))?;
+        self.declared.push((from, count));
+        Ok(())
+    }
+
+    /// The relay was drained: what was taken in must have come out, and what is held in time.
+    pub(super) fn drained(&mut self, now: Duration) -> Check {
+        if let Some(id) = self.due.take() {
+            return Err(broken("I1", format!("{id:?} was accepted and nobody was handed it")));
+        }
+        while let Some((since, id)) = self.held.front().copied() {
+            if now.saturating_sub(since) <= self.terms.path_skew {
+                return Ok(());
+            }
+            let fate = *self.fate(id);
+            let settled = fate.stored.is_some() || fate.excused;
+            ensure(settled, "L1", || format!("{id:?} is held since {since:?}, and it is {now:?}"))?;
+            self.held.pop_front();
+        }
+        Ok(())
+    }
+
+    /// The relay's own figures, against the model and the limits (I3).
+    pub(super) fn figures(&mut self, stats: &TrackStats) -> Check {
+        let next = self.next();
+        ensure(stats.next_position == next, "I2", || format!("{stats:?}, and {next} is next"))?;
+        let oldest = stats.oldest_position.unwrap_or(0);
+        ensure(oldest >= self.oldest, "I3", || format!("{stats:?}: {} was left before", self.oldest))?;
+        self.oldest = oldest;
+        let spans = next.saturating_sub(oldest) <= self.terms.history_frames as u64;
+        ensure(spans, "I3", || format!("the history is too long: {stats:?}"))?;
+        let bound = 2 * (self.terms.path_skew.as_millis() as usize / 20 + 2) + 256;
+        ensure(stats.held <= bound, "I3", || format!("more than {bound} are held: {stats:?}"))?;
+        let contiguous = stats.contiguous.map_or(0, |position| position + 1);
+        let hole = (oldest..contiguous).find(|position| self.get(*position).is_none());
+        ensure(hole.is_none(), "acknowledged", || format!("{hole:?} is a hole: {stats:?}"))
+    }
+
+    /// The world is over: what came and is not held must be excused, and what is missing declared.
+    pub(super) fn end(&self) -> Check {
+        for (encoder, fates) in self.fates.iter().enumerate() {
+            for (number, fate) in fates.iter().enumerate() {
+                let lost = self.is_matched() && fate.came.is_some() && fate.stored.is_none() && !fate.excused;
+                ensure(!lost, "L1", || {
+                    format!("frame {number} of encoder {encoder} came and is lost: {fate:?}")
+                })?;
+            }
+        }
+        for (id, cut) in &self.strays {
+            let fate = self.fates.get(usize::from(id.encoder)).and_then(|of| of.get(id.number as usize));
+            let before = self.place(*id).is_some_and(|position| position < *cut && position >= self.oldest);
+            let missing = fate.is_none_or(|fate| fate.stored.is_none() && !fate.excused);
+            ensure(!(self.is_matched() && before && missing), "I2", || {
+                format!("{id:?} was on its way on a leg that was called spent at {cut}")
+            })?;
+        }
+        let holes = (0..self.oldest).filter(|position| self.get(*position).is_none());
+        for position in holes {
+            ensure(self.is_declared(position), "L5", || format!("{position} is lost and nobody was told"))?;
+        }
+        Ok(())
+    }
+
+    /// Frames below a position left the history.
+    pub(super) fn left(&mut self, oldest: u64) {
+        self.oldest = self.oldest.max(oldest);
+    }
+
+    /// The speaker that began anew sends again what was not acknowledged; `surely`: in a way that no loss can spoil.
+    pub(super) fn resumes(&mut self, surely: bool) {
+        self.anew -= u32::from(surely && self.plan.clean && self.anew > 0);
+    }
+
+    /// Duration of a frame.
+    pub(super) fn frame(&self) -> Duration {
+        ticks(u64::from(self.plan.frame_ticks))
+    }
+}
