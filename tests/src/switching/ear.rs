@@ -34,6 +34,8 @@ pub(super) struct Ear {
     began: bool,
     /// Below it nothing is owed.
     floor: u64,
+    /// Where an ordered leg went on at the live edge.
+    edge: u64,
     /// The first position handed out since it began.
     first: Option<u64>,
     /// One after the highest position handed out since it began.
@@ -109,6 +111,7 @@ impl Ear {
             frame,
             began: false,
             floor: 0,
+            edge: 0,
             first: None,
             top: 0,
             handed: Vec::new(),
@@ -156,7 +159,7 @@ impl Ear {
 
     fn comes_up(&mut self, resume_from: Option<u64>, truth: &Truth, now: Duration) {
         if self.began {
-            self.goes_on(now);
+            self.goes_on(truth, now);
         } else if !self.paused {
             self.begin(resume_from, truth);
             self.lags(now);
@@ -164,10 +167,11 @@ impl Ear {
     }
 
     /// After a time with no leg up: what it missed is made good, or given up.
-    fn goes_on(&mut self, now: Duration) {
+    fn goes_on(&mut self, truth: &Truth, now: Duration) {
         if self.live {
             self.missed += self.owed.len() as u64;
             self.owed.clear();
+            self.edge = truth.next();
         }
         self.lags(now);
     }
@@ -255,7 +259,7 @@ impl Ear {
         self.frame = frame;
         self.forget(truth);
         self.handed.clear();
-        (self.top, self.acked) = (0, None);
+        (self.top, self.edge, self.acked) = (0, 0, None);
     }
 
     /// It wants nothing, or wants to hear again; says whether that is new.
@@ -314,18 +318,13 @@ impl Ear {
     /// A frame arrived on its track.
     pub(super) fn arrived(&mut self, position: u64) {
         let wanted = self.began && !self.paused && self.first.is_none_or(|first| position >= first);
-        let early = position < self.floor;
-        if !wanted || (self.ordered && early) {
+        if !wanted || position < self.floor {
             return;
         }
         if let Some(lag) = &mut self.lag {
             lag.arrived += 1;
         }
-        if early && self.first.is_none() {
-            // Its numbers begin with what comes first, in order or not.
-            self.floor = position;
-        }
-        if self.ordered && position < self.top {
+        if self.ordered && position < self.top.max(self.edge) {
             self.late.insert(position);
         } else {
             self.owed.insert(position);
@@ -388,7 +387,8 @@ impl Ear {
     }
 
     /// It is told that it missed frames.
-    pub(super) fn skipped(&mut self, from: u64, count: u64) -> Check {
+    pub(super) fn skipped(&mut self, from: u64, count: u64, truth: &Truth) -> Check {
+        self.lose_evicted(truth);
         let most = self.missed + self.late.len() as u64 + self.forgiven;
         ensure(count > 0 && count <= most, "L5", || {
             format!("told of {count} from {from}, missed are {} of {most}: {self:?}", self.missed)
@@ -448,13 +448,14 @@ impl Ear {
 
     /// The relay was drained: nothing may be owed that could have been paid.
     pub(super) fn drained(&mut self, truth: &Truth, now: Duration) -> Check {
-        while let Some(position) = self.owed.first().copied().filter(|position| *position < truth.oldest()) {
-            self.owed.remove(&position);
-            self.missed += 1;
-        }
+        self.lose_evicted(truth);
         self.check_switch(now)?;
         if !self.is_up(self.current) || self.paused {
             return Ok(());
+        }
+        if let (true, true, Some(lag)) = (self.ordered, self.waits(), &mut self.lag) {
+            // A hole is waited for: the pace holds from its end on.
+            (lag.since, lag.done) = (now, 0);
         }
         match &self.lag {
             Some(lag) if self.owed.is_empty() => {
@@ -467,6 +468,14 @@ impl Ear {
         }
     }
 
+    /// What left the history before it was handed out is missed.
+    fn lose_evicted(&mut self, truth: &Truth) {
+        while let Some(position) = self.owed.first().copied().filter(|position| !truth.is_kept(*position)) {
+            self.owed.remove(&position);
+            self.missed += 1;
+        }
+    }
+
     fn time_for(&self, frames: u64) -> Duration {
         self.frame * frames as u32 / self.terms.replay_rate
     }
@@ -475,18 +484,17 @@ impl Ear {
     fn check_pace(&self, lag: Lag, now: Duration) -> Check {
         let passed = now.saturating_sub(lag.since + PROMPT);
         let due = (passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos()) as u64;
-        let waits = self.ordered.then(|| self.waits(now)).unwrap_or_default();
-        ensure(lag.done >= due || waits, "L4", || {
+        ensure(lag.done >= due, "L4", || {
             format!("{} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", lag.done, self.owed.len())
         })?;
         let passed = now.saturating_sub(lag.since);
         let pace = passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos();
-        let most = pace as u64 + u64::from(self.terms.replay_burst) + 2 * lag.arrived + 2;
+        let most = pace as u64 * 5 / 4 + u64::from(self.terms.replay_burst) + 2 * lag.arrived + 20;
         ensure(lag.done <= most, "pace", || format!("{} of {most} since {lag:?} at {now:?}", lag.done))
     }
 
     /// An ordered leg waits for a hole.
-    fn waits(&self, _now: Duration) -> bool {
+    fn waits(&self) -> bool {
         let Some(first) = self.owed.first() else { return false };
         self.top < *first
     }
@@ -505,7 +513,7 @@ impl Ear {
     /// A switch that can be done is done.
     fn check_switch(&mut self, now: Duration) -> Check {
         let Some(since) = self.switching else { return Ok(()) };
-        if self.paused || !self.began {
+        if self.paused || !self.began || self.lag.is_some() && self.is_up(self.current) {
             self.switching = Some(now);
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! The numbers of one listener's leg: what it is sent must be what one RTP stream, and one SRTP key, may be sent.
 
+use std::collections::HashMap;
+
 use relay_engine::{LegId, LegState};
 
 use super::seen::Handed;
@@ -21,11 +23,10 @@ pub(super) struct EarLeg {
     last: u64,
     ssrc: Option<u32>,
     lines: Vec<Line>,
-    first_index: u64,
     next_index: u64,
     newest_timestamp: u32,
-    /// By index from the first one: what it was used for.
-    plaintexts: Vec<u64>,
+    /// By index: what it was used for.
+    plaintexts: HashMap<u64, u64>,
 }
 
 /// What is affine on a leg until it begins another.
@@ -46,7 +47,7 @@ impl std::fmt::Debug for EarLeg {
 }
 
 impl EarLeg {
-    pub(super) const fn new(id: LegId, resume_from: Option<u64>) -> Self {
+    pub(super) fn new(id: LegId, resume_from: Option<u64>) -> Self {
         Self {
             id,
             state: LegState::Connecting,
@@ -58,10 +59,9 @@ impl EarLeg {
             last: 0,
             ssrc: None,
             lines: Vec::new(),
-            first_index: 0,
             next_index: 0,
             newest_timestamp: 0,
-            plaintexts: Vec::new(),
+            plaintexts: HashMap::new(),
         }
     }
 
@@ -105,7 +105,6 @@ impl EarLeg {
     fn begin_line(&mut self, packet: &Handed, line: Line, floor: u64) -> Check {
         if self.lines.is_empty() {
             ensure(packet.index < 1 << 15, "first seq < 2^15", || format!("{packet:?}"))?;
-            self.first_index = packet.index;
         } else {
             // A hole between the live edge and the first frame stays a hole.
             let hole = packet.position.saturating_sub(floor);
@@ -125,18 +124,12 @@ impl EarLeg {
 
     /// RFC 3711 §9.1: a key stream is used once.
     fn check_plaintext(&mut self, packet: &Handed) -> Check {
-        let place = packet.index.checked_sub(self.first_index);
-        let place = place
-            .ok_or_else(|| crate::oracle::broken("affine seq", format!("{packet:?} is before the first")))?;
-        let place = place as usize;
-        if self.plaintexts.len() <= place {
-            self.plaintexts.resize(place + 1, 0);
-        }
-        let before = std::mem::replace(&mut self.plaintexts[place], packet.plaintext);
-        ensure(before == 0 || before == packet.plaintext, "no index with two plaintexts", || {
-            format!("{packet:?}")
-        })?;
-        ensure(before == 0 || packet.replay, "I1", || format!("{packet:?} for the second time, and not said"))
+        let before = self.plaintexts.insert(packet.index, packet.plaintext);
+        let same = before.is_none_or(|before| before == packet.plaintext);
+        ensure(same, "no index with two plaintexts", || format!("{packet:?}"))?;
+        ensure(before.is_none() || packet.replay, "I1", || {
+            format!("{packet:?} for the second time, and not said")
+        })
     }
 
     /// The SSRC that it is sent with, if it was sent anything.
@@ -148,7 +141,7 @@ impl EarLeg {
     pub(super) fn index_of(&self, position: u64) -> Option<u64> {
         let line = self.lines.last()?;
         let index = position.cast_signed() + line.index;
-        u64::try_from(index).ok().filter(|index| *index >= self.first_index)
+        u64::try_from(index).ok()
     }
 
     /// The position of an index on the newest line.

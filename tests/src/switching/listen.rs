@@ -345,6 +345,7 @@ impl World<'_> {
         let ssrc = current.ssrc();
         let acked = match seat.plan.acks {
             Acks::Never => None,
+            Acks::Contiguous if seat.plan.ordered => seat.top.checked_sub(1),
             Acks::Contiguous => seat.next.and_then(|next| next.checked_sub(1)),
             Acks::Highest => way.highest_index.and_then(|index| current.position_of(index)),
         };

@@ -40,6 +40,8 @@ pub(super) struct Speaker {
 struct Voice {
     encoder: Encoder,
     began: Duration,
+    /// Frames of silence to come.
+    rests: u32,
     ticks: Vec<u64>,
     numbering: Numbering,
     /// Position and media time of its first frame, if they are carried.
@@ -179,10 +181,8 @@ impl World<'_> {
             Speak::Switch => self.switch_speaker(track)?,
             Speak::Rest(frames) => {
                 self.truths[track].roughened();
-                let speaker = &mut self.speakers[track];
-                speaker.encoders.iter_mut().for_each(|voice| {
-                    voice.encoder.rest(*frames);
-                });
+                let voices = &mut self.speakers[track].encoders;
+                voices.iter_mut().for_each(|voice| voice.rests += *frames);
             }
         }
         Ok(())
@@ -246,6 +246,7 @@ impl World<'_> {
         self.speakers[track].encoders.push(Voice {
             encoder,
             began,
+            rests: 0,
             ticks: Vec::new(),
             numbering,
             base: (next, end),
@@ -390,6 +391,10 @@ impl World<'_> {
         }
         let rests = speaker.plan.rest > 0.0 && self.random.f64() < speaker.plan.rest;
         let of = &mut speaker.encoders[voice];
+        if of.rests > 0 {
+            let over = now + of.encoder.rest(std::mem::take(&mut of.rests));
+            return self.schedule(over, Happening::Say(track, voice));
+        }
         let said = of.encoder.say(now).clone();
         of.ticks.push(said.ticks);
         let mut next = now + of.encoder.frame();

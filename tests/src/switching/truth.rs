@@ -61,6 +61,9 @@ pub(super) enum Standing {
     Spent(u64),
 }
 
+/// What a held frame may wait beyond the path skew: first of all its leg is lined up.
+const GRACE: Duration = Duration::from_millis(80);
+
 /// The model of one track.
 #[derive(Debug)]
 pub(super) struct Truth {
@@ -123,6 +126,12 @@ impl Truth {
 
     pub(super) fn get(&self, position: u64) -> Option<&Stored> {
         self.stored.get(position as usize)?.as_ref()
+    }
+
+    /// Whether a frame can still be handed out: it is in the history, by position and by arrival.
+    pub(super) fn is_kept(&self, position: u64) -> bool {
+        let stored = self.get(position).filter(|_| position >= self.oldest);
+        stored.is_some_and(|stored| self.arrivals - stored.arrival <= self.terms.history_frames as u64)
     }
 
     /// Whether a position was declared lost.
@@ -310,7 +319,7 @@ impl Truth {
             return Err(broken("I1", format!("{id:?} was accepted and nobody was handed it")));
         }
         while let Some((since, id)) = self.held.front().copied() {
-            if now.saturating_sub(since) <= self.terms.path_skew {
+            if now.saturating_sub(since) <= self.terms.path_skew + GRACE {
                 return Ok(());
             }
             let fate = *self.fate(id);

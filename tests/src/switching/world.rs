@@ -344,7 +344,7 @@ impl<'a> World<'a> {
                 let seat = self.seats.iter_mut();
                 let ear = seat.filter_map(|seat| seat.ear.as_mut()).find(|ear| ear.id == listener);
                 let ear = ear.ok_or_else(|| broken("I6", format!("{event:?}: no such listener")))?;
-                ear.skipped(from, count)?;
+                ear.skipped(from, count, &self.truths[ear.track])?;
                 self.told_skipped(listener, count);
                 Ok(())
             }
