@@ -13,6 +13,7 @@ use relay_tests::world::{Failure, Honest, Report, run};
 
 mod mutation;
 mod scripted;
+mod switching;
 
 /// What each run of the suite goes through.
 const SEEDS: Range<u64> = 0..2_000;

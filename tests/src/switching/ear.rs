@@ -50,6 +50,8 @@ pub(super) struct Ear {
     /// As many more may be told of, and need not.
     forgiven: u64,
     acked: Option<u64>,
+    /// A leg was lost before it acknowledged anything: what was on the way is not known.
+    unknown: bool,
     lag: Option<Lag>,
     /// Since when the switch could have been done.
     switching: Option<Duration>,
@@ -121,6 +123,7 @@ impl Ear {
             late: BTreeSet::new(),
             forgiven: 0,
             acked: None,
+            unknown: false,
             lag: None,
             switching: None,
             closed: None,
@@ -146,6 +149,10 @@ impl Ear {
         if before == state {
             return;
         }
+        if state == LegState::Down && id == self.current {
+            self.unknown |= self.acked < self.first;
+        }
+        let Some(leg) = self.leg(id) else { return };
         if state == LegState::Up {
             leg.restarts = true;
             let first = !std::mem::replace(&mut leg.was_up, true);
@@ -169,8 +176,8 @@ impl Ear {
     /// After a time with no leg up: what it missed is made good, or given up.
     fn goes_on(&mut self, truth: &Truth, now: Duration) {
         if self.live {
-            self.missed += self.owed.len() as u64;
-            self.owed.clear();
+            // Given up and told, or made good after all.
+            self.late.append(&mut self.owed);
             self.edge = truth.next();
         }
         self.lags(now);
@@ -233,6 +240,7 @@ impl Ear {
 
     /// A leg was closed; `false` if it was the only one.
     pub(super) fn leg_closed(&mut self, id: LegId, truth: &Truth, now: Duration) -> bool {
+        self.unknown |= id == self.current && self.acked < self.first;
         self.legs.retain(|leg| leg.id != id);
         self.target = self.target.filter(|target| *target != id);
         let Some(other) = self.legs.first().map(|leg| leg.id) else { return false };
@@ -293,7 +301,7 @@ impl Ear {
         self.owed.clear();
         self.late.clear();
         self.floor = truth.next();
-        (self.first, self.last_arrival, self.lag) = (None, None, None);
+        (self.first, self.last_arrival, self.lag, self.unknown) = (None, None, None, false);
         self.legs.iter_mut().for_each(|leg| leg.restarts = true);
     }
 
@@ -308,7 +316,14 @@ impl Ear {
 
     /// It told what it has.
     pub(super) fn acknowledged(&mut self, position: u64) {
-        self.acked = self.acked.max(Some(position));
+        // What was on its way when another track was chosen means nothing.
+        if position < self.top {
+            self.acked = self.acked.max(Some(position));
+        }
+    }
+
+    pub(super) const fn is_unknown(&self) -> bool {
+        self.unknown
     }
 
     pub(super) const fn first(&self) -> Option<u64> {
@@ -343,16 +358,15 @@ impl Ear {
         let before = self.was_handed(packet.position);
         ensure(packet.replay || !before, "I1", || format!("{packet:?} for the second time, and not said"))?;
         let fresh = packet.position >= self.top;
-        ensure(!fresh || !packet.replay || self.missed > 0, "I1", || {
-            format!("{packet:?} was not handed out before")
-        })?;
+        let told = self.missed > 0 || packet.position < self.edge || self.lag.is_some();
+        ensure(!fresh || !packet.replay || told, "I1", || format!("{packet:?} was not handed out before"))?;
         if !packet.replay {
             ensure(self.missed == 0, "L5", || format!("{packet:?} comes before it is told: {self:?}"))?;
             self.check_order(packet, stored.arrival)?;
         }
         let (ordered, floor) = (self.ordered, self.floor);
         let leg = self.leg(packet.leg).expect("it is the current leg or the target");
-        leg.replayed += u64::from(before);
+        leg.replayed += u64::from(packet.replay);
         leg.packet(packet, ordered, floor)?;
         self.note(packet.position);
         Ok(())
@@ -389,6 +403,7 @@ impl Ear {
     /// It is told that it missed frames.
     pub(super) fn skipped(&mut self, from: u64, count: u64, truth: &Truth) -> Check {
         self.lose_evicted(truth);
+        self.lose_overtaken(truth, count);
         let most = self.missed + self.late.len() as u64 + self.forgiven;
         ensure(count > 0 && count <= most, "L5", || {
             format!("told of {count} from {from}, missed are {} of {most}: {self:?}", self.missed)
@@ -458,6 +473,7 @@ impl Ear {
             (lag.since, lag.done) = (now, 0);
         }
         match &self.lag {
+            Some(_) if self.owed.is_empty() && self.live && !self.late.is_empty() => Ok(()),
             Some(lag) if self.owed.is_empty() => {
                 let over = lag.done >= lag.work || now > lag.since + self.time_for(lag.work) + PROMPT;
                 self.lag = self.lag.filter(|_| !over);
@@ -470,7 +486,17 @@ impl Ear {
 
     /// What left the history before it was handed out is missed.
     fn lose_evicted(&mut self, truth: &Truth) {
-        while let Some(position) = self.owed.first().copied().filter(|position| !truth.is_kept(*position)) {
+        while let Some(position) = self.owed.first().copied().filter(|position| *position < truth.oldest()) {
+            self.owed.remove(&position);
+            self.missed += 1;
+        }
+    }
+
+    /// What has left the history by arrival and not by position may be told of, and need not.
+    fn lose_overtaken(&mut self, truth: &Truth, most: u64) {
+        while self.missed < most
+            && let Some(position) = self.owed.first().copied().filter(|position| !truth.is_kept(*position))
+        {
             self.owed.remove(&position);
             self.missed += 1;
         }
@@ -489,7 +515,7 @@ impl Ear {
         })?;
         let passed = now.saturating_sub(lag.since);
         let pace = passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos();
-        let most = pace as u64 * 5 / 4 + u64::from(self.terms.replay_burst) + 2 * lag.arrived + 20;
+        let most = pace as u64 * 3 / 2 + u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40;
         ensure(lag.done <= most, "pace", || format!("{} of {most} since {lag:?} at {now:?}", lag.done))
     }
 

@@ -15,7 +15,7 @@ pub(super) struct EarLeg {
     pub(super) was_up: bool,
     /// Nothing more may come on it.
     pub(super) spent: bool,
-    /// Packets of positions that were handed out on another leg before.
+    /// Packets that were marked as replays.
     pub(super) replayed: u64,
     /// The next packet may be of a lower position than the last.
     pub(super) restarts: bool,

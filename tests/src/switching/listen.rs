@@ -78,6 +78,13 @@ impl Seat {
         self.heard.get(position as usize).copied().unwrap_or(false)
     }
 
+    /// The last position of an ordered leg before the first frame that is missing: holes are passed over.
+    fn in_order(&self, truth: &Truth) -> Option<u64> {
+        let missing = |position: &u64| truth.get(*position).is_some() && !self.has_heard(*position);
+        let end = (self.next?..self.top).find(missing).unwrap_or(self.top);
+        end.checked_sub(1)
+    }
+
     /// A packet arrives.
     fn hear(&mut self, position: u64, begins: u64) {
         if self.heard.len() <= position as usize {
@@ -98,8 +105,10 @@ impl Seat {
         let Some(ear) = self.ear.as_ref().filter(|_| whole && self.plan.acks == Acks::Contiguous) else {
             return Ok(());
         };
-        let long = script.calm > Duration::from_secs(10);
-        let Some(first) = self.since.or_else(|| ear.first()).filter(|_| !self.plan.live && !long) else {
+        let long = script.tracks.iter().any(|track| track.frame_ticks != 960);
+        let Some(first) =
+            self.since.or_else(|| ear.first()).filter(|_| !self.plan.live && !ear.is_unknown() && !long)
+        else {
             return Ok(());
         };
         let missing = (first..truth.next())
@@ -345,7 +354,7 @@ impl World<'_> {
         let ssrc = current.ssrc();
         let acked = match seat.plan.acks {
             Acks::Never => None,
-            Acks::Contiguous if seat.plan.ordered => seat.top.checked_sub(1),
+            Acks::Contiguous if seat.plan.ordered => seat.in_order(&self.truths[ear.track]),
             Acks::Contiguous => seat.next.and_then(|next| next.checked_sub(1)),
             Acks::Highest => way.highest_index.and_then(|index| current.position_of(index)),
         };

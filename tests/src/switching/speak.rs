@@ -426,17 +426,18 @@ impl World<'_> {
         let voice = &speaker.encoders[voice];
         let (first, media) = voice.base;
         let position = first + u64::from(said.id.number);
-        let report = (clock == Clock::Report && kind != Kind::Carried && said.id.number % REPORT_FRAMES == 0)
-            .then(|| {
-                let (ntp, rtp_timestamp) = (ntp(CLOCK, now), numbering.timestamp_at(voice.began, now));
-                let report = rtcp::SenderReport {
-                    ssrc: numbering.ssrc,
-                    ntp: relay_engine::NtpTime(ntp),
-                    rtp_timestamp,
-                    ..Default::default()
-                };
-                Feedback::SenderReport(report)
-            });
+        let report =
+            (clock == Clock::Report && kind != Kind::Carried && said.id.number.is_multiple_of(REPORT_FRAMES))
+                .then(|| {
+                    let (ntp, rtp_timestamp) = (ntp(CLOCK, now), numbering.timestamp_at(voice.began, now));
+                    let report = rtcp::SenderReport {
+                        ssrc: numbering.ssrc,
+                        ntp: relay_engine::NtpTime(ntp),
+                        rtp_timestamp,
+                        ..Default::default()
+                    };
+                    Feedback::SenderReport(report)
+                });
         let datagram = numbering.packet(said);
         for at in arrivals {
             if let Some(report) = report {

@@ -1,0 +1,65 @@
+//! Worlds of switches: legs of speakers and listeners are replaced, lost and brought back, and nobody may hear it.
+//!
+//! `RELAY_SEEDS=a..b` runs other seeds than the first 10 000, `RELAY_THREADS` on so many threads. A campaign of more is
+//! `cargo run --release -p relay-tests --bin campaign`; it also replays one seed and prints its script.
+
+use std::time::Duration;
+
+use relay_engine::Verdict;
+use relay_tests::campaign::{check_script, check_switching, run_seeds, seeds, threads};
+use relay_tests::switching::script::Script;
+use relay_tests::switching::{Count, Report};
+
+mod mutation;
+
+/// What fails, with the command that replays it.
+fn fail(failures: &[(u64, String)]) -> String {
+    let lines = failures.iter().take(20).map(|(seed, what)| {
+        format!("{what}\n  replay: RELAY_SEED={seed} cargo run --release -p relay-tests --bin campaign")
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_world_of_switches_keeps_every_promise() {
+    let seeds = seeds(0..10_000);
+    let done = run_seeds(&seeds, threads(), check_switching);
+    eprintln!("{seeds:?}: {:?}", done.total);
+    assert!(done.failures.is_empty(), "{} seeds fail\n{}", done.failures.len(), fail(&done.failures));
+    if seeds.end - seeds.start >= 2_000 {
+        goes_everywhere(&done.total);
+    }
+}
+
+/// A campaign in which something never happens says nothing about it.
+fn goes_everywhere(total: &Report) {
+    for what in Count::ALL {
+        assert!(total.of(what) >= 100, "{what:?} only {} times", total.of(what));
+    }
+    for verdict in [Verdict::Accepted, Verdict::Duplicate, Verdict::Held, Verdict::Fenced, Verdict::LegDown] {
+        let count = total.verdicts[verdict as usize];
+        assert!(count >= 100, "{verdict:?} only {count} times");
+    }
+}
+
+/// 1000 switches of the speaker, and 1000 of its 200 listeners, at 2 % loss with disorder and duplicates both ways: the
+/// far ends have every frame once and in order.
+#[test]
+fn a_thousand_switches_before_two_hundred_listeners_lose_nothing() {
+    let script = Script::thousand_switches(7, 200, 1_000);
+    let report = check_script(&script).unwrap_or_else(|what| panic!("{what}"));
+    eprintln!("{report:?}");
+    assert!(report.of(Count::SpeakerSwitch) >= 1_000, "{report:?}");
+    assert!(report.of(Count::ListenerSwitch) >= 1_000, "{report:?}");
+    assert!(report.of(Count::Spent) >= 1_900, "{report:?}");
+    assert_eq!((report.of(Count::Lost), report.of(Count::Skipped)), (0, 0), "{report:?}");
+}
+
+/// A gap of 0: while one leg is up, a switch delays nothing, as the oracle's rule L3 has it for each frame.
+#[test]
+fn worlds_without_troubles_need_no_replays_but_those_of_switches() {
+    let script = Script::thousand_switches(3, 5, 50);
+    let report = check_script(&script).unwrap_or_else(|what| panic!("{what}"));
+    assert!(report.packets > 1_000 && report.of(Count::Resent) == 0, "{report:?}");
+    assert!(script.end > Duration::from_secs(5));
+}

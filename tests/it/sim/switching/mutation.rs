@@ -1,0 +1,244 @@
+//! Relays whose switches are broken on purpose: an oracle that cannot fail proves nothing.
+//!
+//! Each mutation spoils the outputs of an honest relay once, where there is something to spoil; the oracle must name the
+//! promise that was broken in every world in which it struck.
+
+use std::time::Duration;
+
+use relay_engine::Event;
+use relay_tests::switching::script::Script;
+use relay_tests::switching::seen::{Handed, Seen};
+use relay_tests::switching::{Tamper, run};
+
+/// How many worlds each mutation must strike.
+const STRIKES: usize = 25;
+
+/// Spoils one drain, if it can, and says whether it did.
+type Spoil = fn(&mut Vec<Seen>) -> bool;
+
+/// Strikes once, after letting some outputs pass.
+struct Once {
+    spoil: Spoil,
+    patience: usize,
+    struck: bool,
+}
+
+impl Tamper for Once {
+    fn tamper(&mut self, outputs: &mut Vec<Seen>) {
+        self.patience = self.patience.saturating_sub(outputs.len());
+        if self.patience == 0 && !self.struck {
+            self.struck = (self.spoil)(outputs);
+        }
+    }
+}
+
+/// Runs worlds until the mutation has struck often enough; each time the oracle must name one of `rules`.
+fn must_be_caught(spoil: Spoil, rules: &[&str]) {
+    let mut strikes = 0;
+    for seed in 0..4_000 {
+        let script = Script::generate(seed);
+        if run(&script, Duration::ZERO, &mut relay_tests::world::Honest).is_err() {
+            continue;
+        }
+        let mut tamper = Once { spoil, patience: 150, struck: false };
+        let result = run(&script, Duration::ZERO, &mut tamper);
+        if !tamper.struck {
+            continue;
+        }
+        let failure = result.expect_err("the oracle let a broken relay pass");
+        let rule = failure.violation.rule;
+        assert!(rules.contains(&rule), "seed {seed}: {failure:?}");
+        strikes += 1;
+        if strikes == STRIKES {
+            return;
+        }
+    }
+    panic!("the mutation struck only {strikes} worlds");
+}
+
+/// The last packet for a listener that is no witness, if it passes: those come after the witnesses'.
+fn find(outputs: &mut [Seen], wanted: impl Fn(&Handed) -> bool) -> Option<usize> {
+    outputs
+        .iter()
+        .rposition(|seen| matches!(seen, Seen::Packet(packet) if is_heard(packet) && wanted(packet)))
+}
+
+/// Not a witness's: they come first, and have the lowest slots.
+fn is_heard(packet: &Handed) -> bool {
+    packet.listener.slot() >= 2
+}
+
+fn alter(outputs: &mut [Seen], wanted: impl Fn(&Handed) -> bool, change: impl FnOnce(&mut Handed)) -> bool {
+    let Some(place) = find(outputs, wanted) else { return false };
+    if let Seen::Packet(packet) = &mut outputs[place] {
+        change(packet);
+    }
+    true
+}
+
+fn drop_event(outputs: &mut Vec<Seen>, wanted: impl Fn(&Event) -> bool) -> bool {
+    let place = outputs.iter().position(|seen| matches!(seen, Seen::Event(event) if wanted(event)));
+    place.map(|place| outputs.remove(place)).is_some()
+}
+
+#[test]
+fn a_relay_that_drops_a_frame_is_caught() {
+    must_be_caught(
+        |outputs| find(outputs, |packet| !packet.replay).map(|place| outputs.remove(place)).is_some(),
+        &["L3", "L4", "L1", "I2", "I1 order", "L5", "I1"],
+    );
+}
+
+#[test]
+fn a_relay_that_hands_a_frame_out_twice_and_does_not_say_so_is_caught() {
+    must_be_caught(
+        |outputs| {
+            let place = find(outputs, |packet| !packet.replay);
+            place.map(|place| outputs.push(outputs[place])).is_some()
+        },
+        &["I1"],
+    );
+}
+
+#[test]
+fn a_relay_that_hides_that_a_frame_is_a_replay_is_caught() {
+    must_be_caught(
+        |outputs| alter(outputs, |packet| packet.replay, |packet| packet.replay = false),
+        &["I1", "I1 order", "L5"],
+    );
+}
+
+#[test]
+fn a_relay_that_seals_two_plaintexts_under_one_index_is_caught() {
+    must_be_caught(
+        |outputs| alter(outputs, |packet| packet.replay, |packet| packet.plaintext ^= 1),
+        &["no index with two plaintexts", "L1", "L3"],
+    );
+}
+
+#[test]
+fn a_relay_that_changes_its_ssrc_is_caught() {
+    must_be_caught(|outputs| alter(outputs, |_| true, |packet| packet.ssrc ^= 1), &["one SSRC"]);
+}
+
+#[test]
+fn a_relay_that_renumbers_is_caught() {
+    must_be_caught(
+        |outputs| alter(outputs, |_| true, |packet| packet.index += 1),
+        &["affine seq", "first seq < 2^15", "no index with two plaintexts"],
+    );
+}
+
+#[test]
+fn a_relay_that_bends_a_timestamp_is_caught() {
+    must_be_caught(
+        |outputs| alter(outputs, |_| true, |packet| packet.timestamp ^= 1 << 8),
+        &["affine timestamp"],
+    );
+}
+
+#[test]
+fn a_relay_that_bends_media_time_is_caught() {
+    must_be_caught(
+        |outputs| {
+            outputs.iter_mut().fold(false, |struck, seen| match seen {
+                Seen::Packet(packet) => {
+                    packet.media_time += 7;
+                    packet.timestamp = packet.timestamp.wrapping_add(7);
+                    true
+                }
+                _ => struck,
+            })
+        },
+        &["affine media time", "frame", "no repeat in media time", "no gap in media time"],
+    );
+}
+
+#[test]
+fn a_relay_that_sends_on_another_leg_is_caught() {
+    must_be_caught(
+        |outputs| {
+            let mut legs = outputs.iter().filter_map(|seen| match seen {
+                Seen::Packet(packet) if is_heard(packet) => Some((packet.listener, packet.leg)),
+                _ => None,
+            });
+            let Some((listener, leg)) = legs.next() else { return false };
+            let Some((_, other)) = legs.find(|(other, _)| *other != listener) else { return false };
+            alter(outputs, |packet| packet.leg == leg, |packet| packet.leg = other)
+        },
+        &["I6"],
+    );
+}
+
+#[test]
+fn a_relay_that_never_says_that_a_leg_is_spent_is_caught() {
+    must_be_caught(
+        |outputs| drop_event(outputs, |event| matches!(event, Event::LegSpent { .. })),
+        &["LegSpent", "I6", "L3", "L4", "I2", "L1", "L5", "verdict", "switch", "I3"],
+    );
+}
+
+#[test]
+fn a_relay_that_says_twice_that_a_leg_is_spent_is_caught() {
+    must_be_caught(
+        |outputs| {
+            let place = outputs.iter().position(|seen| matches!(seen, Seen::Event(Event::LegSpent { .. })));
+            place.map(|place| outputs.insert(place, outputs[place])).is_some()
+        },
+        &["LegSpent", "I6"],
+    );
+}
+
+#[test]
+fn a_relay_that_hides_what_a_listener_missed_is_caught() {
+    must_be_caught(
+        |outputs| drop_event(outputs, |event| matches!(event, Event::FramesSkipped { .. })),
+        &["L5"],
+    );
+}
+
+#[test]
+fn a_relay_that_miscounts_what_a_listener_missed_is_caught() {
+    must_be_caught(
+        |outputs| {
+            let skipped = outputs.iter_mut().find_map(|seen| match seen {
+                Seen::Event(Event::FramesSkipped { count, .. }) => Some(count),
+                _ => None,
+            });
+            skipped.map(|count| *count += 10_000).is_some()
+        },
+        &["L5"],
+    );
+}
+
+#[test]
+fn a_relay_that_hides_or_shifts_what_is_lost_is_caught() {
+    must_be_caught(|outputs| drop_event(outputs, |event| matches!(event, Event::FramesLost { .. })), &["L5"]);
+    must_be_caught(
+        |outputs| {
+            let lost = outputs.iter_mut().find_map(|seen| match seen {
+                Seen::Event(Event::FramesLost { from, .. }) => Some(from),
+                _ => None,
+            });
+            lost.map(|from| *from += 1).is_some()
+        },
+        &["L5"],
+    );
+}
+
+/// A relay that asks to be woken at once, for ever.
+struct BusyLoop;
+
+impl Tamper for BusyLoop {
+    fn tamper(&mut self, _outputs: &mut Vec<Seen>) {}
+
+    fn deadline(&mut self, deadline: Option<Duration>, now: Duration) -> Option<Duration> {
+        deadline.and(Some(now))
+    }
+}
+
+#[test]
+fn a_relay_that_wakes_for_ever_is_caught() {
+    let failure = run(&Script::generate(1), Duration::ZERO, &mut BusyLoop).expect_err("it never sleeps");
+    assert_eq!(failure.violation.rule, "I4");
+}
