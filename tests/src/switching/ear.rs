@@ -332,7 +332,8 @@ impl Ear {
 
     /// A frame arrived on its track.
     pub(super) fn arrived(&mut self, position: u64) {
-        let wanted = self.began && !self.paused && self.first.is_none_or(|first| position >= first);
+        let reached = self.ordered || self.first.is_none_or(|first| position >= first);
+        let wanted = self.began && !self.paused && reached;
         if !wanted || position < self.floor {
             return;
         }
@@ -392,8 +393,12 @@ impl Ear {
         self.top = self.top.max(position + 1);
         if self.first.is_none() {
             self.first = Some(position);
-            // What arrived before it and belongs before it, its numbers do not reach.
-            self.owed = self.owed.split_off(&position);
+            // What arrived before it and belongs before it, its numbers do not reach; an ordered leg is told.
+            let reached = self.owed.split_off(&position);
+            let before = std::mem::replace(&mut self.owed, reached);
+            if self.ordered {
+                self.late.extend(before);
+            }
         }
         if let Some(lag) = &mut self.lag {
             lag.done += 1;

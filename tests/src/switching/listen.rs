@@ -371,7 +371,10 @@ impl World<'_> {
             }
         }
         if let (false, Some(next), Some(ssrc)) = (seat.plan.ordered, seat.next, ssrc) {
-            let missing = (next..seat.top).filter(|position| !seat.has_heard(*position));
+            // A hole that the relay has too is asked for only while it is new.
+            let truth = &self.truths[ear.track];
+            let asks = |position: &u64| truth.get(*position).is_some() || position + 50 > seat.top;
+            let missing = (next..seat.top).filter(|position| !seat.has_heard(*position) && asks(position));
             for index in missing.filter_map(|position| current.index_of(position)).take(ASKS) {
                 let nack = rtcp::Nack { sender_ssrc: 1, media_ssrc: ssrc, first: index as u16, following: 0 };
                 feedback.push(Feedback::Nack(nack));

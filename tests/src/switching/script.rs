@@ -199,7 +199,10 @@ impl Script {
         maker.lags();
         let mut actions = maker.actions;
         actions.sort_by_key(|(at, _)| *at);
-        actions.retain(|(at, _)| *at < calm);
+        // What a short history no longer has cannot be lined up with what is sent again.
+        let reaches = terms.history_frames >= 500 && terms.history >= Duration::from_secs(30);
+        let again = |action: &Action| matches!(action, Action::Speak(_, Speak::Resend(..)));
+        actions.retain(|(at, action)| *at < calm && (reaches || !again(action)));
         let end = calm + Duration::from_secs(if long { 22 } else { 6 });
         Self { seed, terms, tracks, listeners, actions, calm, end }
     }

@@ -94,6 +94,13 @@ impl Speaker {
         voice.and_then(|voice| voice.ticks.get(id.number as usize)).copied().unwrap_or(0)
     }
 
+    /// When a frame was said.
+    pub(super) fn said_at(&self, id: FrameId) -> Duration {
+        let voice = self.encoders.get(usize::from(id.encoder));
+        let began = voice.map_or(Duration::ZERO, |voice| voice.began);
+        began + crate::stream::ticks(self.ticks_of(id))
+    }
+
     pub(super) fn close_spent(&mut self, leg: LegId) {
         let cut = self.legs.iter().find(|known| known.id == leg).and_then(|leg| leg.spent);
         self.forget(leg, cut.map_or(Standing::Closed, Standing::Spent));

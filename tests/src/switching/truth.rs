@@ -62,7 +62,7 @@ pub(super) enum Standing {
 }
 
 /// What a held frame may wait beyond the path skew: first of all its leg is lined up.
-const GRACE: Duration = Duration::from_millis(80);
+const GRACE: Duration = Duration::from_millis(150);
 
 /// The model of one track.
 #[derive(Debug)]
@@ -205,7 +205,9 @@ impl Truth {
         let gone = place.is_some_and(|position| position < self.oldest);
         let early = !self.stretches.iter().any(|of| of.encoder == id.encoder && of.first <= id.number)
             || self.stretches.last().is_some_and(|of| of.encoder == id.encoder && id.number < of.first);
-        let placeless = gone || early;
+        // The speaker went on without it: another frame has its position.
+        let taken = place.and_then(|position| self.get(position)).is_some_and(|stored| stored.id != id);
+        let placeless = gone || early || taken;
         let allowed = match verdict {
             Accepted => before.stored.is_none(),
             Held | Duplicate | Suspicious => true,
@@ -222,7 +224,8 @@ impl Truth {
             Held if self.is_matched() && before.stored.is_none() => self.held.push_back((now, id)),
             _ => {}
         }
-        let refused = matches!(verdict, TooLate | BeforeStart | Ahead) || verdict == Suspicious && placeless;
+        let refused = matches!(verdict, TooLate | BeforeStart | Ahead)
+            || matches!(verdict, Suspicious | Duplicate) && placeless;
         let fate = self.fate(id);
         if refused {
             fate.excused = true;
@@ -297,7 +300,8 @@ impl Truth {
             format!("{packet:?} begins {shift} ticks after the end of {last:?}")
         })?;
         let newer = last.id.encoder != id.encoder || last.id.number < id.number;
-        ensure(newer, "no repeat in media time", || format!("{packet:?} follows {last:?}"))
+        let reaches = self.terms.history >= Duration::from_secs(30) && self.terms.history_frames >= 500;
+        ensure(newer || !reaches, "no repeat in media time", || format!("{packet:?} follows {last:?}"))
     }
 
     /// The relay declares positions lost.
@@ -359,7 +363,8 @@ impl Truth {
         for (id, cut) in &self.strays {
             let fate = self.fates.get(usize::from(id.encoder)).and_then(|of| of.get(id.number as usize));
             let before = self.place(*id).is_some_and(|position| position < *cut && position >= self.oldest);
-            let missing = fate.is_none_or(|fate| fate.stored.is_none() && !fate.excused);
+            let taken = self.place(*id).and_then(|position| self.get(position)).is_some();
+            let missing = !taken && fate.is_none_or(|fate| fate.stored.is_none() && !fate.excused);
             ensure(!(self.is_matched() && before && missing), "I2", || {
                 format!("{id:?} was on its way on a leg that was called spent at {cut}")
             })?;

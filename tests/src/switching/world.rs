@@ -18,7 +18,7 @@ use super::listen::Seat;
 use super::script::{Action, Script};
 use super::seen::{Handed, Seen};
 use super::speak::Speaker;
-use super::truth::Truth;
+use super::truth::{Standing, Truth};
 use super::{Count, Report, Tamper};
 use crate::oracle::{Check, Violation, broken, ensure};
 use crate::seen::Digest;
@@ -252,7 +252,10 @@ impl<'a> World<'a> {
         self.report.verdicts[verdict as usize] += 1;
         self.tamper.input(self.told, format_args!("{leg} {id:?}: {verdict:?}"));
         let (truth, told) = (&mut self.truths[track], self.told);
+        let skew = self.script.terms.path_skew;
         match self.speakers[track].standing(leg) {
+            // What is sent again is sent again on the leg that took over.
+            Some(Standing::Spent(_)) if told > self.speakers[track].said_at(id) + skew => {}
             Some(standing) => truth.judge(id, verdict, standing, told)?,
             None => truth.meet(id, verdict, told),
         }
