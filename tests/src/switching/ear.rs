@@ -205,8 +205,8 @@ impl Ear {
     /// It may be behind from now on, and what it has not acknowledged may be handed out again.
     fn lags(&mut self, now: Duration) {
         let acked = self.acked.map_or(0, |acked| acked + 1);
-        let unsure = (acked..self.top).filter(|position| self.was_handed(*position)).count();
-        let work = (unsure + self.owed.len()) as u64;
+        let unsure = self.top.max(self.edge).saturating_sub(acked);
+        let work = unsure + self.owed.len() as u64;
         self.lag = Some(Lag { since: now, done: 0, work, arrived: 0 });
     }
 
@@ -515,12 +515,14 @@ impl Ear {
     fn check_pace(&self, lag: Lag, now: Duration) -> Check {
         let passed = now.saturating_sub(lag.since + PROMPT);
         let due = (passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos()) as u64;
-        ensure(lag.done >= due, "L4", || {
+        // Behind each hole that is waited for, the pace begins anew.
+        let enough = if self.ordered { lag.done * 2 + 40 >= due } else { lag.done >= due };
+        ensure(enough, "L4", || {
             format!("{} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", lag.done, self.owed.len())
         })?;
         let passed = now.saturating_sub(lag.since);
         let pace = passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos();
-        let most = pace as u64 * 3 / 2 + u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40;
+        let most = pace as u64 * 2 + 2 * u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40;
         ensure(lag.done <= most, "pace", || format!("{} of {most} since {lag:?} at {now:?}", lag.done))
     }
 

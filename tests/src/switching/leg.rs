@@ -76,7 +76,9 @@ impl EarLeg {
         let ssrc = *self.ssrc.get_or_insert(packet.ssrc);
         ensure(ssrc == packet.ssrc, "one SSRC", || format!("{packet:?} after {ssrc}"))?;
         let ascends = packet.position >= self.last || self.restarts;
-        ensure(!ordered || ascends, "I1 order", || format!("{packet:?} after {}, in order", self.last))?;
+        ensure(!ordered || ascends || packet.replay, "I1 order", || {
+            format!("{packet:?} after {}, in order", self.last)
+        })?;
         (self.last, self.restarts) = (packet.position + 1, false);
         self.check_line(packet, floor)?;
         self.check_plaintext(packet)

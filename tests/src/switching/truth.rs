@@ -369,7 +369,9 @@ impl Truth {
                 format!("{id:?} was on its way on a leg that was called spent at {cut}")
             })?;
         }
-        let holes = (0..self.oldest).filter(|position| self.get(*position).is_none());
+        // What was lost before the first frame is no hole of the track.
+        let first = self.stored.iter().position(Option::is_some).unwrap_or(0) as u64;
+        let holes = (first..self.oldest).filter(|position| self.get(*position).is_none());
         for position in holes {
             ensure(self.is_declared(position), "L5", || format!("{position} is lost and nobody was told"))?;
         }
