@@ -4,6 +4,7 @@
 //! million of them. [`script`] makes what happens, `world` runs it, `truth` and `ear` are the oracle: what each track
 //! must hold, and what each listener is owed.
 
+mod crowd;
 mod ear;
 mod frames;
 mod leg;

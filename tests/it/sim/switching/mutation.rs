@@ -66,7 +66,7 @@ fn must_be_caught_in(least: usize, spoil: Spoil, rules: &[&str]) {
 }
 
 /// The last packet for a listener that is no witness, if it passes: those come after the witnesses'.
-fn find(outputs: &mut [Seen], wanted: impl Fn(&Handed) -> bool) -> Option<usize> {
+fn find(outputs: &[Seen], wanted: impl Fn(&Handed) -> bool) -> Option<usize> {
     outputs
         .iter()
         .rposition(|seen| matches!(seen, Seen::Packet(packet) if is_heard(packet) && wanted(packet)))
