@@ -233,11 +233,7 @@ impl Oracle {
     /// A leg's transport changed; a stale id is nothing.
     pub fn leg_changed(&mut self, id: LegId, state: LegState) {
         if let Some(leg) = self.publishers.get_mut(&id) {
-            let returns = leg.state == LegState::Down && state != LegState::Down;
             leg.state = state;
-            if let Some(track) = self.tracks.get_mut(&leg.track).filter(|_| returns) {
-                track.restart();
-            }
         }
         if let Some(leg) = self.legs.get_mut(&id) {
             leg.changed(state, &self.tracks[&leg.track]);
@@ -411,7 +407,9 @@ impl Oracle {
         let leg =
             leg.ok_or_else(|| broken("I6", format!("{} is not a listener's leg: {packet:?}", packet.leg)))?;
         let track = self.tracks.get(&leg.track).expect("a track's legs close with it");
-        ensure(track.is_active(), "TrackActive comes before the frames", || format!("{packet:?}"))?;
+        ensure(track.is_active() || packet.replay, "TrackActive comes before the frames", || {
+            format!("{packet:?}")
+        })?;
         leg.packet(packet, track, &mut self.coverage)
     }
 
@@ -459,6 +457,10 @@ impl Oracle {
                 let model = model.ok_or_else(|| broken("ids", format!("{event:?}: no such track")))?;
                 self.coverage.count_if(matches!(event, Event::TrackSilent { .. }), Incident::Silence);
                 model.activity(track, matches!(event, Event::TrackActive { .. }), self.now)
+            }
+            // Held against what a track holds by the worlds of switches.
+            Event::FramesLost { track, .. } => {
+                ensure(self.tracks.contains_key(&track), "ids", || format!("{event:?}: no such track"))
             }
             _ => Err(broken("events", format!("{event:?} is not one that the oracle knows"))),
         }

@@ -240,9 +240,8 @@ impl Script {
         while at < self.end {
             let publisher = self.publishers;
             self.publishers += 1;
-            if self.random.bool() {
-                ssrc = self.random.u32(..);
-            }
+            // Returns under the same SSRC are for the worlds of switches.
+            ssrc = ssrc.wrapping_add(self.random.u32(1..));
             let mut stream = self.stream(ssrc);
             let mut link = self.link(ticks(u64::from(stream.frame_ticks)));
             if self.far {

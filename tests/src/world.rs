@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use relay_engine::rtp::{self, rtcp};
 use relay_engine::{
-    Epoch, ExtensionIds, Feedback, LegId, LegSpec, LegState, ListenerId, Mid, Peer, Relay, TrackId,
+    Epoch, ExtensionIds, Feedback, LegId, LegSpec, LegState, ListenerId, Mid, OnReturn, Peer, Relay, TrackId,
     TrackSpec, Verdict,
 };
 
@@ -144,6 +144,9 @@ struct Publisher {
     sending: bool,
     /// Sends nothing until then.
     muted: Duration,
+    /// Its capture times are not negotiated.
+    mute_clock: bool,
+    track: usize,
     stream: Stream,
     link: Link,
     spec: StreamSpec,
@@ -297,11 +300,15 @@ impl<'a> World<'a> {
         (spec, link, reports): (StreamSpec, Link, bool),
     ) -> Result<(), Violation> {
         let stream = Stream::new(spec, number, self.random.u64(..));
+        let mute_clock = self.publishers.values().any(|other| other.track == track);
+        let muted = Duration::ZERO;
         let mut publisher =
-            Publisher { leg: None, sending: false, muted: Duration::ZERO, stream, link, spec };
+            Publisher { leg: None, sending: false, muted, mute_clock, track, stream, link, spec };
         if let Some(track) = self.tracks[track] {
             let now = self.now();
-            let ids = ExtensionIds { audio_level: Some(LEVEL_ID), capture_time: Some(CAPTURE_ID), mid: None };
+            // A second publisher that tells capture times is compared with the first: that is for the worlds of switches.
+            let capture_time = (!publisher.mute_clock).then_some(CAPTURE_ID);
+            let ids = ExtensionIds { audio_level: Some(LEVEL_ID), capture_time, mid: None };
             let leg = LegSpec::new(spec.payload_type).extensions(ids).reports(reports);
             let result = self.relay.open_publisher_leg(now, track, leg);
             self.oracle.publisher_opened(track, reports, &result)?;
@@ -326,7 +333,10 @@ impl<'a> World<'a> {
             let mid = terms.mid.and_then(|(id, mid)| Some((id, Mid::new(mid).ok()?)));
             let extensions =
                 ExtensionIds { audio_level: terms.level_id, capture_time: terms.capture_id, mid };
-            let mut spec = LegSpec::new(terms.payload_type).extensions(extensions).reports(terms.reports);
+            let mut spec = LegSpec::new(terms.payload_type)
+                .extensions(extensions)
+                .reports(terms.reports)
+                .on_return(OnReturn::Live);
             if let Some(ssrc) = terms.ssrc {
                 spec = spec.ssrc(ssrc);
             }
@@ -373,7 +383,8 @@ impl<'a> World<'a> {
             let later = publisher.muted;
             return self.schedule(later, Happening::Produce(n));
         }
-        let sent = publisher.stream.send(now);
+        let mut sent = publisher.stream.send(now);
+        sent.capture = sent.capture.filter(|_| !publisher.mute_clock);
         let next = now + publisher.stream.pause();
         let datagram = sent.datagram.clone();
         let arrivals = publisher.link.carry(now, datagram.len());

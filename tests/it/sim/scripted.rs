@@ -109,7 +109,9 @@ fn a_leg_that_was_down_is_told_what_it_missed() {
         at(405, up(0)),
         at(990, Action::Unpublish(0)),
     ]);
-    assert_eq!((report.packets, report.skipped), (40, 10));
+    assert_eq!(report.skipped, 10);
+    // What was on its way when the leg was lost is asked for, and comes again.
+    assert!((40..=52).contains(&report.packets), "{report:?}");
 }
 
 #[test]

@@ -108,6 +108,9 @@ impl ListenerLeg {
     pub(crate) fn packet(&mut self, packet: &SeenPacket, track: &Track, coverage: &mut Coverage) -> Check {
         let addressed = self.state == LegState::Up && packet.listener == self.listener;
         ensure(addressed, "I6", || format!("not up, or another listener's: {packet:?}; {self:?}"))?;
+        if packet.replay {
+            return self.again(packet, track);
+        }
         let due = self.next_due(packet, track)?;
         ensure(self.missed == 0, "L5", || format!("frames were skipped and nobody was told: {self:?}"))?;
         let frame = track.frame(due);
@@ -124,12 +127,32 @@ impl ListenerLeg {
         Ok(())
     }
 
+    /// A packet that was asked for again: the same as before.
+    fn again(&mut self, packet: &SeenPacket, track: &Track) -> Check {
+        let frame = track.at(packet.position);
+        let frame = frame.ok_or_else(|| broken("I1", format!("{packet:?} again, and not held")))?;
+        self.check_frame(packet, frame)?;
+        let fields = Fields::read(&packet.wire).expect("it was just read");
+        let origin = self.origin.ok_or_else(|| broken("I1", format!("{packet:?} before the first")))?;
+        let index = (origin.index + frame.position).checked_sub(origin.position);
+        ensure(Some(packet.index) == index && fields.ssrc == origin.ssrc, "affine seq", || {
+            format!("{packet:?}: {origin:?}")
+        })?;
+        ensure(fields.sequence == packet.index as u16, "affine seq", || format!("{packet:?}: {fields:?}"))?;
+        ensure(fields.timestamp == origin.at(frame.media_time), "affine timestamp", || {
+            format!("{fields:?}")
+        })?;
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(frame.sent.payload.len() as u32);
+        Ok(())
+    }
+
     /// The relay tells of frames that this leg missed.
     pub(crate) fn skipped(&mut self, from: u64, count: u64, track: &Track) -> Check {
         self.pass_skipped(count, track);
         let expected = if self.origin.is_some() { Some(self.next_position) } else { self.joined };
         let missed = self.missed..=self.missed + self.unsure;
-        ensure(count > 0 && Some(from) == expected && missed.contains(&count), "L5", || {
+        ensure(count > 0 && Some(from) >= expected && missed.contains(&count), "L5", || {
             format!("told of {count} from {from}, missed were {missed:?} from {expected:?}; {self:?}")
         })?;
         (self.missed, self.unsure) = (0, 0);
@@ -185,6 +208,12 @@ impl ListenerLeg {
                 break;
             }
         }
+        // Before its first, a leg may be handed what comes late, as far as its numbers reach back.
+        let late = track.arrival_at(packet.position).filter(|late| self.is_before_first(*late, track));
+        if let Some(late) = late {
+            self.owed.retain(|due| *due != late);
+            return Ok(late);
+        }
         let rule = if self.owed.iter().any(is_it) { "I1 order" } else { "I1" };
         Err(broken(rule, format!("{packet:?} is not what is due: {self:?}")))
     }
@@ -229,7 +258,9 @@ impl ListenerLeg {
     }
 
     fn is_before_first(&self, arrival: usize, track: &Track) -> bool {
-        self.origin.is_some_and(|origin| track.frame(arrival).position < origin.position)
+        // A late one from before the live edge at which the leg came up is not owed either.
+        let begins = self.origin.map(|origin| origin.position).or(self.joined);
+        begins.is_some_and(|begins| track.frame(arrival).position < begins)
     }
 
     fn check_frame(&self, packet: &SeenPacket, frame: &Taken) -> Check {

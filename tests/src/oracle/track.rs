@@ -2,8 +2,7 @@
 //!
 //! A *segment* is a stretch of one run of a publisher, as long as the relay sees it go on: within it, position and
 //! media time are affine in what the publisher sent. A new segment goes on at the next position; its media time is
-//! that of the newest frame plus the time since, at least that frame's duration. A leg that was down starts one with
-//! the first frame that is ahead of all from before.
+//! that of the newest frame plus the time since, at least that frame's duration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -78,8 +77,6 @@ pub(crate) struct Track {
     seen: BTreeSet<FrameId>,
     current: Option<Segment>,
     retired: Option<Segment>,
-    /// The publisher's leg was down since the current segment's last frame.
-    restart: bool,
     /// The last suspicious frame since one of the current segment: the one after it must be taken.
     suspicious: Option<FrameId>,
     /// A hole was filled since: whether that is still in sequence is the relay's to say.
@@ -102,7 +99,6 @@ impl Track {
             seen: BTreeSet::new(),
             current: None,
             retired: None,
-            restart: false,
             suspicious: None,
             filled: false,
             next_position: 0,
@@ -149,12 +145,6 @@ impl Track {
         self.current = None;
         self.retired = None;
         self.suspicious = None;
-        self.restart = false;
-    }
-
-    /// The publisher's leg was down: what comes from after that starts a segment.
-    pub(crate) fn restart(&mut self) {
-        self.restart = true;
     }
 
     /// The track says that it became active or silent.
@@ -196,6 +186,16 @@ impl Track {
         ensure(stats.active == self.active, "activity", || format!("{id}: {stats:?}"))
     }
 
+    /// The arrival number of the frame that is held at a position.
+    pub(crate) fn arrival_at(&self, position: u64) -> Option<usize> {
+        self.held.get(&position).copied()
+    }
+
+    /// The frame that is held at a position.
+    pub(crate) fn at(&self, position: u64) -> Option<&Taken> {
+        self.held.get(&position).map(|arrival| &self.taken[*arrival])
+    }
+
     pub(crate) fn frame(&self, arrival: usize) -> &Taken {
         &self.taken[arrival]
     }
@@ -228,9 +228,6 @@ impl Track {
     fn expectation(&self, sent: &Sent) -> (Verdict, &'static [Verdict]) {
         use Verdict::{Accepted, BeforeStart, Duplicate, Suspicious, TooLate};
         let known = self.seen.contains(&sent.id);
-        if self.restarts(sent) {
-            return (Accepted, &[]);
-        }
         let segment =
             self.current.filter(|segment| segment.run == run(sent) && sent.id.number >= segment.first.0);
         let segment = segment.or_else(|| self.retired.filter(|segment| segment.covers(sent)));
@@ -242,10 +239,6 @@ impl Track {
                 (true, false) => (Duplicate, &[]),
                 (false, false) => (Accepted, &[]),
             };
-        }
-        if self.restart && self.current.is_some_and(|current| current.ssrc == sent.ssrc) {
-            // Numbers of another run: whether they look like ones from after the current is chance.
-            return (Suspicious, &[Accepted, Duplicate, TooLate, BeforeStart]);
         }
         if known {
             return (Suspicious, &[Duplicate, TooLate, BeforeStart]);
@@ -268,18 +261,10 @@ impl Track {
         }
     }
 
-    /// Whether a frame is the first of those from after the leg was down.
-    fn restarts(&self, sent: &Sent) -> bool {
-        let after = |segment: Segment| segment.run == run(sent) && sent.id.number > segment.highest;
-        self.restart && self.current.is_some_and(after)
-    }
-
     fn take(&mut self, sent: &Sent, now: Duration) -> Check<usize> {
         ensure(self.seen.insert(sent.id), "I1", || format!("{:?} was taken in twice", sent.id))?;
-        let restarts = self.restarts(sent);
-        let current = self
-            .current
-            .filter(|segment| segment.run == run(sent) && sent.id.number >= segment.first.0 && !restarts);
+        let current =
+            self.current.filter(|segment| segment.run == run(sent) && sent.id.number >= segment.first.0);
         let (position, media_time) = match (current, self.retired.filter(|segment| segment.covers(sent))) {
             (Some(segment), _) | (None, Some(segment)) => segment.place(sent),
             (None, None) => self.start(sent, now),
@@ -335,7 +320,6 @@ impl Track {
         let segment =
             Segment { run: run(sent), ssrc: sent.ssrc, first, highest: sent.id.number, started: now };
         self.retired = self.current.replace(segment);
-        self.restart = false;
         place
     }
 
