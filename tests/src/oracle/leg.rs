@@ -152,7 +152,7 @@ impl ListenerLeg {
         self.pass_skipped(count, track);
         let expected = if self.origin.is_some() { Some(self.next_position) } else { self.joined };
         let missed = self.missed..=self.missed + self.unsure;
-        ensure(count > 0 && Some(from) >= expected && missed.contains(&count), "L5", || {
+        ensure(count > 0 && Some(from) >= self.joined && missed.contains(&count), "L5", || {
             format!("told of {count} from {from}, missed were {missed:?} from {expected:?}; {self:?}")
         })?;
         (self.missed, self.unsure) = (0, 0);
