@@ -32,10 +32,19 @@ pub struct Config {
 /// How fast frames are handed out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pacing {
-    /// Times real time.
+    /// Times real time, for what was not handed out before.
     pub(crate) rate: u32,
+    /// Times real time, for what was.
+    pub(crate) resend_rate: u32,
     /// Frames at once.
     pub(crate) burst: u32,
+}
+
+impl Pacing {
+    /// The rate of what was handed out before: not below the other.
+    pub(crate) const fn again(self) -> u32 {
+        if self.resend_rate < self.rate { self.rate } else { self.resend_rate }
+    }
 }
 
 /// What one track's history may hold.
@@ -80,7 +89,7 @@ impl Config {
             report_interval: Duration::from_secs(5),
             silence_after: Duration::from_secs(2),
             path_skew: Duration::from_millis(450),
-            pacing: Pacing { rate: 4, burst: 10 },
+            pacing: Pacing { rate: 4, resend_rate: 32, burst: 10 },
             hole_patience: Duration::from_millis(450),
         }
     }
@@ -236,15 +245,28 @@ impl Config {
 
     /// How fast a listener's leg is handed what it missed, times real time. Default 4; clamped to 1 ..= 100.
     ///
-    /// What only keeps pace never arrives, so 1 counts as 1.25.
+    /// For frames that were never handed out on the leg, and for answers to NACKs. What only keeps pace never arrives,
+    /// so 1 counts as 1.25.
     #[must_use]
     pub fn replay_rate(mut self, times: u32) -> Self {
         self.pacing.rate = times.clamp(1, 100);
         self
     }
 
-    /// How many frames of 20 ms a listener's leg may be handed at once before the pace holds. Default 10;
-    /// clamped to 1 ..= 1000.
+    /// How fast a listener's leg is handed again what it was handed before, times real time. Default 32; clamped to
+    /// 1 ..= 1000, and never below [`replay_rate`](Self::replay_rate).
+    ///
+    /// A far end that reports every 5 s has mostly received what it has not acknowledged, and what is new waits behind
+    /// it: by default for less than 200 ms. What goes again beyond 10 s of frames, less what `replay_rate` makes good
+    /// meanwhile, goes at `replay_rate`: no far end can make a leg be sent more than that for long.
+    #[must_use]
+    pub fn resend_rate(mut self, times: u32) -> Self {
+        self.pacing.resend_rate = times.clamp(1, 1_000);
+        self
+    }
+
+    /// How many frames of 20 ms a listener's leg may be handed at once before the pace holds, at each of the two rates.
+    /// Default 10, so 20 packets at once at most; clamped to 1 ..= 1000.
     #[must_use]
     pub fn replay_burst(mut self, frames: u32) -> Self {
         self.pacing.burst = frames.clamp(1, 1_000);

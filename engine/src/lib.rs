@@ -125,7 +125,7 @@
 //! |---|---|
 //! | L1 exactly once | From where it joined it is handed every frame that arrives, once but for replays, over all its legs. Excepted is what left the history before its leg was up or the relay drained, and what it chose to miss: a pause, another track, [`OnReturn::Live`] |
 //! | L2 order | What it missed comes by position, before what arrives meanwhile; index and timestamp stay on their lines |
-//! | L3 continuity | The old leg is sent on until the new one is where it is: a switch makes no gap. A leg that was away for a time is back at the live edge after a third of it, at the default [rate](Config::replay_rate) |
+//! | L3 continuity | The old leg is sent on until the new one is where it is: a switch makes no gap. A leg that was away for a time is back at the live edge after a third of it, at the default [rate](Config::replay_rate); what goes [again](Config::resend_rate) on a leg keeps what is new waiting for less than 200 ms where 5 s are not acknowledged |
 //! | L4 return | It comes back through what it missed, not over it, unless its leg asked for the live edge |
 //! | L5 declared | What it was not handed is told, with the exact count: [`Event::FramesSkipped`]. If frames from before it joined came late and the history lost them before the relay was drained, they may be in the count. One that begins before the history is told positions, holes included |
 //!
@@ -142,7 +142,7 @@
 //! | state of the leg that is sent on | arrivals | leaves it |
 //! |---|---|---|
 //! | Waiting: never up | are not for it | up: to Live, or to CatchUp from [`LegSpec::resume_from`] |
-//! | CatchUp: by position, [paced](Config::replay_rate) | behind its cursor: at once; others wait for it | nothing is left: to Live; not up: to Held |
+//! | CatchUp: by position, paced: [what it was not handed](Config::replay_rate), and much faster [what it was](Config::resend_rate) | behind its cursor: at once; others wait for it | nothing is left: to Live; not up: to Held |
 //! | Live | pass through | not up: to Held; [`replay`](Relay::replay): to CatchUp |
 //! | Held: was up, is not | are owed | up: to CatchUp after what was acknowledged, else from what is owed; to Live if that is nothing |
 //! | Paused | are not for it | [resumed](Relay::resume): to Live |
@@ -157,7 +157,8 @@
 //!
 //! At the cut the second leg becomes the one that is sent on, and the first is Spent: [`Event::LegSpent`]. A receiver
 //! report acknowledges up to its highest sequence number, [`Feedback::Delivered`] up to its position. A NACK is answered
-//! from the history, paced with all replays of the leg and at most once in about a round trip for each packet.
+//! from the history, at the [pace](Config::replay_rate) of what the leg was not handed, and at most once in about a round
+//! trip for each packet.
 //!
 //! What cannot be kept is said: [`Event::FramesSkipped`] for a listener whose leg was down for longer than the history
 //! reaches or whose relay was not drained, [`Event::FramesLost`] for a track's holes that nobody filled, a [`Verdict`] and a counter for every packet that was not taken. Nothing that a peer sends is an error or a panic;

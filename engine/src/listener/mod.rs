@@ -337,11 +337,12 @@ impl Listener {
                 let received = on.rewrite.next_position().map(|next| position.min(next.saturating_sub(1)));
                 let before = self.acked;
                 self.acknowledge(received);
-                // All of it is there, so none of it need come again.
-                if let Some((trail, acked)) =
-                    self.trail.as_mut().zip(self.acked.filter(|_| self.acked > before))
-                {
-                    trail.resend.start = trail.resend.start.max(acked + 1);
+                if let Some(acked) = self.acked.filter(|_| self.acked > before) {
+                    // All of it is there, so none of it need come again.
+                    let second = self.second.as_mut().and_then(|second| second.trail.as_mut());
+                    for trail in self.trail.as_deref_mut().into_iter().chain(second) {
+                        trail.resend.start = trail.resend.start.max(acked + 1);
+                    }
                 }
                 Verdict::Accepted
             }

@@ -18,8 +18,8 @@ use std::ops::Range;
 use std::time::Instant;
 
 use super::owed::Owed;
-use super::pace::Pace;
-use super::{Listener, Take, View};
+use super::pace::Kind;
+use super::{Listener, ListenerLeg, Take, View};
 use crate::io::{Event, LegState, OnReturn, Order, Reason};
 use crate::rtp::opus::Toc;
 
@@ -89,14 +89,25 @@ impl Trail {
         Plan::Hand(next)
     }
 
-    /// When there is something to do, if ever.
-    pub(super) fn wake(&mut self, order: Order, view: &View<'_>, limit: u64, pace: &Pace) -> Option<Instant> {
-        match self.plan(order, view, limit) {
+    /// When there is something to do on a leg, if ever.
+    pub(super) fn wake(&mut self, leg: &ListenerLeg, view: &View<'_>, limit: u64) -> Option<Instant> {
+        match self.plan(leg.order, view, limit) {
             Plan::Done => self.paced.then_some(view.now),
             Plan::Wait(until) => Some(until),
-            Plan::Hand(_) if self.paced => Some(pace.due(view.now, view.pacing).unwrap_or(view.now)),
-            Plan::Hand(_) => Some(view.now),
+            Plan::Hand(next) => Some(self.due(next, leg, view).unwrap_or(view.now)),
         }
+    }
+
+    /// When a position may go out on a leg; `None` for at once.
+    pub(super) fn due(&self, position: u64, leg: &ListenerLeg, view: &View<'_>) -> Option<Instant> {
+        let due = || leg.pace.due(self.kind(position, leg), view.now, view.pacing);
+        self.paced.then(due).flatten()
+    }
+
+    /// What a position is to a leg: handed out on it before, or not.
+    pub(super) fn kind(&self, position: u64, leg: &ListenerLeg) -> Kind {
+        let before = leg.rewrite.next_position().is_some_and(|next| position < next);
+        if before && !self.owed.contains(position) { Kind::Again } else { Kind::Held }
     }
 }
 
@@ -216,8 +227,8 @@ impl Listener {
         }
         let leg = &self.leg;
         let repair = leg.repair.as_ref().is_some_and(|repair| repair.first().is_some());
-        let repair = repair.then(|| leg.pace.due(view.now, view.pacing).unwrap_or(view.now));
-        let trail = self.trail.as_mut().and_then(|trail| trail.wake(leg.order, view, u64::MAX, &leg.pace));
+        let repair = repair.then(|| leg.pace.due(Kind::Held, view.now, view.pacing).unwrap_or(view.now));
+        let trail = self.trail.as_mut().and_then(|trail| trail.wake(leg, view, u64::MAX));
         repair.into_iter().chain(trail).min()
     }
 
@@ -248,12 +259,13 @@ impl Listener {
                 Plan::Wait(_) => break,
                 Plan::Hand(next) => next,
             };
-            if trail.paced && self.leg.pace.due(view.now, view.pacing).is_some() {
+            if trail.due(next, &self.leg, view).is_some() {
                 break;
             }
+            let kind = trail.kind(next, &self.leg);
             let replay = !trail.owed.take(next);
             trail.cursor = next + 1;
-            if let Some(take) = self.hand(next, replay, view) {
+            if let Some(take) = self.hand(next, (kind, replay), view) {
                 return Turn::Hand(next, take);
             }
         }
@@ -261,14 +273,14 @@ impl Listener {
     }
 
     /// Hands out a frame of the history on the leg that is sent on, if its numbers reach it.
-    pub(super) fn hand(&mut self, position: u64, replay: bool, view: &View<'_>) -> Option<Take> {
+    fn hand(&mut self, position: u64, (kind, replay): (Kind, bool), view: &View<'_>) -> Option<Take> {
         let frame = view.history.get(position)?;
         self.cross(frame.media_time.ticks(), frame.arrived);
         let Some(index) = self.leg.rewrite.index(position) else {
             self.skip(position, u64::from(!replay));
             return None;
         };
-        self.leg.pace.spend(view.now, duration(frame.payload), view.pacing);
+        self.leg.pace.spend(kind, view.now, duration(frame.payload), view.pacing);
         self.replayed += u64::from(replay);
         let schedule_report = self.leg.count(frame.payload.len());
         Some(Take { index, replay, schedule_report, ..Take::default() })
@@ -278,10 +290,11 @@ impl Listener {
     fn repair_live(&mut self, view: &View<'_>) -> Option<(u64, Take)> {
         loop {
             let position = self.leg.repair.as_ref()?.first()?;
-            if self.leg.pace.due(view.now, view.pacing).is_some() {
+            if self.leg.pace.due(Kind::Held, view.now, view.pacing).is_some() {
                 return None;
             }
-            let take = self.is_settled(position, view).then(|| self.hand(position, true, view)).flatten();
+            let settled = self.is_settled(position, view);
+            let take = settled.then(|| self.hand(position, (Kind::Held, true), view)).flatten();
             let repair = self.leg.repair.as_mut()?;
             if let Some(take) = take {
                 repair.sent(view.now);

@@ -20,7 +20,7 @@ pub(crate) struct Rewrite {
     start: u64,
     /// The line's lowest index: those below are other lines'.
     least: u64,
-    /// One after the highest position so far, or the anchor.
+    /// One after the highest position so far; the anchor before the first.
     next: u64,
     line: u64,
     timestamp_offset: u32,
@@ -72,14 +72,14 @@ impl Rewrite {
     pub(crate) fn index(&mut self, position: u64) -> Option<u64> {
         self.begin(position);
         let anchor = self.anchor.unwrap_or(position);
-        if position < anchor {
-            let index = self.start.checked_sub(anchor - position).filter(|&index| index >= self.least)?;
-            (self.used, self.used_ever) = (true, true);
-            return Some(index);
-        }
-        let mut index = self.start + (position - anchor);
-        if position >= self.next {
-            if position - self.next >= MAX_STEP - 1 || (!self.used_ever && index >= MAX_STEP) {
+        let mut index = if position < anchor {
+            self.start.checked_sub(anchor - position).filter(|&index| index >= self.least)?
+        } else {
+            self.start + (position - anchor)
+        };
+        if position >= self.next || !self.used {
+            let step = position.saturating_sub(self.next);
+            if step >= MAX_STEP - 1 || (!self.used_ever && index >= MAX_STEP) {
                 index = self.step(position);
             }
             if index >= END {
@@ -105,7 +105,7 @@ impl Rewrite {
     /// The highest index so far on this line, or the one before its first.
     const fn high(&self) -> u64 {
         match self.anchor {
-            Some(anchor) => (self.start + (self.next - anchor)).saturating_sub(1),
+            Some(anchor) => (self.start + self.next - anchor).saturating_sub(1),
             None => self.start.saturating_sub(1),
         }
     }
@@ -230,6 +230,17 @@ mod tests {
         let mut rewrite = started_at(30_000);
         rewrite.begin(1_000);
         assert_eq!((rewrite.index(1_003), rewrite.index(1_000)), (Some(30_003), Some(30_000)));
+    }
+
+    #[test]
+    fn a_line_that_ends_before_its_anchor_leaves_no_hole() {
+        let mut rewrite = started_at(5_000);
+        rewrite.begin(232);
+        assert_eq!((rewrite.index(105), rewrite.next_position()), (Some(4_873), Some(106)));
+        assert_eq!((rewrite.index(104), rewrite.next_position()), (Some(4_872), Some(106)));
+        assert_eq!((rewrite.position(4_872), rewrite.position(4_873)), (Some(104), Some(105)));
+        rewrite.end_line();
+        assert_eq!((rewrite.index(240), rewrite.line()), (Some(4_874), 1));
     }
 
     #[test]

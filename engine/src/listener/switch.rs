@@ -20,6 +20,7 @@
 //!
 //! Invariant (I1): before the cut, all that the second leg is handed is settled.
 
+use super::pace::Kind;
 use super::replay::{Plan, Trail, Turn, duration};
 use super::{Listener, ListenerLeg, NEVER, Offer, Take, View};
 use crate::id::LegId;
@@ -239,8 +240,7 @@ impl Listener {
     pub(super) fn wake_second(&mut self, view: &View<'_>) -> Option<std::time::Instant> {
         let reach = self.reach();
         let second = self.second.as_mut().filter(|second| second.leg.is_up() && !second.spent)?;
-        let leg = &second.leg;
-        second.trail.as_mut()?.wake(leg.order, view, reach, &leg.pace)
+        second.trail.as_mut()?.wake(&second.leg, view, reach)
     }
 
     /// Does what is due on the second leg.
@@ -257,23 +257,25 @@ impl Listener {
             let next = match trail.plan(leg.order, view, reach) {
                 Plan::Done => return self.cut(view).map_or(Turn::Nothing, Turn::Event),
                 Plan::Wait(_) => break,
-                Plan::Hand(_) if leg.pace.due(view.now, view.pacing).is_some() => break,
+                Plan::Hand(next) if trail.due(next, leg, view).is_some() => break,
                 Plan::Hand(next) => next,
             };
+            let kind = trail.kind(next, leg);
             trail.cursor = next + 1;
-            if let Some(take) = self.hand_second(next, view) {
+            if let Some(take) = self.hand_second(next, kind, view) {
                 return Turn::Hand(next, take);
             }
         }
         Turn::Nothing
     }
+
     /// Hands out a frame of the history on the second leg, if its numbers reach it.
-    fn hand_second(&mut self, position: u64, view: &View<'_>) -> Option<Take> {
+    fn hand_second(&mut self, position: u64, kind: Kind, view: &View<'_>) -> Option<Take> {
         let frame = view.history.get(position)?;
         self.cross(frame.media_time.ticks(), frame.arrived);
         let second = self.second.as_mut()?;
         let index = second.leg.rewrite.index(position)?;
-        second.leg.pace.spend(view.now, duration(frame.payload), view.pacing);
+        second.leg.pace.spend(kind, view.now, duration(frame.payload), view.pacing);
         second.replayed += 1;
         self.replayed += 1;
         let schedule_report = second.leg.count(frame.payload.len());

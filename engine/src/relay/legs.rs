@@ -101,8 +101,8 @@ impl Relay {
     /// Hands frames out again, in order of position and paced, on the leg that its listener is sent on: from a position
     /// on, or after the last one that the far end acknowledged. Returns how many.
     ///
-    /// They are marked [`replay`](crate::OutboundPacket::replay), and what arrives meanwhile comes behind them. For a
-    /// leg that may have lost packets, because its path changed. On a leg that is not up it is a wish: `from` is where
+    /// They are marked [`replay`](crate::OutboundPacket::replay), go at [`resend_rate`](crate::Config::resend_rate), and
+    /// what arrives meanwhile comes behind them. For a leg that may have lost packets, because its path changed. On a leg that is not up it is a wish: `from` is where
     /// it goes on when it is up again. A paused listener is handed nothing.
     ///
     /// # Errors

@@ -117,6 +117,20 @@ fn what_the_old_leg_is_not_known_to_have_delivered_comes_on_the_new_one_and_ther
 }
 
 #[test]
+fn what_a_new_leg_is_on_its_way_to_shrinks_with_what_the_old_one_delivers() {
+    let mut stage = Stage::new(100);
+    let new = stage.leg(LegSpec::new(96));
+    stage.delivered(9);
+    stage.switch(new);
+    assert_eq!(on(&stage.bench.drain(), new), (10..20).collect::<Vec<_>>(), "the burst");
+    stage.delivered(97);
+    let out = stage.rest(10);
+    assert_eq!(on(&out, new), [98, 99]);
+    let cut = Event::LegSpent { leg: stage.old, to: new, position: 100, replayed: 12, gap_frames: 0 };
+    assert_eq!(spent(&out), [cut]);
+}
+
+#[test]
 fn the_old_leg_stays_live_until_the_new_one_has_come_to_where_it_is() {
     let mut stage = Stage::new(100);
     stage.delivered(9);
@@ -194,8 +208,13 @@ fn a_leg_that_comes_back_goes_on_after_what_was_acknowledged() {
     assert_eq!(positions(&stage.frames(100), stage.listener), []);
     stage.state(stage.old, LegState::Up);
     let mut out = stage.bench.drain();
-    assert_eq!(positions(&out, stage.listener), (45..55).collect::<Vec<_>>(), "the burst");
-    out.extend(stage.rest(5 * 95));
+    let bursts = (45..60).collect::<Vec<_>>();
+    assert_eq!(
+        positions(&out, stage.listener),
+        bursts,
+        "what was handed out before, and a burst of what was not"
+    );
+    out.extend(stage.rest(5 * 90));
     assert_eq!(positions(&out, stage.listener), (45..150).collect::<Vec<_>>());
     assert_eq!(replays(&out), 5);
     assert_eq!(positions(&stage.frames(1), stage.listener), [150], "live");

@@ -275,6 +275,48 @@ fn a_replay_comes_in_order_before_what_arrives_and_under_the_same_indices() {
     assert_eq!(stage.bench.relay.replay(stage.bench.now, new, None), Err(ReplayError::NotLive(new)));
 }
 
+/// How many milliseconds of frames in real time it takes until they are no replays, and the most packets at once.
+fn until_live(stage: &mut Stage) -> (u64, usize) {
+    let (mut most, mut burst) = (0, stage.bench.drain());
+    for ms in 1..3_000 {
+        most = most.max(burst.len());
+        if ms % 20 != 0 {
+            burst = stage.rest(1);
+            continue;
+        }
+        stage.bench.wait(1);
+        burst = stage.frame(0);
+        if positions(&burst, stage.listener) == [u64::from(stage.sent[0]) - 1] {
+            return (ms, most);
+        }
+    }
+    panic!("never live");
+}
+
+#[test]
+fn what_was_handed_out_before_goes_again_so_fast_that_what_is_new_hardly_waits() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    stage.frames(300);
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(49));
+    assert_eq!(stage.bench.relay.replay(stage.bench.now, stage.leg, None), Ok(250), "5 s");
+    let (ms, most) = until_live(&mut stage);
+    assert!(ms <= 200 && most <= 25, "live after {ms} ms, {most} packets at once");
+}
+
+#[test]
+fn replays_without_end_go_at_the_lower_rate() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    stage.frames(300);
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(49));
+    let mut out = Vec::new();
+    for _ in 0..1_000 {
+        stage.bench.relay.replay(stage.bench.now, stage.leg, None).unwrap();
+        out.extend(stage.rest(10));
+    }
+    // 10 s of frames, what 4 times real time is in 10 s, and the bursts.
+    assert!((2_400..=2_540).contains(&replays(&out)), "{}", replays(&out));
+}
+
 #[test]
 fn a_replay_leaves_out_what_turns_out_to_be_there() {
     let mut stage = Stage::new(LegSpec::new(96));
