@@ -48,6 +48,7 @@ impl Script {
             history_frames: 3_000,
             history: Duration::from_secs(30),
             replay_rate: 4,
+            resend_rate: 32,
             replay_burst: 10,
             hole_patience: Duration::from_millis(450),
             path_skew: Duration::from_millis(450),

@@ -55,6 +55,8 @@ pub(super) struct Ear {
     lag: Option<Lag>,
     /// Since when the switch could have been done.
     switching: Option<Duration>,
+    /// Where the new leg began then: after what was acknowledged.
+    set_out: u64,
     /// A leg that was closed while it was switched from, and the other: that may still be told.
     closed: Option<(LegId, LegId)>,
 }
@@ -84,6 +86,8 @@ struct Lag {
     since: Duration,
     /// Packets handed out since.
     done: u64,
+    /// Of them, those that were handed out before on the leg that it is sent on: they go much faster.
+    again: u64,
     /// Packets that will at least be handed out, repeats included.
     work: u64,
     /// Frames that arrived since.
@@ -126,6 +130,7 @@ impl Ear {
             unknown: false,
             lag: None,
             switching: None,
+            set_out: 0,
             closed: None,
         }
     }
@@ -207,14 +212,17 @@ impl Ear {
         let acked = self.acked.map_or(0, |acked| acked + 1);
         let unsure = self.top.max(self.edge).saturating_sub(acked);
         let work = unsure + self.owed.len() as u64;
-        self.lag = Some(Lag { since: now, done: 0, work, arrived: 0 });
+        self.lag = Some(Lag { since: now, done: 0, again: 0, work, arrived: 0 });
     }
 
     /// After a change of legs: whom it is sent on, and since when a switch could be done.
     fn settle_legs(&mut self, now: Duration) {
         let ready = self.target.is_some_and(|target| self.is_up(target));
         match (ready, self.switching) {
-            (true, None) => self.switching = Some(now),
+            (true, None) => {
+                self.switching = Some(now);
+                self.set_out = self.acked.map_or(0, |acked| acked + 1);
+            }
             (false, _) => self.switching = None,
             _ => {}
         }
@@ -365,6 +373,9 @@ impl Ear {
             ensure(self.missed == 0, "L5", || format!("{packet:?} comes before it is told: {self:?}"))?;
             self.check_order(packet, stored.arrival)?;
         }
+        if let Some(lag) = self.lag.as_mut().filter(|_| packet.leg == self.current) {
+            lag.again += u64::from(packet.replay);
+        }
         let (ordered, floor) = (self.ordered, self.floor);
         let leg = self.leg(packet.leg).expect("it is the current leg or the target");
         leg.replayed += u64::from(packet.replay);
@@ -475,7 +486,7 @@ impl Ear {
         }
         if let (true, true, Some(lag)) = (self.ordered, self.waits(), &mut self.lag) {
             // A hole is waited for: the pace holds from its end on.
-            (lag.since, lag.done) = (now, 0);
+            (lag.since, lag.done, lag.again) = (now, 0, 0);
         }
         match &self.lag {
             Some(_) if self.owed.is_empty() && self.live && !self.late.is_empty() => Ok(()),
@@ -521,9 +532,15 @@ impl Ear {
             format!("{} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", lag.done, self.owed.len())
         })?;
         let passed = now.saturating_sub(lag.since);
-        let pace = passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos();
-        let most = pace as u64 * 2 + 2 * u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40;
-        ensure(lag.done <= most, "pace", || format!("{} of {most} since {lag:?} at {now:?}", lag.done))
+        let most = |rate: u32| {
+            let pace = passed.as_nanos() / (self.frame / rate).as_nanos();
+            pace as u64 * 2 + 2 * u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40
+        };
+        let (held, again) =
+            (most(self.terms.replay_rate), most(self.terms.resend_rate.max(self.terms.replay_rate)));
+        ensure(lag.done - lag.again <= held && lag.again <= again, "pace", || {
+            format!("{} of {held}, {} of {again} since {lag:?} at {now:?}", lag.done - lag.again, lag.again)
+        })
     }
 
     /// An ordered leg waits for a hole.
@@ -550,8 +567,7 @@ impl Ear {
             self.switching = Some(now);
             return Ok(());
         }
-        let acked = self.acked.map_or(0, |acked| acked + 1);
-        let work = self.top.saturating_sub(acked.max(self.first.unwrap_or(0)));
+        let work = self.top.saturating_sub(self.set_out.max(self.first.unwrap_or(0)));
         let limit = since + self.time_for(work) * 2 + Duration::from_millis(500) + self.terms.hole_patience;
         ensure(now <= limit, "LegSpent", || format!("ordered at {since:?}, not done at {now:?}: {self:?}"))
     }

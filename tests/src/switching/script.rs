@@ -41,6 +41,8 @@ pub struct Terms {
     pub history: Duration,
     /// Pace of a replay, times real time.
     pub replay_rate: u32,
+    /// Times real time, of frames that were handed out before on the leg.
+    pub resend_rate: u32,
     /// Frames of a replay at once.
     pub replay_burst: u32,
     /// How long an ordered leg waits for a hole.
@@ -234,6 +236,7 @@ impl Script {
             .history_frames(terms.history_frames)
             .history_duration(terms.history)
             .replay_rate(terms.replay_rate)
+            .resend_rate(terms.resend_rate)
             .replay_burst(terms.replay_burst)
             .hole_patience(terms.hole_patience)
             .path_skew(terms.path_skew)
@@ -263,11 +266,16 @@ impl Maker {
 
     fn terms(&mut self) -> Terms {
         let wide = self.random.u8(0..4) > 0;
+        let history_frames = if wide { 3_000 } else { self.one_of(&[40, 100, 500]) };
+        let history = Duration::from_millis(if wide { 30_000 } else { self.one_of(&[1_000, 3_000, 30_000]) });
+        let replay_rate = self.one_of(&[4, 4, 4, 2, 10]);
+        let (replay_burst, resend_rate) = self.one_of(&[(10, 32), (10, 32), (1, 8), (50, 100)]);
         Terms {
-            history_frames: if wide { 3_000 } else { self.one_of(&[40, 100, 500]) },
-            history: Duration::from_millis(if wide { 30_000 } else { self.one_of(&[1_000, 3_000, 30_000]) }),
-            replay_rate: self.one_of(&[4, 4, 4, 2, 10]),
-            replay_burst: self.one_of(&[10, 10, 1, 50]),
+            history_frames,
+            history,
+            replay_rate,
+            resend_rate,
+            replay_burst,
             hole_patience: Duration::from_millis(self.one_of(&[450, 450, 100])),
             path_skew: Duration::from_millis(450),
         }
