@@ -214,7 +214,8 @@ impl Talk {
             progress = answer(&mut self.asking) => Happening::Progress(progress),
             anchor = anchored(self.bound.as_mut()) => Happening::Anchor(anchor),
             heard = self.wire.next() => Happening::Heard(heard),
-            next = news(&mut self.subscription) => Happening::News(next),
+            // Who is looked up is about to be told what is theirs alone, from where they left off.
+            next = news(&mut self.subscription), if self.binding.is_none() => Happening::News(next),
         }
     }
 

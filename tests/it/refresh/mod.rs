@@ -183,6 +183,11 @@ impl Ears {
         self.all(name).pop().unwrap_or_else(|| panic!("never heard {name}"))
     }
 
+    /// The number of the last event heard or passed over.
+    fn seq(&self) -> u64 {
+        self.heard.lock().unwrap().iter().filter_map(|event| event["seq"].as_u64()).max().unwrap_or(0)
+    }
+
     fn ticket(&self) -> String {
         self.last("connectionRefreshRequired")["ticket"].as_str().unwrap().to_owned()
     }

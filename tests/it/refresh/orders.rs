@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::{Ears, TICKET, Talk, answered, assert_whole, offered};
 use crate::auth::issuer::Issuer;
+use crate::events::follower::Follower;
 use crate::http::client::Relay;
 use crate::webrtc::peer::Peer;
 
@@ -48,6 +49,22 @@ async fn a_listener_who_is_refreshed_hears_every_frame_and_is_one_listener() {
     let stranger = Ears::open(&talk.relay, &talk.id, json!({ "seq": 0 })).await;
     talk.until(&mut [&mut new], "a stranger hears of others", |_| stranger.count("listenerJoined") > 0).await;
     assert_eq!(stranger.count("connectionRefreshRequired"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_is_told_while_nobody_follows_is_told_to_whoever_comes_back() {
+    let mut talk = Talk::begin(Relay::start().await).await;
+    let (mut listener, leg) = talk.listener(&[]).await;
+    let ears = talk.ears(&leg).await;
+    talk.until(&mut [&mut listener], "it is bound", |_| ears.count("mediaStarted") == 1).await;
+    let seq = ears.seq();
+    drop(ears);
+    assert_eq!(talk.order(json!({ "leg": leg.name() })).await, 1);
+    let (_, welcome) = Follower::hello(talk.relay.daemon.http_addr(), &talk.id, json!({})).await;
+    let head = welcome["seq"].as_u64().unwrap();
+    let ears = Ears::open(&talk.relay, &talk.id, json!({ "leg": leg.name(), "seq": seq })).await;
+    talk.until(&mut [&mut listener], "it hears all that is told", |_| ears.seq() >= head).await;
+    assert_eq!(ears.count("connectionRefreshRequired"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
