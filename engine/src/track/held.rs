@@ -36,6 +36,10 @@ impl Held {
         self.frames.pop_front().map(|(_, frame)| frame)
     }
 
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Arrived) -> bool) {
+        self.frames.retain(|(_, frame)| keep(frame));
+    }
+
     /// When the one that has waited longest came.
     pub(super) fn since(&self) -> Option<Instant> {
         self.frames.iter().map(|(_, frame)| frame.at).min()

@@ -62,6 +62,8 @@ pub(super) struct Lane {
     pub(super) runs: u64,
     /// Ticks that its carried media times are moved by.
     pub(super) shift: i64,
+    /// When it began to bring nothing but what is older than the track, and the timestamp of that.
+    pub(super) behind: Option<(Instant, u32)>,
 }
 
 /// How its frames lie to the track's.
@@ -108,6 +110,7 @@ impl Lane {
             heard: None,
             runs: 0,
             shift: 0,
+            behind: None,
         }
     }
 
@@ -172,7 +175,8 @@ impl Lane {
 
     /// Its first packet begins a source at `position`; the one before ends there.
     pub(super) fn begin(&mut self, source: Source, ends: u64) {
-        self.retired = self.source.replace(source);
+        // What was apart has put its source aside before.
+        self.retired = self.source.replace(source).or_else(|| self.retired.take());
         if let Some(retired) = &mut self.retired {
             retired.end_at(ends);
         }
@@ -224,6 +228,14 @@ impl Lane {
         // A later source's frames are not this one's.
         let last = next.min(source.end()).checked_sub(1)?;
         source.sequence_of(last).or_else(|| source.sequence_of(self.reached.checked_sub(1)?.min(last)))
+    }
+
+    /// Whether a packet with a timestamp of long ago may be sent again: not if such ones come for a second, and no
+    /// faster than they were spoken. Then the clock is what went back.
+    pub(super) fn sends_again(&mut self, now: Instant, timestamp: u32) -> bool {
+        let (since, first) = *self.behind.get_or_insert((now, timestamp));
+        let passed = MediaTime::ticks_in(now.saturating_duration_since(since));
+        passed < u64::from(MediaTime::RATE) || u64::from(timestamp.wrapping_sub(first)) > passed + passed / 2
     }
 
     pub(super) fn suspicious(&mut self, wire: Wire) -> Result<Spot, Verdict> {

@@ -170,6 +170,7 @@ impl Merge {
             begins = lane.runs != runs;
             if matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Duplicate | Verdict::TooLate) {
                 lane.heard = Some(now);
+                lane.behind = None;
             }
         }
         self.progress(now, timeline);
@@ -182,6 +183,9 @@ impl Merge {
         self.lane_mut(slot).set_state(state);
         let usable = |lane: &Option<Box<Lane>>| lane.as_ref().is_some_and(|lane| lane.is_usable());
         if !usable(&self.lanes[LEAD]) && usable(&self.lanes[SECOND]) {
+            if !self.lane(LEAD).is_aligned() {
+                self.start_alone(now, timeline);
+            }
             self.lead_second(now, timeline);
         }
         self.progress(now, timeline);
@@ -202,7 +206,12 @@ impl Merge {
     /// The leg is gone: what it held is placed, and the other leg leads.
     pub(crate) fn close(&mut self, now: Instant, leg: LegId, timeline: &mut Timeline) {
         self.fenced.retain(|&fenced| fenced != leg);
-        let Some(slot) = self.slot(leg) else { return };
+        let Some(mut slot) = self.slot(leg) else { return };
+        if slot == SECOND && !self.lane(slot).is_aligned() && !self.lead_is_live(now) {
+            // Nobody else has brought what it holds.
+            self.lead_second(now, timeline);
+            slot = LEAD;
+        }
         if slot == LEAD && !self.lane(slot).is_aligned() {
             self.start_alone(now, timeline);
         } else if self.lane(slot).is_aligned() {

@@ -91,6 +91,33 @@ impl Source {
         extended >= self.first.0 && ticks >= self.anchor.0 && behind > 0 && earlier >= behind * SHORTEST_TICKS
     }
 
+    /// Whether a packet is from before all of this source that is on the track, sequence and timestamp alike.
+    pub(super) fn is_after(&self, wire: Wire) -> bool {
+        let extended = self.sequence.peek(wire.sequence);
+        let behind = self.highest().saturating_sub(extended);
+        let ticks = self.timestamp.peek(wire.timestamp);
+        let earlier = self.timestamp.highest().unwrap_or(ticks).saturating_sub(ticks);
+        extended < self.first.0 && earlier >= behind * SHORTEST_TICKS && earlier <= LONGEST_TICKS
+    }
+
+    /// Whether a packet's number is after all that it brought.
+    pub(super) fn is_before(&self, wire: Wire) -> bool {
+        self.sequence.peek(wire.sequence) > self.highest()
+    }
+
+    /// The same as `is_after`, and not long before.
+    pub(super) fn is_just_after(&self, wire: Wire) -> bool {
+        let behind = self.first.0.saturating_sub(self.sequence.peek(wire.sequence));
+        self.ssrc == wire.ssrc && self.is_after(wire) && behind <= MAX_MISORDER
+    }
+
+    /// The media time of a timestamp, also of one from before the anchor.
+    pub(super) fn media_time_before(&self, timestamp: u32) -> MediaTime {
+        let (anchor, media_time) = self.anchor;
+        let ticks = i128::from(self.timestamp.peek(timestamp)) - i128::from(anchor);
+        media_time.plus_signed(i64::try_from(ticks).unwrap_or(i64::MAX))
+    }
+
     /// Whether a timestamp is after all that it brought.
     pub(super) fn is_later(&self, timestamp: u32) -> bool {
         self.timestamp.highest().is_none_or(|highest| self.timestamp.peek(timestamp) > highest)
@@ -149,5 +176,7 @@ impl Source {
 pub(super) const MAX_DROPOUT: u64 = 3_000;
 /// Opus' shortest frame, 2.5 ms.
 const SHORTEST_TICKS: u64 = 120;
+/// What is sent again is at most this old, 60 s.
+const LONGEST_TICKS: u64 = 2_880_000;
 /// RFC 3550 §A.1: a step back up to this is reordering.
 const MAX_MISORDER: u64 = 100;

@@ -6,6 +6,7 @@
 //!
 //! Invariant: positions stored as new strictly increase, and so do their media times.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::arrived::Arrived;
@@ -28,8 +29,8 @@ pub(crate) struct Timeline {
     pub(super) history: History,
     next_position: u64,
     newest: Option<Newest>,
-    /// Where the newest source began.
-    line: u64,
+    /// Where the newest sources began, oldest first: numbers mean the same between two of them.
+    lines: VecDeque<u64>,
     /// Before it no hole can still be filled.
     edge: u64,
     /// A frame's capture time and its media time.
@@ -48,7 +49,7 @@ impl Timeline {
             history: History::new(limits),
             next_position: 0,
             newest: None,
-            line: 0,
+            lines: VecDeque::new(),
             edge: 0,
             capture: None,
             report: None,
@@ -86,14 +87,21 @@ impl Timeline {
     }
 
     /// A source begins at the next position.
-    pub(super) const fn begin_source(&mut self) {
-        self.line = self.next_position;
+    pub(super) fn begin_source(&mut self) {
+        let oldest = self.history.oldest().unwrap_or(self.next_position);
+        while self.lines.len() >= MAX_LINES || self.lines.get(1).is_some_and(|&second| second <= oldest) {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(self.next_position);
         self.sources += 1;
     }
 
-    /// Where the newest source began.
-    pub(super) const fn line(&self) -> u64 {
-        self.line
+    /// Where the source of a position that is held began, and where the next one did. Of what is before the sources
+    /// that are remembered, nothing is known but the position itself.
+    pub(super) fn line(&self, position: u64) -> (u64, Option<u64>) {
+        let after = self.lines.partition_point(|&begin| begin <= position);
+        let begin = after.checked_sub(1).map_or(position, |at| self.lines[at]);
+        (begin, self.lines.get(after).copied())
     }
 
     /// How many positions the history spans.
@@ -109,6 +117,13 @@ impl Timeline {
         newest
             && before.is_none_or(|before| before.media_time < media_time)
             && after.is_none_or(|after| media_time < after.media_time)
+    }
+
+    /// Whether a frame of this media time may be one that is missing: no frame is held there, and a position is free.
+    pub(super) fn may_fill(&self, media_time: MediaTime) -> bool {
+        let Some(before) = self.position_at(media_time.plus(SHORTEST)) else { return false };
+        let apart = self.history.get(before).is_some_and(|held| held.media_time.plus(SHORTEST) < media_time);
+        apart && self.place(before + 1) == Place::Hole
     }
 
     /// What is known of a position.
@@ -216,6 +231,9 @@ impl Timeline {
 
 /// Opus' shortest frame, 2.5 ms: time advances at least this much even after a packet that cannot be read.
 const SHORTEST_TICKS: u32 = 120;
+const SHORTEST: u64 = SHORTEST_TICKS as u64;
+/// I3: sources that are remembered, 8 bytes each.
+const MAX_LINES: usize = 16;
 
 #[cfg(test)]
 mod tests;

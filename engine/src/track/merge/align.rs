@@ -35,6 +35,10 @@ impl Merge {
             self.start_source(now, slot, (&frame, wire), MediaTime::default(), timeline);
             return Verdict::Accepted;
         }
+        if self.ghosts.iter().flatten().any(|ghost| ghost.is_just_after(wire)) {
+            // Sent again, from before what the track has of it.
+            return Verdict::BeforeStart;
+        }
         let takes_over = slot == SECOND && !self.lead_is_live(now);
         let lane = self.lane_mut(slot);
         let mut follow = Follow::new(wire.ssrc);
@@ -102,46 +106,56 @@ impl Merge {
             return self.place_wire(now, slot, (frame, wire), timeline, true);
         }
         let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
-        if (slot == SECOND || splices) && media_time.plus(GRACE_TICKS) < timeline.end() {
+        let covered = media_time.plus(GRACE_TICKS) < timeline.end();
+        let fills = slot == SECOND && rule != Rule::Arrival && timeline.may_fill(media_time);
+        if (slot == SECOND || splices) && covered && !fills {
             return Verdict::Duplicate;
         }
         let verdict = self.hold(slot, number, frame);
         if slot == LEAD && verdict == Verdict::Held {
-            return self.go_on(now, timeline);
+            return self.go_on(now, covered, timeline);
         }
         verdict
     }
 
-    /// The leading leg is apart and holds another frame.
-    fn go_on(&mut self, now: Instant, timeline: &mut Timeline) -> Verdict {
+    /// The leading leg is apart and holds another frame, `covered` by what the track has or not.
+    fn go_on(&mut self, now: Instant, covered: bool, timeline: &mut Timeline) -> Verdict {
         match self.wait {
             Some(Wait { probe: false, until }) if now < until => self.splice(now, timeline),
             Some(Wait { probe: true, until }) if now < until => {}
-            Some(_) | None => self.start_alone(now, timeline),
+            Some(_) | None => {
+                let dropped = covered && self.drops_covered();
+                self.start_alone(now, timeline);
+                if dropped {
+                    return Verdict::TooLate;
+                }
+            }
         }
         if self.lane(LEAD).is_aligned() { Verdict::Accepted } else { Verdict::Held }
     }
 
     /// Continues the timeline with the first held frame of the leading leg that begins where the track ends.
     pub(super) fn splice(&mut self, now: Instant, timeline: &mut Timeline) {
-        self.forget_covered(LEAD, timeline);
+        self.forget_covered(LEAD, None, timeline);
         self.start(now, timeline);
     }
 
     /// Nothing says where the held frames of the leading leg belong: they follow now.
     pub(super) fn start_alone(&mut self, now: Instant, timeline: &mut Timeline) {
         self.wait = None;
-        if self.same_owner && self.told_by_a_clock() {
-            // Older than what the track has and not in a hole: sent again, and known.
-            self.forget_covered(LEAD, timeline);
+        if self.drops_covered() {
+            self.forget_covered(LEAD, None, timeline);
         }
         self.start(now, timeline);
     }
 
-    /// Whether the leading leg, which is apart, has a clock that the track knows.
-    fn told_by_a_clock(&self) -> bool {
+    /// Whether what the leading leg, which is apart, holds from before the end of the track is sent again: it has a
+    /// clock that the track knows, of the same owner.
+    fn drops_covered(&self) -> bool {
         let lead = self.lanes[LEAD].as_ref();
-        lead.is_some_and(|lead| matches!(&lead.bond, Bond::Apart(follow) if follow.rule != Rule::Arrival))
+        let told = lead
+            .is_some_and(|lead| matches!(&lead.bond, Bond::Apart(follow) if follow.rule != Rule::Arrival));
+        self.same_owner && told
     }
 
     fn start(&mut self, now: Instant, timeline: &mut Timeline) {
@@ -162,18 +176,19 @@ impl Merge {
         self.release(now, LEAD, timeline);
     }
 
-    /// Drops what a leg that is apart holds from before the end of the track: another leg has brought that time.
-    pub(super) fn forget_covered(&mut self, slot: usize, timeline: &Timeline) {
-        let end = timeline.end();
+    /// Drops what a leg that is apart holds from before the end of the track: another leg has brought that time. What
+    /// may be a frame that the track lost waits for proof, if it came less than the path skew before `now`.
+    pub(super) fn forget_covered(&mut self, slot: usize, now: Option<Instant>, timeline: &Timeline) {
+        let (end, skew) = (timeline.end(), self.skew);
         let Some(lane) = self.lanes[slot].as_mut() else { return };
         let Bond::Apart(follow) = &lane.bond else { return };
-        while let Some((_, frame)) = lane.held.front() {
-            let Number::Wire(wire) = frame.number else { return };
-            if follow.media_time(wire).plus(GRACE_TICKS) >= end {
-                return;
-            }
-            lane.held.pop();
-        }
+        lane.held.retain(|frame| {
+            let Number::Wire(wire) = frame.number else { return false };
+            let media_time = follow.media_time(wire);
+            let young = now.is_some_and(|now| now.saturating_duration_since(frame.at) < skew);
+            media_time.plus(GRACE_TICKS) >= end
+                || young && follow.rule != Rule::Arrival && timeline.may_fill(media_time)
+        });
     }
 
     /// Compares the newest frame of the track with what the second leg holds.
@@ -199,12 +214,7 @@ impl Merge {
 
     /// A leg has turned out to bring the frames that the track has: what it held finds its places.
     fn adopt(&mut self, now: Instant, slot: usize, known: Known, timeline: &mut Timeline) {
-        let oldest = timeline.history.oldest().unwrap_or(known.position);
-        let mut source = Source::through(known.wire, known.position, known.media_time, oldest);
-        if known.position < timeline.line() {
-            // It brings what was before another source took over.
-            source.end_at(timeline.line());
-        }
+        let source = through(known, timeline);
         let lane = self.lane_mut(slot);
         let leg = lane.leg;
         lane.source = Some(source);
@@ -220,6 +230,33 @@ impl Merge {
         }
     }
 
+    /// A packet does not fit what its leg brings: it may be sent again from before that. If the track has it, so is
+    /// where those after it belong known; if only its numbers are as old as that, it is refused.
+    pub(super) fn stray(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        (frame, wire): (&Arrived, Wire),
+        timeline: &Timeline,
+    ) -> Option<Verdict> {
+        let source = self.lane(slot).source.as_ref();
+        let source = source.filter(|source| source.ssrc == wire.ssrc && !source.is_before(wire))?;
+        let told = match (frame.capture_time, timeline.capture()) {
+            (Some(captured), Some((ntp, media_time))) => {
+                media_time.plus_signed(ticks_between(ntp, captured.time))
+            }
+            _ => source.media_time_before(wire.timestamp),
+        };
+        let before = source.is_after(wire);
+        let known = same_frame((frame, wire), told, Rule::SameSource, timeline);
+        let lane = self.lane_mut(slot);
+        if let Some(known) = known {
+            lane.retired = Some(through(known, timeline));
+            return Some(Verdict::Duplicate);
+        }
+        (before && lane.sends_again(now, wire.timestamp)).then_some(Verdict::BeforeStart)
+    }
+
     /// The place of a frame that continues a stream which another leg brings or brought (SMPTE ST 2022-7).
     fn same_stream(&self, slot: usize, frame: &Arrived, wire: Wire, timeline: &Timeline) -> Option<Known> {
         let other = self.lanes[1 - slot].as_ref().filter(|lane| lane.is_aligned() && !lane.restart);
@@ -231,6 +268,18 @@ impl Merge {
             Some(Known { wire, position, media_time, rule: Rule::SameSource })
         })
     }
+}
+
+/// The source of a packet whose place is known. Its numbers mean nothing before the source that it brings began on the
+/// track, and after another one took over.
+fn through(known: Known, timeline: &Timeline) -> Source {
+    let oldest = timeline.history.oldest().unwrap_or(known.position);
+    let (begin, end) = timeline.line(known.position);
+    let mut source = Source::through(known.wire, known.position, known.media_time, begin.max(oldest));
+    if let Some(end) = end {
+        source.end_at(end);
+    }
+    source
 }
 
 /// Where a packet belongs on a source of another leg, which is there or not any more, if it does.
@@ -308,14 +357,16 @@ fn seam(told: MediaTime, end: MediaTime) -> MediaTime {
 }
 
 impl Merge {
-    /// Whether the second leg, which is apart, holds the very frame that follows what the track has; `None` if it holds
-    /// none from after the end at all.
-    pub(super) fn reaches_the_end(&self, timeline: &Timeline) -> Option<bool> {
-        let lane = self.lanes[SECOND].as_ref()?;
-        let Bond::Apart(follow) = &lane.bond else { return None };
-        let (_, first) = lane.held.front()?;
-        let Number::Wire(wire) = first.number else { return None };
-        Some(follow.media_time(wire) <= timeline.end().plus(SHIFT_TICKS))
+    /// Whether the second leg, which is apart, holds the very frame that follows what the track has.
+    pub(super) fn reaches_the_end(&self, timeline: &Timeline) -> bool {
+        let Some(lane) = self.lanes[SECOND].as_ref() else { return false };
+        let Bond::Apart(follow) = &lane.bond else { return false };
+        lane.held.iter().any(|frame| {
+            let Number::Wire(wire) = frame.number else { return false };
+            let (media_time, end) = (follow.media_time(wire).plus(GRACE_TICKS), timeline.end());
+            // One that begins later is not the first that fits behind the end.
+            (end..end.plus(u64::from(frame.duration).max(GRACE_TICKS))).contains(&media_time)
+        })
     }
 }
 

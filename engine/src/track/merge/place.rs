@@ -25,13 +25,19 @@ impl Merge {
             Bond::Fresh => self.begin(now, slot, (frame, wire), timeline),
             Bond::Apart(_) => self.follow(now, slot, (frame, wire), timeline),
             Bond::Aligned => match self.lane_mut(slot).locate(wire, timeline) {
+                Err(verdict @ (Verdict::Suspicious | Verdict::BeforeStart)) => {
+                    self.stray(now, slot, (&frame, wire), timeline).unwrap_or(verdict)
+                }
                 Err(verdict) => verdict,
                 Ok(Spot::Hole(position, media_time)) => {
                     timeline.store(now, position, media_time, &frame);
                     Verdict::Accepted
                 }
                 Ok(Spot::Ahead(position)) => self.ahead(now, slot, (frame, wire, position), timeline, hold),
-                Ok(Spot::Source) => self.new_source(now, slot, (frame, wire), timeline),
+                Ok(Spot::Source) => match self.stray(now, slot, (&frame, wire), timeline) {
+                    Some(verdict) => verdict,
+                    None => self.new_source(now, slot, (frame, wire), timeline),
+                },
             },
         }
     }
@@ -94,7 +100,12 @@ impl Merge {
         if position < timeline.next_position() {
             return self.beside(now, slot, (frame, wire, position), timeline);
         }
-        if self.must_wait(now, slot, position, timeline) && hold {
+        if slot == SECOND && !self.lead_is_live(now) {
+            // Whoever brings the next frame leads.
+            self.lead_second(now, timeline);
+            return self.place_wire(now, LEAD, (frame, wire), timeline, hold);
+        }
+        if hold && must_wait(slot, position, timeline) {
             return self.hold(slot, position, frame);
         }
         let lane = self.lane_mut(slot);
@@ -113,7 +124,8 @@ impl Merge {
             }
         };
         lane.note(wire, position);
-        self.put(now, slot, (position, media_time), &frame, timeline)
+        timeline.store(now, position, media_time, &frame);
+        Verdict::Accepted
     }
 
     /// A frame that is new to its leg and not to the track: the other leg was there before it.
@@ -195,9 +207,11 @@ impl Merge {
                 Verdict::Accepted
             }
             Place::Hole => Verdict::Suspicious,
-            Place::New if hold && self.must_wait(now, slot, position, timeline) => {
-                self.hold(slot, position, frame)
+            Place::New if slot == SECOND && !self.lead_is_live(now) => {
+                self.lead_second(now, timeline);
+                self.place_carried(now, LEAD, (frame, position, media_time), timeline, hold)
             }
+            Place::New if hold && must_wait(slot, position, timeline) => self.hold(slot, position, frame),
             Place::New => {
                 let lane = self.lane_mut(slot);
                 let latest = timeline.media_time_now(frame.at).plus(LATEST_TICKS);
@@ -212,31 +226,10 @@ impl Merge {
                     anew
                 };
                 lane.reached = lane.reached.max(position + 1);
-                self.put(now, slot, (position, told), &frame, timeline)
+                timeline.store(now, position, told, &frame);
+                Verdict::Accepted
             }
         }
-    }
-
-    /// Stores a frame after the newest. Where the leading leg is gone, whoever brings the next frame leads.
-    fn put(
-        &mut self,
-        now: Instant,
-        slot: usize,
-        (position, media_time): (u64, MediaTime),
-        frame: &Arrived,
-        timeline: &mut Timeline,
-    ) -> Verdict {
-        timeline.store(now, position, media_time, frame);
-        if slot == SECOND && !self.lead_is_live(now) {
-            self.lanes.swap(LEAD, SECOND);
-            self.wait = None;
-        }
-        Verdict::Accepted
-    }
-
-    /// Whether a frame of the second leg is ahead of a hole that the leading leg may yet fill.
-    fn must_wait(&self, now: Instant, slot: usize, position: u64, timeline: &Timeline) -> bool {
-        slot == SECOND && position > timeline.next_position() && self.lead_is_live(now)
     }
 
     pub(super) fn hold(&mut self, slot: usize, number: u64, frame: Arrived) -> Verdict {
@@ -257,6 +250,11 @@ impl Merge {
             self.place(now, slot, frame, timeline, false);
         }
     }
+}
+
+/// Whether a frame of the second leg is ahead of a hole that the leading leg may yet fill.
+const fn must_wait(slot: usize, position: u64, timeline: &Timeline) -> bool {
+    slot == SECOND && position > timeline.next_position()
 }
 
 /// The highest position at which a track may begin, 2^40.

@@ -56,7 +56,7 @@ impl Merge {
         let leg = second.leg;
         if let Bond::Apart(_) = second.bond {
             self.recognise(now, timeline);
-            self.forget_covered(SECOND, timeline);
+            self.forget_covered(SECOND, Some(now), timeline);
         }
         while let Some(lane) = self.lanes[SECOND].as_mut().filter(|lane| lane.leg == leg && lane.is_aligned())
         {
@@ -75,7 +75,7 @@ impl Merge {
             let over = second.held.since().filter(|&since| now.saturating_duration_since(since) >= self.skew);
             let Some(since) = over else { return };
             if let Bond::Apart(_) = second.bond {
-                self.forget_covered(SECOND, timeline);
+                self.forget_covered(SECOND, Some(now), timeline);
                 if self.lane(SECOND).held.since() == Some(since) {
                     self.lead_second(now, timeline);
                 }
@@ -129,9 +129,14 @@ impl Merge {
                 self.cut = None;
                 return;
             }
-            // A frame is missing where the cut would be: it may be on its way, and the old leg goes on meanwhile.
-            let patient = now.saturating_duration_since(cut.since) < self.skew;
-            if patient && self.reaches_the_end(timeline) == Some(false) {
+            // The frame that is missing where the cut would be may be on its way, or proof that both legs bring the
+            // same: the old leg goes on meanwhile.
+            // Time is over when the new leg brings something, and that is late; while it brings nothing, it rests.
+            let second = self.lane(SECOND);
+            let apart = matches!(second.bond, Bond::Apart(_));
+            let over = now.saturating_duration_since(cut.since) >= self.skew && second.heard == Some(now);
+            let patient = self.lead_is_live(now) && !over;
+            if patient && apart && !self.reaches_the_end(timeline) {
                 return;
             }
             self.lead_second(now, timeline);
@@ -172,8 +177,6 @@ impl Merge {
     pub(super) fn cut_due(&self) -> Option<Instant> {
         let cut = self.cut?;
         let reached = cut.reached.map(|reached| reached + self.skew);
-        let apart = self.slot(cut.to).is_some_and(|slot| matches!(self.lane(slot).bond, Bond::Apart(_)));
-        let patience = (apart && cut.position.is_none()).then_some(cut.since + self.skew);
-        [reached, patience, self.silent_from(cut)].into_iter().flatten().min()
+        [reached, self.silent_from(cut)].into_iter().flatten().min()
     }
 }

@@ -156,7 +156,8 @@ fn what_came_before_the_first_is_not_placed() {
     feed.nth(500).unwrap();
     assert_eq!(feed.nth(499), Err(Verdict::BeforeStart));
     assert_eq!(feed.nth(400), Err(Verdict::BeforeStart), "100 is reordering");
-    assert_eq!(feed.nth(399), Err(Verdict::Suspicious), "101 is a jump");
+    assert_eq!(feed.nth(399), Err(Verdict::BeforeStart), "sent again, by its timestamp");
+    assert_eq!(feed.at(1, 398, 10_000_000), Err(Verdict::Suspicious), "a jump");
     assert_eq!(feed.nth(501), Ok(1));
 }
 
