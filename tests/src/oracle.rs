@@ -233,6 +233,9 @@ impl Oracle {
     /// A leg's transport changed; a stale id is nothing.
     pub fn leg_changed(&mut self, id: LegId, state: LegState) {
         if let Some(leg) = self.publishers.get_mut(&id) {
+            if leg.state == LegState::Down && state != LegState::Down {
+                self.tracks.get_mut(&leg.track).into_iter().for_each(Track::leg_returned);
+            }
             leg.state = state;
         }
         if let Some(leg) = self.legs.get_mut(&id) {

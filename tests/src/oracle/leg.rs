@@ -46,6 +46,8 @@ pub(crate) struct ListenerLeg {
     /// did not go to its end.
     unsure: u64,
     origin: Option<Origin>,
+    /// Its numbers made a step: late frames from before that cannot be handed out, and the relay says so.
+    stepped: bool,
     next_position: u64,
     handed: std::collections::BTreeSet<u64>,
     packets: u32,
@@ -74,6 +76,7 @@ impl ListenerLeg {
             missed: 0,
             unsure: 0,
             origin: None,
+            stepped: false,
             next_position: 0,
             handed: std::collections::BTreeSet::new(),
             packets: 0,
@@ -246,6 +249,8 @@ impl ListenerLeg {
         }
         if evicted {
             self.miss(due, track);
+        } else if passed && self.stepped {
+            self.unsure += 1;
         }
         passed
     }
@@ -301,7 +306,9 @@ impl ListenerLeg {
                 timestamp: fields.timestamp,
             },
         };
-        let first = self.origin.replace(origin).is_none();
+        let before = self.origin.replace(origin);
+        let first = before.is_none();
+        self.stepped |= before.is_some_and(|before| before.position != origin.position);
         ensure(!first || origin.index < 1 << 15, "first seq < 2^15", || format!("{packet:?}"))?;
         ensure(fields.ssrc == origin.ssrc, "one SSRC", || format!("{:?}: {origin:?}", fields.ssrc))?;
         let index = (origin.index + frame.position).checked_sub(origin.position);

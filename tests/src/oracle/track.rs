@@ -81,6 +81,8 @@ pub(crate) struct Track {
     suspicious: Option<FrameId>,
     /// A hole was filled since: whether that is still in sequence is the relay's to say.
     filled: bool,
+    /// The publisher's leg was down: a jump of what it sends next needs no confirmation.
+    returned: bool,
     next_position: u64,
     /// Arrival number of the highest position.
     newest: Option<usize>,
@@ -101,6 +103,7 @@ impl Track {
             retired: None,
             suspicious: None,
             filled: false,
+            returned: false,
             next_position: 0,
             newest: None,
             held: BTreeMap::new(),
@@ -128,6 +131,8 @@ impl Track {
             Verdict::Accepted => {
                 let newest = self.newest;
                 let arrival = self.take(sent, now)?;
+                // What fills a hole says nothing of what comes next.
+                self.returned &= newest == self.newest;
                 newest.into_iter().for_each(|newest| self.note(newest, arrival, coverage));
                 Ok(Some(arrival))
             }
@@ -138,6 +143,11 @@ impl Track {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The publisher's leg is back after it was down.
+    pub(crate) const fn leg_returned(&mut self) {
+        self.returned = true;
     }
 
     /// The publisher's leg is gone: whatever comes next starts a segment.
@@ -257,6 +267,7 @@ impl Track {
             true => (BeforeStart, &[Suspicious, Accepted]),
             false if confirms && self.filled => (Accepted, &[Suspicious]),
             false if confirms => (Accepted, &[]),
+            false if self.returned => (Suspicious, &[Accepted]),
             false => (Suspicious, &[]),
         }
     }
