@@ -57,6 +57,9 @@ impl Listener {
         self.track = track;
         self.acked = None;
         self.forget();
+        // A position of the old track.
+        let second = self.second.as_mut().map(|second| &mut second.leg);
+        second.into_iter().chain([&mut self.leg]).for_each(|leg| leg.resume_from = None);
         if self.leg.rewrite.is_used() || self.crossing.is_some() {
             self.crossing = self.crossing_from(from).map(Box::new);
         }
@@ -80,7 +83,6 @@ impl Listener {
     fn begin_line(&mut self, view: &View<'_>) {
         self.base = view.next_position;
         self.cursor = view.history.next_arrival();
-        self.trail = None;
         self.leg.resume_from = None;
         let second = self.second.as_mut().map(|second| &mut second.leg.rewrite);
         second.into_iter().chain([&mut self.leg.rewrite]).for_each(|rewrite| rewrite.end_line());

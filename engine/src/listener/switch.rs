@@ -161,12 +161,18 @@ impl Listener {
             second.skipped_before = self.frames_skipped;
         }
         let sent = second.trail.take().map(|trail| trail.cursor);
-        std::mem::swap(&mut self.leg, &mut second.leg);
+        self.trade_places(&mut second.leg);
         let mut resumed = super::replay::Resumption { unsettled: view.next_position, resent: 0 };
         if self.leg.is_up() && !self.paused {
             resumed = self.activate(view, sent);
         }
         self.spend(second, resumed.unsettled, resumed.resent)
+    }
+
+    /// The second leg becomes the one that is sent on. Where its listener wants to go on is its wish too.
+    fn trade_places(&mut self, second: &mut ListenerLeg) {
+        second.resume_from = second.resume_from.or(self.leg.resume_from);
+        std::mem::swap(&mut self.leg, second);
     }
 
     /// The second leg is where the first one is.
@@ -215,8 +221,9 @@ impl Listener {
             event = Some(self.take_over(view));
         } else if first {
             self.slow_down();
-            if let Some(second) = self.second.as_mut() {
-                std::mem::swap(&mut self.leg, &mut second.leg);
+            if let Some(mut second) = self.second.take() {
+                self.trade_places(&mut second.leg);
+                self.second = Some(second);
             }
         }
         if let Some(gone) = self.second.take() {

@@ -249,6 +249,7 @@ impl Ear {
     /// A leg was closed; `false` if it was the only one.
     pub(super) fn leg_closed(&mut self, id: LegId, truth: &Truth, now: Duration) -> bool {
         self.unknown |= id == self.current && self.acked < self.first;
+        let wish = self.leg(id).and_then(|leg| leg.resume_from);
         self.legs.retain(|leg| leg.id != id);
         self.target = self.target.filter(|target| *target != id);
         let Some(other) = self.legs.first().map(|leg| leg.id) else { return false };
@@ -256,8 +257,9 @@ impl Ear {
             self.closed = Some((id, other));
             self.current = other;
             self.target = None;
+            let resume_from = self.legs[0].resume_from.or(wish);
+            self.legs[0].resume_from = resume_from;
             if self.is_up(other) {
-                let resume_from = self.legs[0].resume_from;
                 self.legs[0].restarts = true;
                 self.comes_up(resume_from, truth, now);
             }
@@ -274,6 +276,7 @@ impl Ear {
         self.track = track;
         self.frame = frame;
         self.forget(truth);
+        self.legs.iter_mut().for_each(|leg| leg.resume_from = None);
         self.handed.clear();
         (self.top, self.edge, self.acked) = (0, 0, None);
     }
@@ -299,6 +302,7 @@ impl Ear {
     pub(super) fn asked(&mut self) {
         if let Some(lag) = &mut self.lag {
             lag.arrived += 1;
+            lag.work += 1;
         }
     }
 
@@ -474,7 +478,9 @@ impl Ear {
 
     /// A cut from a leg that was down: the new one has to make good what the old one has not.
     pub(super) fn cut_short(&mut self, truth: &Truth, now: Duration) {
-        self.comes_up(None, truth, now);
+        // Where the leg that never came up was to begin, the other does.
+        let wish = self.legs.iter().find(|leg| leg.id != self.current).and_then(|leg| leg.resume_from);
+        self.comes_up(wish, truth, now);
     }
 
     /// The relay was drained: nothing may be owed that could have been paid.

@@ -93,6 +93,9 @@ struct Known {
     id: ListenerId,
     track: usize,
     legs: Vec<(LegId, Spec)>,
+    /// The leg that it is sent on, and where it is to begin on it.
+    on: LegId,
+    wish: Option<u64>,
     joined: bool,
     paused: bool,
     /// `None` until it joined.
@@ -195,18 +198,19 @@ impl World {
     /// Notes who joined by what was just done.
     fn joins(&mut self) {
         for at in 0..self.listeners.len() {
-            let listener = &self.listeners[at];
-            if listener.joined || listener.paused {
-                continue;
-            }
+            let listener = &mut self.listeners[at];
             let Some(stats) = self.bench.relay.listener_stats(listener.id) else { continue };
-            if stats.state != LegState::Up {
+            if listener.on != stats.leg {
+                // What it came for outlives its leg.
+                let spec = listener.legs.iter().find(|&&(leg, _)| leg == stats.leg).unwrap().1;
+                (listener.on, listener.wish) = (stats.leg, spec.resume_from.or(listener.wish));
+            }
+            if listener.joined || listener.paused || stats.state != LegState::Up {
                 continue;
             }
-            let track = listener.track;
-            let spec = listener.legs.iter().find(|&&(leg, _)| leg == stats.leg).unwrap().1;
+            let (track, wish) = (listener.track, listener.wish);
             let (oldest, next) = self.edge(track);
-            let base = spec.resume_from.unwrap_or(next).min(next);
+            let base = wish.unwrap_or(next).min(next);
             let held = self.arrived[track].range(base.max(oldest)..).count() as u64;
             let listener = &mut self.listeners[at];
             (listener.joined, listener.base) = (true, base);
@@ -235,6 +239,8 @@ impl World {
                     id,
                     track,
                     legs: vec![(leg, spec)],
+                    on: leg,
+                    wish: spec.resume_from,
                     joined: false,
                     paused: false,
                     base: 0,
@@ -304,7 +310,9 @@ impl World {
         let (id, to) = (listener.id, self.tracks[track].0);
         if self.bench.relay.select(self.bench.now, id, to).is_ok() {
             let at = at % self.listeners.len();
-            self.listeners[at].track = track;
+            let listener = &mut self.listeners[at];
+            (listener.track, listener.wish) = (track, None);
+            listener.legs.iter_mut().for_each(|(_, spec)| spec.resume_from = None);
             if self.listeners[at].joined {
                 self.begin(at);
             }

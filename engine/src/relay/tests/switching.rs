@@ -338,6 +338,24 @@ fn a_switch_may_be_called_off() {
 }
 
 #[test]
+fn what_a_listener_came_for_outlives_the_leg_that_it_came_with() {
+    for close in [true, false] {
+        let mut stage = Stage::new(50);
+        let spec = LegSpec::new(96).resume_from(45);
+        let (listener, old) = stage.bench.relay.open_listener(stage.bench.now, stage.track, spec).unwrap();
+        let new = stage.bench.relay.add_leg(stage.bench.now, listener, LegSpec::new(96)).unwrap();
+        if close {
+            stage.bench.close(Peer::Leg(old));
+        }
+        stage.state(new, LegState::Up);
+        if !close {
+            stage.switch(new);
+        }
+        assert_eq!(on(&stage.bench.drain(), new), [45, 46, 47, 48, 49]);
+    }
+}
+
+#[test]
 fn either_leg_may_be_closed_before_the_cut() {
     for close_new in [true, false] {
         let mut stage = Stage::new(100);

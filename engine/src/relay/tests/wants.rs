@@ -399,6 +399,18 @@ fn a_listener_may_begin_in_the_past() {
 }
 
 #[test]
+fn where_to_begin_on_a_track_means_nothing_on_another() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    stage.frames(5);
+    let spec = LegSpec::new(96).resume_from(2);
+    (stage.listener, stage.leg) =
+        stage.bench.relay.open_listener(stage.bench.now, stage.tracks[0], spec).unwrap();
+    stage.select(1);
+    stage.state(LegState::Up);
+    assert_eq!(positions(&stage.frames(1), stage.listener), [5]);
+}
+
+#[test]
 fn who_begins_before_the_history_is_told_what_is_gone() {
     let mut bench = Bench::new(Config::new().history_frames(10));
     let track = bench.track();
