@@ -1,7 +1,5 @@
 //! Media over real WebSockets: published and heard exactly once and in order, whatever happens to the sockets.
 
-#![expect(clippy::unwrap_used, reason = "a test that can not go on has failed")]
-
 pub(crate) mod client;
 mod endings;
 mod followed;

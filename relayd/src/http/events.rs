@@ -232,6 +232,9 @@ impl Talk {
             Happening::News(next) => self.handle_news(now, &next),
             Happening::Bound(bound) => {
                 self.binding = None;
+                if let (Some(bound), Some(subscription)) = (&bound, &mut self.subscription) {
+                    subscription.follow(bound.view.holder);
+                }
                 self.protocol.handle_bound(now, bound.as_ref().map(Bound::publishes));
                 // Who names a connection that is not there stays with the one before.
                 self.bound = bound.or_else(|| self.bound.take());
@@ -343,7 +346,8 @@ impl Talk {
     fn bind(&mut self, leg: &Hidden) {
         let (api, session) = (self.api.clone(), self.session.clone());
         let resource = leg.0.parse().ok();
-        self.binding = Some(Box::pin(async move { Bound::find(&api, &session, resource?).await }));
+        let caller = self.identity.as_ref().map(|identity| identity.caller.clone());
+        self.binding = Some(Box::pin(async move { Bound::find(&api, &session, &caller?, resource?).await }));
     }
 
     fn ask_progress(&mut self) {

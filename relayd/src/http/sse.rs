@@ -187,7 +187,8 @@ fn told(
     let (topics, reader) = api.followers.streams.read(leg, id).ok_or_else(unknown)?;
     let view = api.service.directory().leg(place.session.as_str(), &leg);
     let holder = view.map_or(leg, |view| view.holder);
-    let subscription = api.service.directory().hub(place.session.as_str())?.subscribe(None);
+    let mut subscription = api.service.directory().hub(place.session.as_str())?.subscribe(None);
+    subscription.follow(holder);
     let (session, who) = (Some(place.session.clone()), place.who.clone());
     let record = api.metrics.records().open(RecordKind::ServerSentEvents, peer, session, who);
     let mut tick = tokio::time::interval_at(Instant::now(), COUNT_EVERY);

@@ -165,6 +165,8 @@ pub struct LegView {
     pub holder: ResourceId,
     /// What the holder does.
     pub role: Role,
+    /// The subject of the token that its connection was opened with, if it was opened with one.
+    pub subject: Option<Subject>,
     /// The track's language.
     pub language: Language,
     /// The track.
@@ -455,7 +457,12 @@ impl Directory {
 
     /// The holder of a leg of this name in a session, and the legs that it has now.
     pub fn leg(&self, session: &str, resource: &ResourceId) -> Option<LegView> {
-        self.shared.state().entry(session).ok()?.machine.leg(resource)
+        let state = self.shared.state();
+        let entry = state.entry(session).ok()?;
+        let view = entry.machine.leg(resource)?;
+        let mut legs = view.legs.iter().filter_map(|(_, leg)| *leg);
+        let subject = legs.find_map(|leg| entry.tickets.subject(leg)).cloned();
+        Some(LegView { subject, ..view })
     }
 
     /// An instant as events tell it: Unix milliseconds.

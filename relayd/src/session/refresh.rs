@@ -164,7 +164,17 @@ impl Refresh {
 
     /// The connection is to be replaced: asked for at `at` or soon after, until `deadline`. One that is under way
     /// takes this one in, and tries at once if it was pausing.
+    ///
+    /// What time brings, it brings to many at once, who came together or whose tokens end together: each of them is asked
+    /// within the first tenth of the time that there is, at random.
     pub(super) fn order(&mut self, now: Instant, cause: Cause, at: Instant, deadline: Instant) {
+        let at = match cause {
+            Cause::Age | Cause::TokenExpiry => {
+                let spread = deadline.saturating_duration_since(at) / 10;
+                at + spread.min(MOST_SPREAD).mul_f64(self.fraction())
+            }
+            Cause::Operator | Cause::Drain => at,
+        };
         if let State::Orphaned { order, .. } = self.state {
             self.end(now, order, Outcome::Dropped);
         }
@@ -369,6 +379,8 @@ fn before(instant: Instant, by: Duration) -> Instant {
 
 /// How long a client has to come after it was asked. Long enough for a join over a bad network.
 const ANSWER_AFTER: Duration = Duration::from_secs(10);
+/// Over how long those are spread at most whom time brings to be replaced.
+const MOST_SPREAD: Duration = Duration::from_secs(60);
 /// The shortest pause.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// How long after a refused switch the next is tried: the new leg's address and keys are on their way.

@@ -12,7 +12,7 @@ use relay_engine::{LegId, TrackId};
 
 use super::machine::HolderId;
 use super::secret::SecretHash;
-use crate::auth::Caller;
+use crate::auth::{Caller, Subject};
 use crate::webrtc::{ResourceId, Role};
 
 /// How long a ticket outlives its connection.
@@ -175,6 +175,14 @@ impl Tickets {
     /// Where the leg of a connection that is gone was, once that is known.
     pub(super) fn closed(&self, holder: HolderId) -> Option<Option<u64>> {
         self.passes.get(&holder).and_then(|pass| pass.closed)
+    }
+
+    /// Of whose token a connection is that is there.
+    pub(super) fn subject(&self, leg: LegId) -> Option<&Subject> {
+        self.legs
+            .get(&leg)
+            .and_then(|holder| self.passes.get(holder))
+            .and_then(|pass| pass.right.caller.subject())
     }
 
     /// A connection's tickets are no good any more.

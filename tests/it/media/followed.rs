@@ -65,3 +65,31 @@ async fn a_connection_may_be_named_later_and_one_that_is_not_there_is_said_so() 
     assert_eq!((&started["leg"], &started["position"]), (&welcome["d"]["resource"], &json!(0)));
     assert_eq!(started["mediaTime"], 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_to_the_events_hears_what_was_for_their_connection_alone() {
+    let (relay, _, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    let id = listen.split('/').next().unwrap();
+    let (mut listener, welcome) = Socket::hello(address, &listen, json!({})).await;
+    let path = format!("/v1/sessions/{id}/refresh");
+    assert_eq!(relay.send("POST", &path, &[], b"").await.status, 202);
+    let told = listener.said("refreshRequired").await["d"].clone();
+    let who = json!({ "seq": 0, "leg": welcome["d"]["resource"] });
+    let (mut follower, _) = Follower::hello(address, id, who).await;
+    let (required, mut numbers) = async {
+        let mut numbers = Vec::new();
+        loop {
+            let frame = follower.any().await;
+            numbers.extend(frame["seq"].as_u64());
+            if frame["t"] == "connectionRefreshRequired" {
+                return (frame["d"].clone(), numbers);
+            }
+        }
+    }
+    .await;
+    assert_eq!(required, told, "the same order, not a later one");
+    let heard = numbers.clone();
+    numbers.sort_unstable();
+    assert_eq!(heard, numbers, "in the order in which they happened");
+}

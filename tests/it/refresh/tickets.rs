@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{TICKET, Talk, answered, offered};
 use crate::auth::issuer::Issuer;
+use crate::events::follower::Follower;
 use crate::http::client::{JSON, Relay};
 use crate::webrtc::peer::Peer;
 
@@ -48,6 +49,12 @@ async fn a_ticket_stands_for_a_token_and_for_nobody_elses() {
     let listen = |who: &str| bearer(who, json!({ "role": "listen", "session": id }));
     let (bob, eve) = (listen("bob"), listen("eve"));
     let (_peer, leg) = answered(&relay, &id, Role::Listener, &[("authorization", &*bob)]).await;
+    // Nor does anybody else follow it, to be told the next one.
+    let token = issuer.token("eve", json!({ "role": "listen", "session": id }));
+    let who = json!({ "token": token, "leg": leg.name() });
+    let (mut follower, _) = Follower::hello(relay.daemon.http_addr(), &id, who).await;
+    follower.frame("sessionJoined").await;
+    assert_eq!(follower.frame("error").await["d"]["code"], "LEG_NOT_FOUND");
     let peer = Peer::new(Role::Listener);
     let ticket = (TICKET, &*leg.ticket);
     let reply = offered(&relay, &id, Role::Listener, &peer, &[("authorization", &*eve), ticket]).await;

@@ -51,9 +51,9 @@ async fn a_refusal_of_the_handshake_is_told_as_one() {
     let uri: Uri = format!("ws://{}/v1/x", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let mut head = [0; 4096];
-        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            stream.read(&mut head).await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
         }
         let body = r#"{"code":"SESSION_ENDED","detail":"it is over"}"#;
         let length = body.len();

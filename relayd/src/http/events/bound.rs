@@ -3,6 +3,7 @@
 use relay_engine::{LegId, LegStats};
 use tokio::sync::watch;
 
+use crate::auth::Caller;
 use crate::events::Anchor;
 use crate::events::frame::{LineAnchor, TrackAck};
 use crate::http::Api;
@@ -39,9 +40,18 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Looks for the connection of this name in the session.
-    pub(super) async fn find(api: &Api, session: &str, resource: ResourceId) -> Option<Self> {
+    /// Looks for the connection of this name in the session. One that was opened with a token is there for those of the
+    /// same subject alone: who follows it is told tickets.
+    pub(super) async fn find(
+        api: &Api,
+        session: &str,
+        caller: &Caller,
+        resource: ResourceId,
+    ) -> Option<Self> {
         let view = api.service.directory().leg(session, &resource)?;
+        if view.subject.as_ref().is_some_and(|opener| caller.subject() != Some(opener)) {
+            return None;
+        }
         let leg = view.legs.iter().find(|(name, _)| *name == resource)?.1?;
         let anchors = api.service.anchors().follow(leg);
         let ssrc = match api.service.shard().leg_stats(leg).await.ok()?? {

@@ -120,13 +120,14 @@ async fn sit(
     let (session, language) = (target.session.as_str(), Some(target.language.as_str()));
     let gone = |error: SessionError| refusal(error.into());
     // From here on nothing that is told of the seat is missed.
-    let news = directory.hub(session).map_err(gone)?.subscribe(None);
+    let mut news = directory.hub(session).map_err(gone)?.subscribe(None);
     let track = directory.track(session, language).map_err(gone)?;
     let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
     // A position that the track has not reached is one of another track, or of one that is over.
     let from = hello.from.filter(|from| *from <= stats.next_position);
     let mut seat = take_seat(api, target, &caller, (claim(&caller, &hello), from)).await?;
     let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
+    news.follow(view.holder);
     let paused = directory.view(session).is_ok_and(|view| view.status == Status::Paused);
     let frames = bring_up(api, &seat)?;
     let stats = api.service.shard().track_stats(seat.track).await.ok().flatten().ok_or_else(failed)?;

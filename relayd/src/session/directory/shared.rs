@@ -89,12 +89,15 @@ impl Shared {
         let mut state = self.state();
         let mut text = None;
         if state.is_current(place) {
-            state.note_leg(leg, place.session.clone(), place.holder);
             text = state.change(now, &place.session, &self.feed, |entry| {
-                entry.machine.handle_leg(place.holder, leg, listener);
-                let name = entry.machine.name(place.holder)?;
+                let theirs = entry.machine.handle_leg(place.holder, leg, listener);
+                let name = entry.machine.name(place.holder).filter(|_| theirs)?;
                 Some(entry.tickets.issue(place.holder, leg, right(name)))
             });
+            // Of a connection that is gone there is nobody to forget it.
+            if text.is_some() {
+                state.note_leg(leg, place.session.clone(), place.holder);
+            }
         }
         self.settle(state);
         text

@@ -138,7 +138,7 @@ impl State {
             *self.issuers.entry(owner.issuer.clone()).or_default() += 1;
         }
         self.tracks.extend(machine.tracks().map(|track| (track, access.id.clone())));
-        let (id, hub, lapses) = (access.id.clone(), Hub::new(), BTreeMap::new());
+        let (id, hub, lapses) = (access.id.clone(), Hub::new(max_left), BTreeMap::new());
         self.ended.remove(&id);
         let (serial, tickets) = (self.serial, Tickets::new(max_left));
         self.live.insert(id, Entry { serial, access, machine, hub, resume, lapses, tickets });

@@ -505,6 +505,7 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
     let text = slot.place().answered((leg, None), right);
     slot.connected();
     let (mut feed, mut hub) = (directory.feed(), directory.hub(&id).unwrap().subscribe(None));
+    hub.follow(name);
     assert_eq!(directory.refresh(now, &id, Cause::Operator, &RefreshTarget::default()), Ok(1));
     let Some(Next::Event(warning)) = hub.take() else { panic!("a warning") };
     assert_eq!(warning.audience, Audience::Leg(name));
@@ -518,6 +519,28 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
     directory.end(now, &id, EndReason::Deleted).unwrap();
     let next = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(feed.next());
     assert!(matches!(next.unwrap().1.event, Event::SessionEnded { .. }), "nothing was before it");
+}
+
+#[test]
+fn a_connection_that_is_gone_before_its_answer_leaves_no_ticket_and_no_leg() {
+    let directory = Directory::new(limits());
+    let id = directory.create(Instant::now(), spec(), &tracks(2)).unwrap().view.id.to_string();
+    let legs: Vec<LegId> = crate::session::machine::tests::ids(2).into_iter().map(|(_, leg)| leg).collect();
+    let (mut slot, track) = listen(&directory, &id, None).unwrap();
+    let role = crate::webrtc::Role::Listener;
+    let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
+    slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
+    let text = slot.place().answered((legs[0], None), right);
+    let coming = Return { role, language: None, caller: &Caller::Open, ticket: &text };
+    let returned = directory.return_slot(Instant::now(), &id, coming).unwrap();
+    assert!(returned.seat.second);
+    let (place, second) = (returned.place.clone(), ListenerSlot::new(returned.place));
+    drop(second);
+    assert_eq!(place.answered((legs[1], None), right), "");
+    assert_eq!(directory.shared.state().session_of_leg(legs[1]), None);
+    assert!(directory.shared.state().session_of_leg(legs[0]).is_some());
+    drop(slot);
+    assert_eq!(directory.shared.state().session_of_leg(legs[0]), None);
 }
 
 #[test]

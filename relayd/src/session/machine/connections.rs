@@ -36,18 +36,19 @@ impl Machine {
         Ok(())
     }
 
-    /// A holder's connection has this leg on the media plane, and is this listener there.
+    /// A holder's connection has this leg on the media plane, and is this listener there; `false` if it is gone by now
+    /// or counts no more, and is never to come back.
     pub(in crate::session) fn handle_leg(
         &mut self,
         holder: HolderId,
         leg: LegId,
         listener: Option<ListenerId>,
-    ) {
-        let Some(member) = self.members.get_mut(&holder.member) else { return };
+    ) -> bool {
+        let Some(member) = self.members.get_mut(&holder.member) else { return false };
+        let Some(link) = member.link(holder).filter(|link| link.dismissed.is_none()) else { return false };
+        link.leg = Some(leg);
         member.listener = listener.or(member.listener);
-        if let Some(link) = member.link(holder) {
-            link.leg = Some(leg);
-        }
+        true
     }
 
     /// A holder's connection is up.

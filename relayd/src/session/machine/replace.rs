@@ -240,6 +240,7 @@ impl Machine {
         Some(LegView {
             holder: member.name?,
             role,
+            subject: None,
             language: track.language.clone(),
             track: track.id,
             listener: member.listener,

@@ -147,6 +147,10 @@ fn age_warns_then_asks_and_then_the_connection_is_too_old() {
     let at = now + 100 * SECOND;
     assert_eq!(drain(&mut refresh), [Output::Warn { cause: Cause::Age, at }]);
     refresh.handle_timeout(now + 80 * SECOND);
+    assert_eq!(drain(&mut refresh), [], "not all of the same age at once");
+    let asked = refresh.poll_timeout().unwrap();
+    assert!(asked > now + 80 * SECOND && asked <= now + 82 * SECOND);
+    refresh.handle_timeout(asked);
     assert_eq!(drain(&mut refresh), [Output::Require { cause: Cause::Age, deadline: at }], "warned before");
     assert!(!refresh.is_too_old(now + 99 * SECOND));
     refresh.handle_timeout(at);
@@ -156,6 +160,24 @@ fn age_warns_then_asks_and_then_the_connection_is_too_old() {
     refresh.handle_spent(at, Spent::default(), true);
     assert!(!refresh.is_too_old(at), "the new one is young");
     assert_eq!(refresh.poll_timeout(), Some(at + 70 * SECOND));
+}
+
+#[test]
+fn those_whom_time_brings_to_be_replaced_are_not_asked_all_at_once() {
+    let now = Instant::now();
+    for cause in [Cause::Age, Cause::TokenExpiry] {
+        let mut asked: Vec<Instant> = (0..1000)
+            .map(|seed| {
+                let mut refresh = Refresh::new(rules(), seed);
+                refresh.handle_up(now);
+                refresh.order(now, cause, now, now + 1200 * SECOND);
+                refresh.poll_timeout().unwrap()
+            })
+            .collect();
+        asked.sort_unstable();
+        assert!(asked[999] <= now + 60 * SECOND);
+        assert!(asked.windows(50).all(|some| some[49] - some[0] > SECOND), "50 of 1000 within a second");
+    }
 }
 
 struct Random(u64);
