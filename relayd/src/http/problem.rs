@@ -307,10 +307,11 @@ impl From<JoinError> for Problem {
         let code = match &error {
             JoinError::Malformed(_) => Code::InvalidMessage,
             JoinError::Unsupported(_) => Code::UnsupportedMedia,
-            JoinError::Capacity => Code::Capacity,
+            // Who comes beside a connection that goes just then comes after it the next time.
+            JoinError::Capacity | JoinError::ListenerGone | JoinError::LegExists => Code::Capacity,
             JoinError::Closed => Code::Draining,
-            JoinError::TrackNotFound | JoinError::ListenerGone => Code::SessionEnded,
-            JoinError::PublisherExists | JoinError::Fenced | JoinError::LegExists => Code::SpeakerExists,
+            JoinError::TrackNotFound => Code::SessionEnded,
+            JoinError::PublisherExists | JoinError::Fenced => Code::SpeakerExists,
         };
         Self::new(code, error.to_string())
     }
@@ -390,6 +391,16 @@ mod tests {
         }
         let response = Problem::new(Code::SessionNotFound, "").into_response();
         assert!(!response.headers().contains_key(header::RETRY_AFTER));
+    }
+
+    #[test]
+    fn who_comes_beside_a_connection_that_goes_just_then_may_come_again() {
+        for error in [JoinError::ListenerGone, JoinError::LegExists] {
+            let response = Problem::from(error).into_response();
+            assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+            assert!(response.headers().contains_key(header::RETRY_AFTER));
+        }
+        assert_eq!(Problem::from(JoinError::TrackNotFound).into_response().status(), StatusCode::GONE);
     }
 
     #[test]

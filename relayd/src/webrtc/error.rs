@@ -49,10 +49,10 @@ pub enum JoinError {
     /// The track has a publisher: 409.
     #[error("the track has a publisher")]
     PublisherExists,
-    /// The listener that it was to be one more connection of is gone: 404.
+    /// The listener that it was to be one more connection of is gone: 503, since asked again it comes as a new one.
     #[error("the listener is gone")]
     ListenerGone,
-    /// The listener has two connections: 409.
+    /// The listener has two connections, one of which is about to go: 503.
     #[error("the listener has two connections already")]
     LegExists,
     /// Another speaker owns the track by now: 409.

@@ -136,6 +136,11 @@ impl Leases {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// Whether it is not over.
+    pub(super) fn contains(&self, id: LeaseId) -> bool {
+        self.leases.contains_key(&id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.leases.len()
     }

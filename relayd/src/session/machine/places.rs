@@ -132,13 +132,26 @@ impl Machine {
         self.outputs.push_back(Output::Revoke(holder));
     }
 
-    /// A lease is over: this holder of it goes.
+    /// A lease is over: this holder of it goes. Their other connection stays, if it does not live on this lease.
     pub(super) fn lapse(&mut self, now: Instant, holder: HolderId) {
         if self.followers.remove(&holder).is_some() {
             self.outputs.push_back(Output::Lapsed(holder));
-        } else {
-            self.dismiss(now, holder.member, CloseReason::TokenExpired);
+            return;
         }
+        let Some(member) = self.members.get_mut(&holder.member) else { return };
+        let stays = |link: &Link| {
+            link.number != holder.link && link.lease.is_none_or(|lease| self.leases.contains(lease))
+        };
+        if !member.live().any(stays) {
+            return self.dismiss(now, holder.member, CloseReason::TokenExpired);
+        }
+        match member.rank(holder) {
+            Some(0) => member.refresh.handle_old_gone(now),
+            Some(_) => member.refresh.handle_failed(now),
+            None => return,
+        }
+        self.dismiss_link(holder, CloseReason::TokenExpired);
+        self.settle_refresh(now, holder.member);
     }
 
     /// The one place where a publisher's or listener's place becomes free.

@@ -426,6 +426,43 @@ fn a_token_that_lasts_longer_renews_all_of_the_same_subject_and_role() {
 }
 
 #[test]
+fn the_end_of_one_lease_leaves_the_connection_that_lives_on_another() {
+    for first_ends in [true, false] {
+        let mut world = World::new();
+        let (short, long) = (world.now + Duration::from_secs(100), world.now + Duration::from_secs(9999));
+        let mut terms = [term("ann", Role::Speak, short), term("ann", Role::Moderate, long)];
+        if !first_ends {
+            terms.reverse();
+        }
+        let [first, second] = terms.map(Some);
+        let old = world.machine.take_publisher(world.now, None, first, false).unwrap().holder;
+        world.machine.handle_accepted(old, resource(1)).unwrap();
+        world.machine.handle_connected(world.now, old);
+        let new = world.machine.take_second(world.now, old.member, second.clone()).unwrap().holder;
+        world.machine.handle_accepted(new, resource(2)).unwrap();
+        world.machine.handle_connected(world.now, new);
+        world.drain();
+        world.at(Duration::from_secs(161));
+        let (gone, left) = if first_ends { (1, 2) } else { (2, 1) };
+        let closed: Vec<Output> =
+            world.drain().into_iter().filter(|output| matches!(output, Output::CloseLeg { .. })).collect();
+        let reason = CloseReason::TokenExpired;
+        assert_eq!(closed, [Output::CloseLeg { resource: resource(gone), reason }]);
+        let legs = world.machine.leg(&resource(left)).unwrap().legs;
+        assert_eq!(legs, [(resource(left), None)]);
+        assert!(world.machine.has(old.member) && world.machine.occupancy().0 == 1);
+        // On one lease both go.
+        world.at(Duration::from_secs(9000));
+        let only = if first_ends { new } else { old };
+        let term = term("ann", if first_ends { Role::Moderate } else { Role::Speak }, long);
+        let also = world.machine.take_second(world.now, only.member, Some(term)).unwrap().holder;
+        world.machine.handle_accepted(also, resource(3)).unwrap();
+        world.at(Duration::from_secs(9999 + 61));
+        assert!(!world.machine.has(only.member));
+    }
+}
+
+#[test]
 fn a_lease_that_is_over_does_not_count_for_the_next_one() {
     let mut world = World::new();
     let old = world
