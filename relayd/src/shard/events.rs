@@ -1,8 +1,10 @@
 //! What the media thread tells the other planes: firsts, silences and losses, never packets.
 //!
 //! Nothing here is on a packet's way: a number per leg says which of its lines was told of, and an event that
-//! does not fit its reader's queue is dropped and counted.
+//! does not fit its reader's queue is dropped and counted; but the end of something, which its reader waits for, is kept
+//! until there is room.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use relay_engine::{LegId, ListenerId, MediaTime, TrackId};
@@ -117,24 +119,40 @@ pub enum ShardEvent {
     },
 }
 
+impl ShardEvent {
+    /// Somebody waits for it, and it is not told again: a leg that is never said to be spent or closed is kept for ever.
+    const fn is_awaited(&self) -> bool {
+        matches!(self, Self::LegSpent { .. } | Self::LegClosed { .. } | Self::TrackClosed { .. })
+    }
+}
+
 /// Events that may wait for one reader; 64 bytes each.
 pub const EVENT_QUEUE: usize = 4096;
+/// Awaited events that are kept for one reader besides; 64 bytes each. One for each leg that a shard may have, and more.
+const MOST_KEPT: usize = 65_536;
 /// The most readers: sessions, metrics, and room for a test.
 const MAX_READERS: usize = 4;
 
 /// The readers of a shard's events.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
-    queues: Vec<mpsc::Sender<ShardEvent>>,
+    readers: Vec<Reader>,
     dropped: u64,
+}
+
+#[derive(Debug)]
+struct Reader {
+    queue: mpsc::Sender<ShardEvent>,
+    /// Awaited events for which there was no room, in order. While there are some, no other overtakes them.
+    kept: VecDeque<ShardEvent>,
 }
 
 impl Readers {
     /// One reader more, unless there are too many.
     pub(super) fn add(&mut self, queue: mpsc::Sender<ShardEvent>) {
-        self.queues.retain(|queue| !queue.is_closed());
-        if self.queues.len() < MAX_READERS {
-            self.queues.push(queue);
+        self.readers.retain(|reader| !reader.queue.is_closed());
+        if self.readers.len() < MAX_READERS {
+            self.readers.push(Reader { queue, kept: VecDeque::new() });
         }
     }
 
@@ -145,18 +163,50 @@ impl Readers {
         self.dropped == before
     }
 
-    /// Tells everybody who has room for it.
+    /// Tells everybody who has room for it; the others later, if it is awaited.
     pub(super) fn tell(&mut self, event: ShardEvent) {
-        for queue in &self.queues {
-            if let Err(TrySendError::Full(_)) = queue.try_send(event) {
+        for reader in &mut self.readers {
+            if !reader.tell(event) {
                 self.dropped += 1;
             }
         }
     }
 
+    /// Tells what was kept, as far as there is room now; whether something is left.
+    pub(super) fn catch_up(&mut self) -> bool {
+        let left = self.readers.iter_mut().filter_map(|reader| (!reader.catch_up()).then_some(()));
+        left.count() > 0
+    }
+
     /// Events that did not fit a reader's queue.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
+    }
+}
+
+impl Reader {
+    /// Whether the event is told, or kept, or of no use.
+    fn tell(&mut self, event: ShardEvent) -> bool {
+        if self.catch_up() && !matches!(self.queue.try_send(event), Err(TrySendError::Full(_))) {
+            return true;
+        }
+        let keeps = event.is_awaited() && self.kept.len() < MOST_KEPT;
+        if keeps {
+            self.kept.push_back(event);
+        }
+        keeps
+    }
+
+    /// Whether nothing is kept any more.
+    fn catch_up(&mut self) -> bool {
+        while let Some(&event) = self.kept.front() {
+            match self.queue.try_send(event) {
+                Ok(()) => drop(self.kept.pop_front()),
+                Err(TrySendError::Full(_)) => return false,
+                Err(TrySendError::Closed(_)) => self.kept = VecDeque::new(),
+            }
+        }
+        true
     }
 }
 

@@ -116,12 +116,14 @@ impl Plane {
         }
     }
 
-    /// The ring of a leg, which was full, is drained to half: the leg goes on after what is in it.
+    /// The ring of a leg, which was full, is drained to half: the leg goes on with the frame that found no room.
+    ///
+    /// What is in the ring is on its way and yet not delivered: should the transport end now, it is still owed.
     pub fn ring_drained(&mut self, now: Instant, leg: LegId) {
-        let Some(ring) = self.outbound.legs.ring(leg) else { return };
-        if let Some(pushed) = ring.pushed() {
-            // What is in the ring is on its way; the frame that found no room is not.
-            self.relay.handle_feedback(now, leg, Feedback::Delivered(pushed));
+        let Some(ring) = self.outbound.legs.ring_mut(leg) else { return };
+        if let Some(refused) = ring.take_refused() {
+            // A leg that is only being switched to begins anew by itself.
+            let _not_live = self.relay.replay(now, leg, Some(refused)).is_err();
         }
         self.relay.handle_leg(now, leg, LegState::Up);
     }
@@ -320,6 +322,11 @@ impl Plane {
             }
         }
         self.outbound.batch.flush();
+    }
+
+    /// Tells readers what was kept for want of room; whether something still is, and this is to be called again soon.
+    pub(super) fn catch_up(&mut self) -> bool {
+        self.outbound.readers.catch_up()
     }
 
     /// Counters; the queue's are zero, since there is no queue here.

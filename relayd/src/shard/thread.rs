@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, TryRecvError};
 use tokio::sync::oneshot;
@@ -40,6 +40,9 @@ impl ShardThread {
     }
 }
 
+/// How soon a reader that had no room for an event that it waits for is offered it again.
+const READER_PATIENCE: Duration = Duration::from_millis(50);
+
 /// What the thread reads.
 pub(super) struct Queues {
     pub(super) orders: Receiver<Order>,
@@ -67,9 +70,12 @@ impl MediaLoop {
             if !going_on {
                 return;
             }
-            match self.plane.relay().poll_timeout() {
+            let deadline = self.plane.relay().poll_timeout().map(|deadline| deadline.at);
+            // A reader that takes events again does not say so.
+            let again = self.plane.catch_up().then(|| Instant::now() + READER_PATIENCE);
+            match deadline.into_iter().chain(again).min() {
                 // Err says that the deadline came first: the next turn serves it.
-                Some(deadline) => drop(ready.ready_deadline(deadline.at)),
+                Some(at) => drop(ready.ready_deadline(at)),
                 None => drop(ready.ready()),
             }
         }

@@ -52,6 +52,31 @@ fn a_leg_in_a_slot_used_again_has_a_first_packet_of_its_own() {
 }
 
 #[test]
+fn an_end_is_told_in_order_to_a_reader_that_had_no_room_for_it() {
+    let ear = Ear::new("127.0.0.1:0", PROFILES[0], 1);
+    let mut stage = Stage::new("127.0.0.1:0");
+    let legs: Vec<LegId> = (0..3).map(|_| stage.join(&ear).1).collect();
+    let mut events = reader(&mut stage, 2);
+    stage.speak(&opus(20, 1));
+    for leg in &legs {
+        stage.plane.close(stage.now, Peer::Leg(*leg));
+    }
+    assert!(stage.plane.catch_up(), "three wait, and nobody reads");
+    let mut told_of = Vec::new();
+    while stage.plane.catch_up() {
+        told_of.extend(told(&mut events));
+        // Must not overtake what waits.
+        stage.speak(&opus(20, 1));
+    }
+    told_of.extend(told(&mut events));
+    let ends = told_of.iter().filter_map(|event| match event {
+        ShardEvent::LegClosed { leg, .. } => Some(*leg),
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), legs);
+}
+
+#[test]
 fn what_a_listener_missed_is_told_with_its_track() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
     let mut stage = Stage::new("127.0.0.1:0");

@@ -74,6 +74,48 @@ fn a_full_ring_holds_its_leg_and_loses_nothing() {
 }
 
 #[test]
+fn what_waits_in_a_ring_is_not_taken_for_delivered() {
+    let mut stage = Stage::new("127.0.0.1:0");
+    let (listener, leg, mut receiver) = join(&mut stage, 8);
+    for number in 0..9 {
+        stage.speak(&opus(20, number));
+    }
+    assert_eq!(state(&stage, listener), LegState::Down);
+    assert_eq!((0..4).filter_map(|_| receiver.try_recv()).count(), 4);
+    stage.plane.ring_drained(stage.now, leg);
+    stage.plane.drain();
+    let stats = stage.plane.relay().listener_stats(listener).unwrap();
+    assert_eq!((stats.state, stats.acked), (LegState::Up, None), "another leg would begin after it");
+}
+
+#[test]
+fn a_track_that_is_selected_while_the_ring_is_full_loses_nothing() {
+    let mut stage = Stage::new("127.0.0.1:0");
+    let (listener, leg, mut receiver) = join(&mut stage, 8);
+    let other = stage.plane.open_track(stage.now, "es".to_owned()).unwrap();
+    let publisher = stage.plane.open_publisher(stage.now, other, LegSpec::new(PUBLISHER_TYPE)).unwrap();
+    stage.plane.publisher_up(stage.now, publisher);
+    for number in 0..8 {
+        stage.speak(&opus(20, number));
+    }
+    assert_eq!((receiver.len(), state(&stage, listener)), (8, LegState::Up));
+    stage.plane.select(stage.now, listener, other).unwrap();
+    stage.publisher = publisher;
+    for number in 0..8 {
+        stage.speak(&opus(20, number));
+    }
+    assert_eq!(state(&stage, listener), LegState::Down, "the first of the other track found no room");
+    let mut heard = Vec::new();
+    for _ in 0..20 {
+        heard.extend(positions(&mut receiver));
+        stage.plane.ring_drained(stage.now, leg);
+        stage.plane.drain();
+        wait(&mut stage, Duration::from_millis(40));
+    }
+    assert_eq!(heard, (0..8).chain(0..8).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_leg_whose_reader_is_gone_is_no_fault() {
     let mut stage = Stage::new("127.0.0.1:0");
     let (_, _, receiver) = join(&mut stage, 8);
