@@ -132,7 +132,10 @@ pub struct PublisherLegStats {
     /// How it was lined up with the track's other frames; `None` before its first one, and when there was nothing
     /// to line it up with.
     pub alignment: Option<Alignment>,
-    /// The RTP sequence number on this leg of [`TrackStats::contiguous`], if that position lies on its current source.
+    /// The highest position without a hole before it that this leg may still fill: [`TrackStats::contiguous`], or more on
+    /// a leg that began after a hole, since it no longer has what belongs there.
+    pub contiguous: Option<u64>,
+    /// Its RTP sequence number on this leg, if that position lies on the leg's current source.
     pub contiguous_sequence: Option<u16>,
 }
 

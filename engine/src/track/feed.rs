@@ -82,8 +82,8 @@ impl Track {
 
     /// What the track knows of a publisher's leg, added to what the leg knows of itself.
     pub(crate) fn publisher_stats(&self, leg: LegId, stats: PublisherLegStats) -> PublisherLegStats {
-        let (alignment, contiguous_sequence) = self.merge.leg(leg, &self.timeline);
-        PublisherLegStats { alignment, contiguous_sequence, ..stats }
+        let (alignment, contiguous, contiguous_sequence) = self.merge.leg(leg, &self.timeline);
+        PublisherLegStats { alignment, contiguous, contiguous_sequence, ..stats }
     }
 
     pub(crate) fn stats(&self, now: Instant) -> TrackStats {

@@ -23,7 +23,7 @@
 //!
 //! Only the current source and the one before are remembered, so any storm of SSRCs costs constant memory and time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::arrived::Wire;
 use super::follow::{Follow, Report};
@@ -56,6 +56,12 @@ pub(super) struct Lane {
     pub(super) report: Option<Report>,
     /// One after the highest position that it brought, first or not.
     pub(super) reached: u64,
+    /// The lowest position that it brought, first or not.
+    lowest: Option<u64>,
+    /// Since when its frames have positions.
+    begun: Option<Instant>,
+    /// They have had them for so long that none comes from before the lowest.
+    steady: bool,
     /// When it last brought something that could be placed or kept.
     pub(super) heard: Option<Instant>,
     /// Runs of packets that it began.
@@ -107,6 +113,9 @@ impl Lane {
             alignment: None,
             report: None,
             reached: 0,
+            lowest: None,
+            begun: None,
+            steady: false,
             heard: None,
             runs: 0,
             shift: 0,
@@ -153,6 +162,7 @@ impl Lane {
             // It overtook those before it, and waits for them.
             Fit::Behind(position) if position >= timeline.next_position() => Ok(Spot::Ahead(position)),
             Fit::Behind(position) => {
+                self.lowest = Some(self.lowest.map_or(position, |lowest| lowest.min(position)));
                 let filled = fill(source, wire, position, timeline);
                 filled.unwrap_or_else(|| self.suspicious(wire))
             }
@@ -175,18 +185,22 @@ impl Lane {
 
     /// Its first packet begins a source at `position`; the one before ends there.
     pub(super) fn begin(&mut self, source: Source, ends: u64) {
+        self.settled();
+        self.reach(source.base());
         // What was apart has put its source aside before.
         self.retired = self.source.replace(source).or_else(|| self.retired.take());
         if let Some(retired) = &mut self.retired {
             retired.end_at(ends);
         }
         self.bond = Bond::Aligned;
-        self.settled();
     }
 
     /// It is not to wait for what the source before would have sent.
     pub(super) fn settled(&mut self) {
-        self.restart = false;
+        if std::mem::take(&mut self.restart) {
+            // What was before a pause is for nobody.
+            self.lowest = None;
+        }
         self.returned = false;
         self.suspect = None;
     }
@@ -201,7 +215,19 @@ impl Lane {
         if let Some(source) = &mut self.source {
             source.note(wire);
         }
+        self.reach(position);
+    }
+
+    /// It brought the frame of a position, first or not.
+    pub(super) fn reach(&mut self, position: u64) {
         self.reached = self.reached.max(position + 1);
+        self.lowest = Some(self.lowest.map_or(position, |lowest| lowest.min(position)));
+    }
+
+    /// Its frames have positions. Those that overtook its first ones are not there for longer than `patience`.
+    pub(super) fn is_heard(&mut self, now: Instant, patience: Duration) {
+        let begun = *self.begun.get_or_insert(now);
+        self.steady |= now.saturating_duration_since(begun) >= patience;
     }
 
     /// The media time that a report names on the timeline, if this leg's timestamps are on it.
@@ -215,16 +241,19 @@ impl Lane {
         self.report = Some(Report { ssrc, ntp, timestamp });
     }
 
+    /// The first position that is missing and that this leg may bring: who comes back begins with what was acknowledged
+    /// last, or the oldest that it still has, so what is before that is not waited for.
+    pub(super) fn missing(&self, timeline: &Timeline) -> u64 {
+        let edge = timeline.edge();
+        let Some(lowest) = self.lowest.filter(|&lowest| self.steady && lowest > edge) else { return edge };
+        let whole = (lowest..).take_while(|&position| timeline.place(position) == Place::Taken).count();
+        lowest + whole as u64
+    }
+
     /// The sequence number of the last position of its source before which this leg's positions are all there.
     pub(super) fn contiguous_sequence(&self, timeline: &Timeline) -> Option<u16> {
         let source = self.source.as_ref().filter(|_| self.is_aligned())?;
-        let mut next = timeline.edge();
-        if next <= source.base() {
-            next = source.base();
-            while timeline.place(next) == Place::Taken {
-                next += 1;
-            }
-        }
+        let next = self.missing(timeline);
         // A later source's frames are not this one's.
         let last = next.min(source.end()).checked_sub(1)?;
         source.sequence_of(last).or_else(|| source.sequence_of(self.reached.checked_sub(1)?.min(last)))

@@ -163,11 +163,14 @@ impl Merge {
         timeline: &mut Timeline,
     ) -> Taken {
         let Some(slot) = self.slot(leg) else { return Taken { verdict: Verdict::Fenced, begins: false } };
-        let runs = self.lane(slot).runs;
+        let (runs, patience) = (self.lane(slot).runs, self.skew / 2);
         let verdict = self.place(now, slot, frame, timeline, true);
         let mut begins = false;
         if let Some(lane) = self.slot(leg).map(|slot| self.lane_mut(slot)) {
             begins = lane.runs != runs;
+            if lane.is_aligned() {
+                lane.is_heard(now, patience);
+            }
             if matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Duplicate | Verdict::TooLate) {
                 lane.heard = Some(now);
                 lane.behind = None;
@@ -284,11 +287,17 @@ impl Merge {
         self.lanes.iter().flatten().map(|lane| lane.held.len()).sum()
     }
 
-    /// How a leg is aligned, and its sequence number up to which nothing is missing.
-    pub(crate) fn leg(&self, leg: LegId, timeline: &Timeline) -> (Option<Alignment>, Option<u16>) {
-        let Some(slot) = self.slot(leg) else { return (None, None) };
+    /// How a leg is aligned, and up to where nothing is missing that it may bring: the position, and its sequence
+    /// number.
+    pub(crate) fn leg(
+        &self,
+        leg: LegId,
+        timeline: &Timeline,
+    ) -> (Option<Alignment>, Option<u64>, Option<u16>) {
+        let Some(slot) = self.slot(leg) else { return (None, None, None) };
         let lane = self.lane(slot);
-        (lane.alignment, lane.contiguous_sequence(timeline))
+        let contiguous = timeline.newest().and_then(|_| lane.missing(timeline).checked_sub(1));
+        (lane.alignment, contiguous, lane.contiguous_sequence(timeline))
     }
 
     fn slot(&self, leg: LegId) -> Option<usize> {

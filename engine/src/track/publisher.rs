@@ -142,6 +142,7 @@ impl PublisherLeg {
             epoch: self.spec.epoch,
             fenced: self.fenced,
             alignment: None,
+            contiguous: None,
             contiguous_sequence: None,
         }
     }

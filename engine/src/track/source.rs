@@ -140,6 +140,13 @@ impl Source {
         self.end = self.end.min(position);
     }
 
+    /// No other source has taken over after all, unless one did at `line`, where the newest on the track began.
+    pub(super) fn reopen(&mut self, line: u64) {
+        if self.end > line {
+            self.end = u64::MAX;
+        }
+    }
+
     /// The sequence number of a position, if it is one of this source's.
     pub(super) fn sequence_of(&self, position: u64) -> Option<u16> {
         let (first, base) = self.first;

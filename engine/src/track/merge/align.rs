@@ -220,10 +220,17 @@ impl Merge {
         lane.source = Some(source);
         lane.bond = Bond::Aligned;
         lane.aligned_by(known.rule, true);
-        lane.reached = lane.reached.max(known.position + 1).min(timeline.next_position());
+        lane.reach(known.position);
+        lane.reached = lane.reached.min(timeline.next_position());
         let mut held = std::mem::take(&mut lane.held);
         if slot == LEAD {
             self.wait = None;
+            // It was spliced to before it was known to bring the same: what the other one brings is on the timeline still.
+            let (line, _) = timeline.line(timeline.next_position().saturating_sub(1));
+            let other = self.lanes[SECOND].as_mut().filter(|lane| lane.is_aligned());
+            if let Some(source) = other.and_then(|lane| lane.source.as_mut()) {
+                source.reopen(line);
+            }
         }
         while let (Some(slot), Some(frame)) = (self.slot(leg), held.pop()) {
             self.place(now, slot, frame, timeline, true);

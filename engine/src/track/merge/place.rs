@@ -74,7 +74,6 @@ impl Merge {
         // What was followed has begun before.
         lane.runs += u64::from(!matches!(lane.bond, Bond::Apart(_)));
         lane.begin(Source::new(wire, position, media_time), position);
-        lane.reached = position + 1;
         if let Some(source) = self.lanes[1 - slot].as_mut().and_then(|other| other.source.as_mut()) {
             source.end_at(position);
         }
@@ -194,15 +193,15 @@ impl Merge {
         let told = media_time.plus_signed(lane.shift);
         match timeline.place(position) {
             Place::Taken => {
-                lane.reached = lane.reached.max(position + 1);
+                lane.reach(position);
                 Verdict::Duplicate
             }
             Place::Gone => {
-                lane.reached = lane.reached.max(position + 1);
+                lane.reach(position);
                 Verdict::TooLate
             }
             Place::Hole if timeline.fits(position, told) => {
-                lane.reached = lane.reached.max(position + 1);
+                lane.reach(position);
                 timeline.store(now, position, told, &frame);
                 Verdict::Accepted
             }
@@ -225,7 +224,7 @@ impl Merge {
                     timeline.resets += 1;
                     anew
                 };
-                lane.reached = lane.reached.max(position + 1);
+                lane.reach(position);
                 timeline.store(now, position, told, &frame);
                 Verdict::Accepted
             }

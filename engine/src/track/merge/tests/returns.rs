@@ -178,7 +178,7 @@ fn contiguous_is_the_last_before_a_hole_that_may_still_be_filled() {
     assert_eq!(stage.timeline.contiguous(), None);
     let mut contiguous = |n| {
         stage.bring(a, &voice, n);
-        (stage.timeline.contiguous().unwrap(), stage.merge.leg(a, &stage.timeline).1.unwrap())
+        (stage.timeline.contiguous().unwrap(), stage.merge.leg(a, &stage.timeline).2.unwrap())
     };
     assert_eq!(contiguous(0), (0, 65_530));
     assert_eq!(contiguous(1), (1, 65_531));
@@ -192,3 +192,46 @@ fn contiguous_is_the_last_before_a_hole_that_may_still_be_filled() {
     assert_eq!(contiguous(62), (13, 7), "12 is out of the history's reach, and the rest is a hole");
     assert_eq!(contiguous(70), (62, 56), "as are those");
 }
+
+#[test]
+fn a_leg_that_comes_back_has_acknowledged_what_it_can_no_longer_bring_and_nothing_else() {
+    let mut stage = Stage::new();
+    let voice = Encoder { captures: true, ..Encoder::new(5) };
+    let a = stage.leg();
+    for n in (0..100).filter(|n| ![42, 43].contains(n)) {
+        stage.at_us(voice.captured_us(n));
+        stage.bring(a, &voice, n);
+    }
+    stage.close(a);
+    // It begins with what was acknowledged, and what is missing is lost again, for long.
+    let again = Encoder { ssrc: 6, sequence: 900, ..voice };
+    let b = stage.leg();
+    for n in (41..160).filter(|n| ![42, 43].contains(n)) {
+        stage.bring(b, &again, n);
+        stage.wait(20);
+    }
+    assert_eq!(acked(&stage, b), (Some(41), Some(941)));
+    stage.close(b);
+    // It has nothing any more from before the frame that it begins with.
+    let late = Encoder { ssrc: 7, sequence: 1_900, ..voice };
+    let c = stage.leg();
+    stage.bring_all(c, &late, 90..95);
+    stage.wait(20);
+    assert_eq!(acked(&stage, c), (Some(41), Some(1_941)), "those before may have been overtaken");
+    stage.wait(SKEW_MS);
+    stage.bring_all(c, &late, 95..162);
+    assert_eq!(acked(&stage, c), (Some(161), Some(2_061)));
+    assert_eq!(stage.timeline.contiguous(), Some(41), "a hole is a hole");
+    stage.bring(c, &late, 163);
+    assert_eq!(acked(&stage, c), (Some(161), Some(2_061)), "and this one it may bring");
+    // It had it after all.
+    assert_eq!(stage.bring(c, &late, 42), Verdict::Accepted);
+    assert_eq!(acked(&stage, c), (Some(42), Some(1_942)));
+}
+
+fn acked(stage: &Stage, leg: crate::id::LegId) -> (Option<u64>, Option<u16>) {
+    let (_, contiguous, sequence) = stage.merge.leg(leg, &stage.timeline);
+    (contiguous, sequence)
+}
+
+const SKEW_MS: u64 = 450;

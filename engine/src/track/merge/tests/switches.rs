@@ -178,3 +178,37 @@ fn an_epoch_fences_those_before_it() {
     stage.close(b);
     assert_eq!(stage.merge.any_leg(), None);
 }
+
+#[test]
+fn a_leg_that_proves_to_be_a_twin_after_the_splice_leaves_the_other_ones_frames_where_they_are() {
+    let mut stage = Stage::new();
+    let voice = Encoder { captures: true, ..Encoder::new(5) };
+    let again = Encoder { ssrc: 6, sequence: 900, timestamp: 77_000, ..voice };
+    let (a, b) = (stage.leg(), stage.leg());
+    let lost = [42, 43];
+    for n in (0..100).filter(|n| !lost.contains(n)) {
+        stage.at_us(voice.captured_us(n));
+        stage.bring(a, &voice, n);
+    }
+    assert_eq!(stage.bring(b, &again, 42), Verdict::Held, "nothing proves yet where it belongs");
+    stage.switch(b).unwrap();
+    for n in 100..125 {
+        stage.at_us(voice.captured_us(n));
+        stage.bring(a, &voice, n);
+    }
+    stage.bring(b, &again, 43);
+    for n in 44..135 {
+        stage.bring(b, &again, n);
+        if n % 4 == 0 {
+            stage.at_us(voice.captured_us(125 + (n - 44) / 4));
+            assert_eq!(stage.bring(a, &voice, 125 + (n - 44) / 4), Verdict::Accepted, "{n}");
+        }
+    }
+    for n in [42, 43] {
+        stage.bring(b, &again, n);
+    }
+    stage.wait(1_000);
+    stage.bring(b, &again, 148);
+    stage.assert_whole(0, 149);
+    assert_eq!(stage.timeline.sources, 1, "it is one stream throughout");
+}
