@@ -18,7 +18,7 @@ use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use relay_engine::{CarriedFrame, Feedback, MediaTime};
+use relay_engine::{CarriedFrame, Feedback, LegStats, MediaTime};
 use utoipa_axum::routes;
 
 use super::events::{ABNORMAL, Broken, DRAIN_GOODBYE, NO_CODE, NotRenewed, broken, nobody, renewed, until};
@@ -418,14 +418,18 @@ impl Talk {
     /// Finds out how far the track is; at the end of a break, once frames are let through again.
     fn ask(&mut self, resumed: bool) {
         let Some(seated) = &self.seated else { return };
-        let (service, track) = (self.api.service.clone(), seated.seat.track);
+        let (service, track, leg) = (self.api.service.clone(), seated.seat.track, seated.seat.leg);
         self.asking = Some(Box::pin(async move {
             if resumed {
                 service.settled().await;
             }
             let stats = service.shard().track_stats(track).await.ok().flatten()?;
+            let leg = match service.shard().leg_stats(leg).await.ok().flatten() {
+                Some(LegStats::Publisher(leg)) => Some(leg),
+                _ => None,
+            };
             Some(Progress {
-                missing: first_missing(&stats),
+                missing: first_missing(&stats, leg.as_ref()),
                 next: stats.next_position,
                 media_time: stats.next_media_time.ticks(),
                 resumed,

@@ -19,13 +19,13 @@ pub(super) async fn progress(api: &Api, view: LegView, leg: LegId) -> Option<Tra
         Some(LegStats::Publisher(stats)) => Some(stats),
         _ => None,
     };
-    let recv = first_missing(&track);
+    let recv = first_missing(&track, stats.as_ref());
     Some(TrackAck {
         language: view.language,
         recv,
         // What is in memory here is as safe as it gets on one node.
         safe: recv,
-        ssrc: stats.and_then(|stats| stats.reception).map(|reception| reception.ssrc),
+        ssrc: stats.as_ref().and_then(|stats| stats.reception).map(|reception| reception.ssrc),
         sequence: stats.and_then(|stats| stats.contiguous_sequence),
     })
 }

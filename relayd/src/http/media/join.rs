@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use relay_engine::{Feedback, OpenError, TrackStats};
+use relay_engine::{Feedback, OpenError, PublisherLegStats, TrackStats};
 
 use crate::auth::{Action, Caller, Denied, Grant, decide};
 use crate::events::CloseCode;
@@ -134,7 +134,7 @@ async fn sit(
     seat.connected();
     attempt.connected();
     let position = match target.role {
-        MediaRole::Publisher => first_missing(&stats),
+        MediaRole::Publisher => first_missing(&stats, None),
         MediaRole::Listener => seat.from.unwrap_or(stats.next_position),
     };
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -177,9 +177,10 @@ async fn take_seat(
     }
 }
 
-/// What the relay has all of, up to here; what a publisher sends again begins here.
-pub(in crate::http) fn first_missing(stats: &TrackStats) -> u64 {
-    stats.contiguous.map_or(stats.next_position, |contiguous| contiguous + 1)
+/// What the relay has all of, up to here, but for what the leg no longer has; what a publisher sends again begins here.
+pub(in crate::http) fn first_missing(track: &TrackStats, leg: Option<&PublisherLegStats>) -> u64 {
+    let contiguous = leg.and_then(|leg| leg.contiguous).max(track.contiguous);
+    contiguous.map_or(track.next_position, |contiguous| contiguous + 1)
 }
 
 fn bring_up(api: &Api, seat: &MediaSeat) -> Result<Option<RingReceiver>, Refusal> {
