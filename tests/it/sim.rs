@@ -89,7 +89,8 @@ fn the_generated_worlds_go_everywhere() {
     assert!(skipped > 1_000, "only {skipped} frames were skipped");
     for (verdict, count) in Verdict::ALL.into_iter().zip(verdicts) {
         // A packet cannot have feedback's verdict; second legs and carried positions are other worlds' (`switching`).
-        let elsewhere = [Verdict::WrongSsrc, Verdict::Held, Verdict::Fenced, Verdict::Ahead].contains(&verdict);
+        let elsewhere =
+            [Verdict::WrongSsrc, Verdict::Held, Verdict::Fenced, Verdict::Ahead].contains(&verdict);
         assert!(count > 0 || elsewhere, "{verdict:?} was never given");
     }
     for incident in Incident::ALL {

@@ -1,7 +1,7 @@
 //! What a publisher keeps until the relay has it: the newest 30 s of frames, and where each connection is in them.
 //!
-//! The ring is trimmed at what the relay says is safe, and at its bound. The last frame that is safe stays: a new
-//! connection begins with it, so that the relay finds the place where the stream goes on. A [`Cursor`] is one
+//! The ring is trimmed at what the relay says is safe, and at its bound. The last frames that are safe stay: a new
+//! connection begins with them, so that the relay finds the place where the stream goes on, though one is lost. A [`Cursor`] is one
 //! connection's place: what is behind goes out oldest first at four times real time at most, and the newest frames take
 //! their turn after it: nobody who listens gets them out of order.
 
@@ -19,6 +19,9 @@ pub(super) const KEPT: Duration = Duration::from_secs(30);
 const KEPT_SAMPLES: u64 = KEPT.as_secs() * CLOCK_HZ as u64;
 /// Frames kept at most, whatever their length: 30 s of 2.5 ms frames.
 const MAX_FRAMES: usize = 12_000;
+/// Frames that a new connection sends again though they are safe: their places are known to the relay, and tell it those
+/// of the frames after them.
+const ANCHORS: u64 = 3;
 /// How much faster than real time a connection catches up.
 const CATCH_UP: u32 = 4;
 /// Acknowledgements come each 100 ms: this long without one, while some are due, is a packet lost without a successor.
@@ -58,7 +61,7 @@ impl Ring {
         while self.frames.front().is_some_and(|oldest| end - oldest.at > KEPT_SAMPLES)
             || self.frames.len() > MAX_FRAMES
         {
-            // The anchor alone is not a loss: it is safe.
+            // The anchors are no loss: they are safe.
             self.dropped += u64::from(self.safe.is_none_or(|safe| safe < self.first));
             self.frames.pop_front();
             self.first += 1;
@@ -73,7 +76,7 @@ impl Ring {
             return;
         }
         self.safe = Some(number);
-        while self.first < number && self.frames.pop_front().is_some() {
+        while self.first + ANCHORS <= number && self.frames.pop_front().is_some() {
             self.first += 1;
         }
     }
@@ -83,9 +86,9 @@ impl Ring {
         self.frames.get(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
 
-    /// Where a new connection begins: with the last safe frame, which tells the relay where it is.
+    /// Where a new connection begins: with the last safe frames, which tell the relay where it is.
     pub(super) fn anchor(&self) -> u64 {
-        self.safe.unwrap_or(0).max(self.first)
+        self.safe.map_or(0, |safe| (safe + 1).saturating_sub(ANCHORS)).max(self.first)
     }
 
     /// One past the newest frame.
@@ -195,10 +198,11 @@ impl Cursor {
     /// packets has no successor by which the relay would miss it.
     pub(super) fn repair(&mut self, now: Instant, ring: &Ring) {
         let due = self.repaired.is_none_or(|at| now >= at + REPAIR_AFTER);
-        let Some(acked) = self.acked else { return };
+        // What is safe was acknowledged too, on the connection before.
+        let Some(acked) = self.acked.max(ring.safe()) else { return };
         if due && self.silent(now, ring) >= REPAIR_AFTER {
             self.repaired = Some(now);
-            let first = ring.safe().unwrap_or(acked).max(acked) + 1;
+            let first = acked + 1;
             (first..self.next.min(first + REPAIRED)).for_each(|number| self.ask_again(number));
         }
     }

@@ -385,14 +385,16 @@ impl<'a> Speaker<'a> {
 
     fn detach(&mut self, now: Instant, key: Key, ending: Ending) {
         let Ending { result, for_good, ticket_refused } = ending;
-        if let Some(cursor) = self.connections.remove(&key).and_then(|connection| connection.cursor) {
-            self.report.resent += cursor.resent();
-        }
+        let connection = self.connections.remove(&key);
+        let ordered = connection.as_ref().is_some_and(|connection| matches!(connection.why, Why::Refresh(_)));
+        self.report.resent += connection.and_then(|connection| connection.cursor).map_or(0, |of| of.resent());
         let closed = matches!(self.error, Some(ClientError::Peer(PeerError::Closed)));
         let again = ticket_refused && !closed;
-        if ticket_refused {
+        if ticket_refused && !ordered {
             self.ticket = None;
         }
+        // The ticket of an order that is over: what is live goes on.
+        let over = ticket_refused && ordered && self.legs.live().is_some();
         let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         // That the relay closed it says more than that it is not let in again.
         let matters = self.legs.live().is_none_or(|live| live == key);
@@ -400,6 +402,7 @@ impl<'a> Speaker<'a> {
             self.error = Some(error);
         }
         let hopeless = !self.is_resumable() && self.options.resume_secret.is_none() && !again;
-        self.legs.handle_ended(now, key, for_good || hopeless || ticket_refused && closed);
+        let refused = ticket_refused && closed && !ordered;
+        self.legs.handle_ended(now, key, for_good || hopeless || over || refused);
     }
 }
