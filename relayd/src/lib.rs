@@ -1,4 +1,4 @@
-//! Live audio relay daemon: one speaker, many listeners, over WebRTC.
+//! Live audio relay daemon: one speaker, many listeners, over WebRTC or WebSocket.
 //!
 //! Three planes: control (`http`, `session`), connection (`webrtc`), media (`shard`).
 

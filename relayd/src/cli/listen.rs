@@ -28,7 +28,7 @@ Exit codes:
   5  the relay refused: no such session or language, no valid token, too many tries, no capacity
   6  connected, but no audio was received";
 
-/// Listen to a WHEP address; write an Ogg Opus file or only count.
+/// Listen to a WHEP address or over a WebSocket; write an Ogg Opus file or only count.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {

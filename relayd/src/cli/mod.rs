@@ -45,7 +45,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Live audio relay: one speaker, many listeners, over WebRTC.
+/// Live audio relay: one speaker, many listeners, over WebRTC or WebSocket.
 ///
 /// Without arguments it serves on loopback with a `demo` session whose tracks play recorded speech, and prints
 /// the address to open.
@@ -60,9 +60,9 @@ struct Cli {
 enum Command {
     /// Run the relay until SIGTERM or SIGINT.
     Serve(serve::Args),
-    /// Publish an Ogg Opus file to a WHIP address in real time.
+    /// Publish an Ogg Opus file in real time, to a WHIP address or over a WebSocket.
     Publish(publish::Args),
-    /// Listen to a WHEP address; write an Ogg Opus file or only count.
+    /// Listen to a WHEP address or over a WebSocket; write an Ogg Opus file or only count.
     Listen(listen::Args),
     /// Have connections of a session replaced by new ones, without a gap.
     Refresh(refresh::Args),

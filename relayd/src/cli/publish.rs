@@ -17,8 +17,9 @@ Examples:
   RELAYD_TOKEN=eyJ... relayd publish https://relay.example/whip/keynote talk.ogg --quiet
   relayd publish wss://relay.example/v1/sessions/keynote/publish/en talk.ogg
 
-What the relay has not acknowledged is kept for 30 s: a path that is gone for less costs no audio. With the session's
-resume secret the place is taken back even after the relay has forgotten this client.
+What the relay has not acknowledged is kept for 30 s: a path that is gone for less costs no audio.
+With the session's resume secret the place is taken back even after the relay has forgotten this
+client. A connection that the relay wants to replace is replaced, without a gap.
 
 Ctrl-C or SIGTERM ends it properly: the relay is told, listeners stay and wait for the next speaker.
 
@@ -29,7 +30,7 @@ Exit codes:
   4  the relay could not be reached
   5  the relay refused: no such session, somebody speaks already, no valid token, too many tries";
 
-/// Publish an Ogg Opus file to a WHIP address in real time.
+/// Publish an Ogg Opus file in real time, to a WHIP address or over a WebSocket.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {

@@ -10,8 +10,9 @@ use super::client::fail;
 use crate::client::{RefreshOrder, order_refresh};
 
 const AFTER_HELP: &str = "\
-Clients that follow the session's events, or their connection's server-sent events, open a new connection beside the one
-that they have; it takes over without a gap, and the relay closes the old one. Others keep the one that they have.
+Clients that follow the session's events, or their connection's server-sent events, open a new
+connection beside the one that they have; it takes over without a gap, and the relay closes the old
+one. Others keep the one that they have. `relayd publish`, `relayd listen` and the pages follow.
 
 Examples:
   relayd refresh http://127.0.0.1:8080/v1/sessions/golden-eagle-427

@@ -29,17 +29,20 @@ pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     // Other servers name their endpoints as they like: only what is certainly wrong is refused.
     let has = |name: &str| segments.contains(&name);
     if websocket {
-        return match (segments.first(), role) {
-            (None, _) => Err(AddressError::Socket(shown())),
-            (_, Role::Publisher) if has("listen") && !has("publish") => Err(AddressError::ListenSocket),
-            (_, Role::Listener) if has("publish") && !has("listen") => Err(AddressError::PublishSocket),
-            _ => Ok(uri),
+        return match (&segments[..], role) {
+            ([.., "listen", _], Role::Publisher) => Err(AddressError::ListenSocket),
+            ([.., "publish", _], Role::Listener) => Err(AddressError::PublishSocket),
+            ([.., "listen" | "publish", _], _) => Ok(uri),
+            _ => Err(AddressError::Socket(shown())),
         };
     }
     match (segments.first(), role) {
         (None | Some(&"listen" | &"speak"), _) if !has("whip") && !has("whep") => {
             let try_instead = endpoint_of(&uri, &segments, role);
             Err(AddressError::Page { given: shown(), role, try_instead })
+        }
+        _ if let Some(try_instead) = instead_of(&uri, &segments, role) => {
+            Err(AddressError::NoEndpoint { given: shown(), try_instead })
         }
         (_, Role::Publisher) if has("whep") && !has("whip") => Err(AddressError::Whep),
         (_, Role::Listener) if has("whip") && !has("whep") => Err(AddressError::Whip),
@@ -58,6 +61,19 @@ fn endpoint_of(page: &Uri, segments: &[&str], role: Role) -> String {
         (Role::Listener, language) => {
             format!("{scheme}://{server}/whep/{session}/{}", language.unwrap_or(&"LANGUAGE"))
         }
+    }
+}
+
+/// What is probably meant by an address of ours that takes no offers: a session, or audio over a WebSocket.
+fn instead_of(uri: &Uri, segments: &[&str], role: Role) -> Option<String> {
+    match segments {
+        [.., "v1", "sessions", session] => Some(endpoint_of(uri, &["", session], role)),
+        [.., "v1", "sessions", _, "listen" | "publish", _] => {
+            let server = host_and_port(uri.authority()?.as_str());
+            let scheme = if is_secure(uri) { "wss" } else { "ws" };
+            Some(format!("{scheme}://{server}{}", uri.path()))
+        }
+        _ => None,
     }
 }
 
@@ -224,7 +240,18 @@ pub enum AddressError {
         /// The endpoint that is probably meant.
         try_instead: String,
     },
-    /// A WebSocket address without a path.
+    /// Not the address of a session.
+    #[error("`{0}` is not the address of a session: http://HOST:PORT/v1/sessions/SESSION")]
+    Session(String),
+    /// An address of a relay that takes no offers.
+    #[error("`{given}` takes neither WHIP nor WHEP; try {try_instead}")]
+    NoEndpoint {
+        /// The address as typed.
+        given: String,
+        /// What is probably meant.
+        try_instead: String,
+    },
+    /// A WebSocket address that no audio goes over.
     #[error(
         "`{0}` is not a media address; it ends with /v1/sessions/SESSION/listen/LANGUAGE or …/publish/LANGUAGE"
     )]
@@ -363,7 +390,24 @@ mod tests {
         assert!(parse(listen, Listener).is_ok() && parse(publish, Publisher).is_ok());
         assert_eq!(parse(listen, Publisher), Err(AddressError::ListenSocket));
         assert_eq!(parse(publish, Listener), Err(AddressError::PublishSocket));
-        assert_eq!(parse("ws://x", Listener), Err(AddressError::Socket("ws://x".into())));
+        for other in ["ws://x", "ws://x/whep/demo/en", "wss://x/v1/sessions/demo/events"] {
+            assert_eq!(parse(other, Listener), Err(AddressError::Socket(other.into())));
+        }
+    }
+
+    #[test]
+    fn an_address_of_ours_that_takes_no_offers_is_refused_with_one_that_does() {
+        use Role::{Listener, Publisher};
+        for (address, role, instead) in [
+            ("http://x/v1/sessions/demo", Listener, "http://x/whep/demo/LANGUAGE"),
+            ("https://a:b@x/v1/sessions/demo", Publisher, "https://x/whip/demo"),
+            ("http://x/v1/sessions/demo/listen/en", Listener, "ws://x/v1/sessions/demo/listen/en"),
+            ("https://x/v1/sessions/demo/publish/en", Publisher, "wss://x/v1/sessions/demo/publish/en"),
+        ] {
+            let error = parse(address, role).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("neither WHIP nor WHEP; try {instead}")), "{error}");
+            assert!(!error.contains("a:b"), "{error}");
+        }
     }
 
     #[test]

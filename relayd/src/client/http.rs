@@ -229,14 +229,25 @@ fn unreachable(uri: &Uri, error: &ureq::Error) -> HttpError {
     let server = uri.authority().map(|authority| address::host_and_port(authority.as_str()).to_owned());
     let server = server.unwrap_or_default();
     let why = match error {
-        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            "nothing listens there".to_owned()
-        }
+        ureq::Error::Io(error) => io_reason(error),
         ureq::Error::HostNotFound => "no such host".to_owned(),
         ureq::Error::Timeout(_) => "no answer in time".to_owned(),
         error => error.to_string(),
     };
     HttpError::Unreachable { server, why }
+}
+
+/// Why no connection came to be, in words of whoever typed its address.
+pub(super) fn io_reason(error: &std::io::Error) -> String {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match (error.kind(), tls) {
+        (std::io::ErrorKind::ConnectionRefused, _) => "nothing listens there".to_owned(),
+        (_, Some(rustls::Error::InvalidMessage(_))) => {
+            "what answers there does not speak TLS; without it, addresses begin with http:// or ws://"
+                .to_owned()
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn refusal(status: StatusCode, content_type: &str, headers: &HeaderMap, body: &str) -> HttpError {
@@ -279,11 +290,9 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&shortened(self.title.as_deref().unwrap_or("refused")))?;
-        if let Some(detail) = &self.detail {
-            write!(f, ": {}", shortened(detail))?;
-        }
-        if let Some(code) = &self.code {
+        let said = [&self.title, &self.detail].into_iter().flatten().map(|text| shortened(text));
+        f.write_str(&said.collect::<Vec<_>>().join(": "))?;
+        if let Some(code) = self.code.as_deref().filter(|code| !code.is_empty()) {
             write!(f, " [{}]", shortened(code))?;
         }
         match self.retry_after.as_deref() {

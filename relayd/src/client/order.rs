@@ -52,15 +52,15 @@ pub fn order_refresh(order: RefreshOrder) -> Result<u64, ClientError> {
 }
 
 fn address_of(session: &str) -> Result<Uri, AddressError> {
-    let malformed = || AddressError::Malformed(without_userinfo(session));
-    let uri: Uri = session.parse().map_err(|_| malformed())?;
+    let other = || AddressError::Session(without_userinfo(session));
+    let uri: Uri = session.parse().map_err(|_| other())?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(AddressError::Scheme(without_userinfo(session)));
+        return Err(other());
     }
     let path = uri.path().trim_end_matches('/').to_owned();
     let id = path.strip_prefix("/v1/sessions/").filter(|id| !id.is_empty() && !id.contains('/'));
-    let order = id.map(|id| format!("/v1/sessions/{id}/refresh")).ok_or_else(malformed)?;
-    address::resolve(&uri, &order).ok_or_else(malformed)
+    let order = id.map(|id| format!("/v1/sessions/{id}/refresh")).ok_or_else(other)?;
+    address::resolve(&uri, &order).ok_or_else(other)
 }
 
 #[cfg(test)]
@@ -75,9 +75,13 @@ mod tests {
             let uri = address_of(given).unwrap();
             assert_eq!(uri.to_string(), "http://relay.example:8080/v1/sessions/demo/refresh");
         }
-        assert!(matches!(address_of("ftp://relay.example/v1/sessions/demo"), Err(AddressError::Scheme(_))));
-        for bad in ["http://relay.example/", "http://relay.example/v1/sessions/demo/whep/en", "demo"] {
-            assert!(address_of(bad).is_err(), "{bad}");
+        for bad in [
+            "ws://relay.example/v1/sessions/demo",
+            "http://relay.example/",
+            "http://relay.example/v1/sessions/demo/whep/en",
+            "demo",
+        ] {
+            assert_eq!(address_of(bad), Err(AddressError::Session(bad.to_owned())));
         }
     }
 }

@@ -25,6 +25,8 @@ const MAX_UNPLACED: usize = 4096;
 const PLACING: Duration = Duration::from_secs(10);
 /// How long after a break the line before it is gone on with.
 const NEW_LINE: Duration = Duration::from_secs(2);
+/// How long a connection that the relay has closed waits to hear that another one has taken over.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long a wait lasts at most, so that time is looked at.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -42,7 +44,7 @@ pub(super) async fn run(
     let endpoint = Endpoint::new(&common.agent, spec.uri.clone(), spec.credentials.clone());
     let resource = blocking(move || endpoint.offer(&offer)).await??;
     let answered = peer.answer(resource.answer()).map_err(ClientError::from);
-    let (words, heard) = mpsc::channel(256);
+    let (words, mut heard) = mpsc::channel(256);
     let following = following(&spec, &resource);
     let placing = match (role, &following) {
         (Role::Listener, None) => Placing::Bare,
@@ -57,12 +59,16 @@ pub(super) async fn run(
         placing,
         bare: spec.bare,
         ticket: resource.ticket().map(str::to_owned),
+        ordered: false,
         sent: None,
     };
     let result = match answered {
-        Ok(()) => leg.serve(&mut commands, heard).await,
+        Ok(()) => leg.serve(&mut commands, &mut heard).await,
         Err(error) => Err(error),
     };
+    if leg.ordered && matches!(result, Err(ClientError::Peer(PeerError::Closed))) {
+        let _late = tokio::time::timeout(LAST_WORDS, leg.hear_out(&mut heard)).await.is_err();
+    }
     leg.peer.close();
     drop(follower);
     // A connection that the server has closed is gone with it: only a good end can go wrong here.
@@ -105,6 +111,8 @@ struct Leg<'a> {
     placing: Placing,
     bare: bool,
     ticket: Option<String>,
+    /// The relay has asked for another one in its place.
+    ordered: bool,
     /// Of a publisher: the first frame sent and its sequence number, and the last frame sent.
     sent: Option<Numbers>,
 }
@@ -135,7 +143,7 @@ impl Leg<'_> {
     async fn serve(
         &mut self,
         commands: &mut mpsc::Receiver<Command>,
-        mut words: mpsc::Receiver<Word>,
+        words: &mut mpsc::Receiver<Word>,
     ) -> Result<(), ClientError> {
         loop {
             self.look(Instant::now()).await?;
@@ -153,6 +161,16 @@ impl Leg<'_> {
                     Some(Command::Close) | None => return Ok(()),
                 },
                 Some(word) = words.recv() => self.take(word).await?,
+            }
+        }
+    }
+
+    /// The relay says that it has replaced the connection and closes it: the close may be here first.
+    async fn hear_out(&mut self, words: &mut mpsc::Receiver<Word>) {
+        while let Some(word) = words.recv().await {
+            let last = matches!(word, Word::Complete { .. });
+            if self.take(word).await.is_err() || last {
+                return;
             }
         }
     }
@@ -243,6 +261,7 @@ impl Leg<'_> {
                 }
             }
             Word::Order { url, ticket, deadline } => {
+                self.ordered = true;
                 self.told.tell(News::Order { url, ticket, deadline: instant_of(deadline) }).await;
             }
             Word::Complete { position, replayed, gap_frames } => {

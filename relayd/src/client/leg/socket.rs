@@ -73,6 +73,7 @@ async fn welcome(wire: &mut Wire) -> Result<MediaWelcome, ClientError> {
                 let (name, detail) = problem.unwrap_or((String::new(), reason));
                 return Err(match code {
                     4004 => refused(401, &name, detail),
+                    4006 if name.ends_with("NOT_FOUND") => refused(404, &name, detail),
                     4006 => refused(410, &name, detail),
                     4008 => refused(429, &name, detail),
                     _ if !name.is_empty() => refused(409, &name, detail),

@@ -20,7 +20,7 @@ use ureq::http::Uri;
 
 use super::refused;
 use crate::client::address;
-use crate::client::http::HttpError;
+use crate::client::http::{HttpError, io_reason};
 use crate::client::{AddressError, ClientError};
 
 /// From the name to the end of the handshake.
@@ -100,14 +100,14 @@ async fn connect(
     let host = uri.host().unwrap_or_default();
     let address = resolving.await.ok().flatten();
     let address = address.ok_or_else(|| AddressError::Unreachable(host.to_owned()))?;
-    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(uri, &error.to_string()))?;
+    let stream = TcpStream::connect(address).await.map_err(|error| unreachable(uri, &io_reason(&error)))?;
     // Frames of audio must not wait for each other.
     stream.set_nodelay(true).map_err(|error| unreachable(uri, &error.to_string()))?;
     let stream: Box<dyn Stream> = if address::is_secure(uri) {
         let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(name).map_err(|error| unreachable(uri, &error.to_string()))?;
         let secured = TlsConnector::from(tls.clone()).connect(name, stream).await;
-        Box::new(secured.map_err(|error| unreachable(uri, &error.to_string()))?)
+        Box::new(secured.map_err(|error| unreachable(uri, &io_reason(&error)))?)
     } else {
         Box::new(stream)
     };
