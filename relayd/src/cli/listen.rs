@@ -9,8 +9,9 @@ use crate::client::{ListenOptions, ListenReport, Stop, listen, without_userinfo}
 
 const AFTER_HELP: &str = "\
 A listener may be there before the speaker: it is connected, and audio begins when the speaker does.
-The recording is Ogg Opus, frame for frame as received; a file cut short by a crash still plays.
-A connection that is lost, or that the relay wants to replace, is replaced; the recording has every frame once.
+The recording is Ogg Opus, frame for frame as received, with silence where the speaker was away; a
+file cut short by a crash still plays. A connection that is lost, or that the relay wants to
+replace, is replaced; the recording has every frame once.
 
 Examples:
   relayd listen http://127.0.0.1:8080/whep/demo/en
