@@ -43,6 +43,9 @@ pub(crate) struct Second {
     skipped_before: u64,
 }
 
+/// Frames that may be under way on a leg: 1 s of the usual.
+const UNDER_WAY: u64 = 50;
+
 /// What closing a leg means for its listener.
 #[derive(Debug)]
 pub(crate) enum Close {
@@ -122,7 +125,9 @@ impl Listener {
         let start = second.leg.resume_from.or(known).unwrap_or(here).clamp(self.base.min(here), here);
         second.start = start;
         let oldest = view.history.oldest().unwrap_or(start);
-        second.leg.rewrite.begin(start.max(oldest));
+        // Its far end may ask for what was under way on the first leg, so its line reaches that.
+        let reached = start.saturating_sub(UNDER_WAY).max(self.base);
+        second.leg.rewrite.begin(reached.max(oldest));
         second.trail =
             Some(Trail { cursor: start, resend: start..u64::MAX, paced: true, ..Trail::default() });
     }

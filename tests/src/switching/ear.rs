@@ -57,6 +57,8 @@ pub(super) struct Ear {
     switching: Option<Duration>,
     /// Where the new leg began then: after what was acknowledged.
     set_out: u64,
+    /// It was told of missed frames since a switch was ordered.
+    gap: bool,
     /// A leg that was closed while it was switched from, and the other: that may still be told.
     closed: Option<(LegId, LegId)>,
 }
@@ -131,6 +133,7 @@ impl Ear {
             lag: None,
             switching: None,
             set_out: 0,
+            gap: false,
             closed: None,
         }
     }
@@ -160,8 +163,7 @@ impl Ear {
         let Some(leg) = self.leg(id) else { return };
         if state == LegState::Up {
             leg.restarts = true;
-            let first = !std::mem::replace(&mut leg.was_up, true);
-            let resume_from = leg.resume_from.filter(|_| first);
+            let resume_from = leg.resume_from;
             if id == self.current {
                 self.comes_up(resume_from, truth, now);
             }
@@ -240,6 +242,7 @@ impl Ear {
     pub(super) fn switched(&mut self, to: LegId, now: Duration) -> bool {
         let taken = self.legs.len() == 2 && self.is_up(to);
         if taken && to != self.current {
+            self.gap &= self.target == Some(to);
             self.target = Some(to);
             self.settle_legs(now);
         }
@@ -428,6 +431,7 @@ impl Ear {
         ensure(count > 0 && count <= most, "L5", || {
             format!("told of {count} from {from}, missed are {} of {most}: {self:?}", self.missed)
         })?;
+        self.gap = true;
         let certain = count.min(self.missed);
         self.missed -= certain;
         for _ in certain..count {
@@ -453,12 +457,15 @@ impl Ear {
         ensure(!was_up || owed.is_none(), "I2", || format!("cut at {cut}, and {owed:?} is owed: {self:?}"))?;
         let old = self.leg(leg).expect("it is the current leg");
         old.spent = true;
+        // Where a leg that never came up was to begin, the other does.
+        let wish = old.resume_from;
         let new = self.leg(to).expect("it is up");
+        new.resume_from = new.resume_from.or(wish);
         let seen = new.replayed;
         ensure(!was_up || replayed == seen, "LegSpent", || {
             format!("{replayed} replayed on {to}, seen were {seen}")
         })?;
-        ensure(gap == 0 || !was_up || self.has_holes(cut), "LegSpent", || {
+        ensure(gap == 0 || !was_up || self.gap || self.has_holes(cut), "LegSpent", || {
             format!("a gap of {gap} before {cut}")
         })?;
         (self.current, self.target, self.switching) = (to, None, None);
@@ -478,8 +485,8 @@ impl Ear {
 
     /// A cut from a leg that was down: the new one has to make good what the old one has not.
     pub(super) fn cut_short(&mut self, truth: &Truth, now: Duration) {
-        // Where the leg that never came up was to begin, the other does.
-        let wish = self.legs.iter().find(|leg| leg.id != self.current).and_then(|leg| leg.resume_from);
+        let current = self.current;
+        let wish = self.leg(current).and_then(|leg| leg.resume_from);
         self.comes_up(wish, truth, now);
     }
 

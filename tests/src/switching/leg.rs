@@ -12,7 +12,6 @@ pub(super) struct EarLeg {
     pub(super) id: LegId,
     pub(super) state: LegState,
     pub(super) resume_from: Option<u64>,
-    pub(super) was_up: bool,
     /// Nothing more may come on it.
     pub(super) spent: bool,
     /// Packets that were marked as replays.
@@ -52,7 +51,6 @@ impl EarLeg {
             id,
             state: LegState::Connecting,
             resume_from,
-            was_up: false,
             spent: false,
             replayed: 0,
             restarts: true,

@@ -306,8 +306,9 @@ impl World<'_> {
 
     fn replay(&mut self, n: usize) {
         let Some(ear) = &mut self.seats[n].ear else { return };
-        let (leg, told) = (ear.current, self.told);
+        let leg = ear.current;
         let now = self.now();
+        let told = self.told;
         if self.relay.replay(now, leg, None).is_ok()
             && let Some(ear) = &mut self.seats[n].ear
         {
