@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::{StreamExt, stream};
 use relay_engine::{Epoch, LegId, Peer, SwitchError, TrackId};
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -252,14 +253,14 @@ impl Service {
             for (track, paused) in work.pauses {
                 service.shard.pause_track(track, paused);
             }
-            for (leg, holder) in work.switches {
-                service.switch(leg, holder).await;
-            }
-            for (resource, reason) in work.legs {
+            let switches = stream::iter(work.switches);
+            switches.for_each_concurrent(AT_ONCE, |(leg, holder)| service.switch(leg, holder)).await;
+            let closed = stream::iter(work.legs).for_each_concurrent(AT_ONCE, async |(resource, reason)| {
                 if !service.seats.close(&resource, reason) {
                     let _closed_already = service.connections.close(&resource, reason).await;
                 }
-            }
+            });
+            closed.await;
             let tracks: Vec<TrackId> = work.tracks.into_iter().collect();
             service.close_tracks(&tracks).await;
         })
@@ -470,6 +471,8 @@ pub enum ServiceError {
 
 /// How long the media plane may take to say where a leg was that it has closed.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// Legs that are switched, or connections that are closed, side by side: thousands may be refreshed at once.
+const AT_ONCE: usize = 64;
 /// How exactly times are kept.
 const TICK: Duration = Duration::from_millis(200);
 

@@ -522,6 +522,43 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
 }
 
 #[test]
+fn an_order_to_hundreds_reaches_each_of_them_and_disturbs_nobody_else() {
+    const MANY: u128 = 700;
+    let directory = Directory::new(Limits { max_listeners: 1000, ..limits() });
+    let now = Instant::now();
+    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
+    let legs = crate::session::machine::tests::ids(MANY as usize);
+    let mut listeners: Vec<(ListenerSlot, Subscription)> = (1..=MANY)
+        .zip(legs)
+        .map(|(number, (_, leg))| {
+            let (mut slot, track) = listen(&directory, &id, None).unwrap();
+            let name: ResourceId = format!("{number:032x}").parse().unwrap();
+            slot.accepted(name).unwrap();
+            let role = crate::webrtc::Role::Listener;
+            let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
+            slot.place().answered((leg, None), right);
+            slot.connected();
+            let mut follower = directory.hub(&id).unwrap().subscribe(None);
+            follower.follow(name);
+            (slot, follower)
+        })
+        .collect();
+    let mut bystander = directory.hub(&id).unwrap().subscribe(None);
+    listeners.iter_mut().for_each(|(_, follower)| while follower.take().is_some() {});
+    let everybody = RefreshTarget::default();
+    assert_eq!(directory.refresh(now, &id, Cause::Operator, &everybody), Ok(MANY as usize));
+    directory.handle_timeout(now + Duration::from_millis(100));
+    let asked = |follower: &mut Subscription| read(follower).contains(&"connectionRefreshRequired");
+    let first = listeners.iter_mut().filter_map(|(_, follower)| asked(follower).then_some(())).count();
+    assert!((100..=110).contains(&first), "{first} of {MANY} in a tenth of a second");
+    directory.handle_timeout(now + Duration::from_secs(1));
+    for (_, follower) in listeners.iter_mut().skip(first) {
+        assert_eq!(read(follower), ["connectionRefreshRequired"]);
+    }
+    assert!(read(&mut bystander).is_empty());
+}
+
+#[test]
 fn a_connection_that_is_gone_before_its_answer_leaves_no_ticket_and_no_leg() {
     let directory = Directory::new(limits());
     let id = directory.create(Instant::now(), spec(), &tracks(2)).unwrap().view.id.to_string();
