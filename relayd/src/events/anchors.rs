@@ -39,7 +39,7 @@ impl Anchors {
                 let anchor = Anchor { index, position, timestamp, media_time: media_time.ticks() };
                 self.with(leg, |anchors| anchors.send_replace(Some(anchor)));
             }
-            ShardEvent::LegClosed { leg, .. } => drop(self.legs().remove(&leg)),
+            ShardEvent::LegClosed { leg, .. } => self.forget(leg),
             _ => {}
         }
     }
@@ -49,6 +49,11 @@ impl Anchors {
         let mut anchors = self.with(leg, watch::Sender::subscribe);
         anchors.mark_changed();
         anchors
+    }
+
+    /// A leg is closed: nothing comes of it any more.
+    pub fn forget(&self, leg: LegId) {
+        self.legs().remove(&leg);
     }
 
     /// Of how many legs there are some.

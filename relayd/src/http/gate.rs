@@ -93,10 +93,10 @@ impl Gate {
         let place = (role, named.language.as_deref());
         let api = &self.api;
         let known = api.service.directory().ticket_caller(now, session, place, ticket, &caller);
-        if matches!(known, Err(SessionError::Ticket { .. })) && caller.grant().is_none() {
-            // Without a token it is a guess.
-            api.limits.auth_failed(now, peer);
+        if matches!(known, Err(SessionError::Ticket { .. })) {
+            // It costs a join, and bans nobody: a network that was away for too long comes back with many at once.
             api.metrics.token_failed("ticket");
+            self.count(peer)?;
         }
         Ok(known?)
     }

@@ -90,6 +90,29 @@ async fn an_address_whose_tokens_do_not_hold_is_not_asked_again_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tickets_that_are_too_old_cost_joins_and_lock_nobody_out() {
+    let relay = Relay::with(|config| {
+        strict(config);
+        config.limits.failed_auth_per_minute = 1;
+        config.limits.failed_auth_ban = Duration::from_secs(600);
+        (config.limits.joins_per_second, config.limits.joins_burst) = (1, 10);
+    })
+    .await;
+    let path = format!("/whep/{}", relay.session().await);
+    let ticket = "A".repeat(43);
+    let headers = [("relay-ticket", &*ticket), SDP];
+    for _ in 0..5 {
+        relay.send("POST", &path, &headers, &offer(LISTENER)).await.problem(403, "TICKET_INVALID");
+    }
+    assert_eq!(relay.join(&path, LISTENER).await.status, 201, "the address is as good as before");
+    until("tickets are limited as joins are", async || {
+        let reply = relay.send("POST", &path, &headers, &offer(LISTENER)).await;
+        reply.status != 403 && limited(&reply) > 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_has_so_many_connections_that_are_being_set_up() {
     let relay = Relay::with(|config| {
         strict(config);

@@ -54,7 +54,12 @@ impl Bound {
         }
         let leg = view.legs.iter().find(|(name, _)| *name == resource)?.1?;
         let anchors = api.service.anchors().follow(leg);
-        let ssrc = match api.service.shard().leg_stats(leg).await.ok()?? {
+        let Some(stats) = api.service.shard().leg_stats(leg).await.ok().flatten() else {
+            // It was closed just now, maybe before anybody followed it: nothing comes that would say so.
+            api.service.anchors().forget(leg);
+            return None;
+        };
+        let ssrc = match stats {
             LegStats::Listener(stats) => stats.ssrc,
             _ => 0,
         };

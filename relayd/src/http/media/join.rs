@@ -84,10 +84,10 @@ fn with_ticket(api: &Api, target: &Target, caller: Caller, hello: &MediaHello) -
     let Some(Hidden(ticket)) = &hello.ticket else { return Ok(caller) };
     let (now, place) = (Instant::now(), (target.role(), Some(target.language.as_str())));
     let known = api.service.directory().ticket_caller(now, &target.session, place, ticket, &caller);
-    if matches!(known, Err(SessionError::Ticket { .. })) && caller.grant().is_none() {
-        // Without a token it is a guess.
-        api.limits.auth_failed(now, target.peer);
+    if matches!(known, Err(SessionError::Ticket { .. })) {
+        // It costs a join, and bans nobody: a network that was away for too long comes back with many at once.
         api.metrics.token_failed("ticket");
+        api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
     }
     known.map_err(|error| refusal(error.into()))
 }
