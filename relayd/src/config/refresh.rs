@@ -38,9 +38,8 @@ impl Config {
                 "must not be longer than `refresh.retry_max`",
             );
         }
-        if !refresh.max_age.is_zero() && refresh.max_age <= refresh.refresh_before {
-            let reason =
-                "must be longer than `refresh.refresh_before`, or connections are replaced without end";
+        if !refresh.max_age.is_zero() && refresh.max_age < refresh.refresh_before + LEAST_AGE {
+            let reason = "must be at least 1s longer than `refresh.refresh_before`, or connections are replaced without end";
             return refuse("refresh.max_age", refresh.max_age, reason);
         }
         Ok(())
@@ -60,6 +59,8 @@ impl From<&super::Refresh> for RefreshRules {
     }
 }
 
+/// How long a connection is left alone.
+const LEAST_AGE: Duration = Duration::from_secs(1);
 /// Added to the time of day it must still be a time.
 const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
 
@@ -76,11 +77,16 @@ mod tests {
             assert!(error.contains(key), "{error}");
         };
         refuse("refresh.max_age", |config| config.refresh.max_age = config.refresh.refresh_before);
+        refuse("refresh.max_age", |config| {
+            config.refresh.max_age = config.refresh.refresh_before + Duration::from_millis(999);
+        });
         refuse("refresh.retry_min", |config| config.refresh.retry_min = Duration::from_secs(31));
         refuse("refresh.deadline", |config| config.refresh.deadline = Duration::ZERO);
         refuse("refresh.warn_before", |config| config.refresh.warn_before = Duration::MAX);
         let mut config = Config::default();
-        config.refresh.max_age = Duration::from_secs(7200);
-        assert!(config.check().is_ok());
+        for age in [Duration::from_secs(7200), config.refresh.refresh_before + LEAST_AGE] {
+            config.refresh.max_age = age;
+            assert!(config.check().is_ok());
+        }
     }
 }

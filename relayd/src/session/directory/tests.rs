@@ -9,6 +9,8 @@ use crate::session::ticket::Right;
 use crate::session::{Audience, Event, Next, Subscription};
 use crate::webrtc::{CloseReason, Record};
 
+mod returns;
+
 fn limits() -> Limits {
     Limits {
         max_sessions: 2,
@@ -489,130 +491,4 @@ fn the_media_plane_is_heard_by_the_session_whose_track_it_is() {
     assert_eq!(read(&mut follower), ["framesLost"]);
     directory.end(now, id.as_str(), EndReason::Deleted).unwrap();
     directory.handle_shard_event(now, &skipped(ids[1]));
-}
-
-#[test]
-fn what_is_told_to_one_connection_alone_is_in_no_feed() {
-    let directory = Directory::new(limits());
-    let now = Instant::now();
-    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
-    let (mut slot, track) = listen(&directory, &id, None).unwrap();
-    let name: ResourceId = "0123456789abcdef0123456789abcdef".parse().unwrap();
-    slot.accepted(name).unwrap();
-    let right =
-        |name| Right { role: crate::webrtc::Role::Listener, track, caller: Caller::Open, name, socket: true };
-    let leg = crate::session::machine::tests::ids(1)[0].1;
-    let text = slot.place().answered((leg, None), right);
-    slot.connected();
-    let (mut feed, mut hub) = (directory.feed(), directory.hub(&id).unwrap().subscribe(None));
-    hub.follow(name);
-    assert_eq!(directory.refresh(now, &id, Cause::Operator, &RefreshTarget::default()), Ok(1));
-    let Some(Next::Event(warning)) = hub.take() else { panic!("a warning") };
-    assert_eq!(warning.audience, Audience::Leg(name));
-    let Some(Next::Event(required)) = hub.take() else { panic!("an order") };
-    let Event::ConnectionRefreshRequired { url, ticket, .. } = &required.event else {
-        panic!("{required:?}")
-    };
-    assert_eq!(*url, format!("/v1/sessions/{id}/listen/en"));
-    assert!(directory.is_ordered(&id, ticket) && !directory.is_ordered(&id, &text));
-    directory.pause(now, &id).unwrap_err();
-    directory.end(now, &id, EndReason::Deleted).unwrap();
-    let next = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(feed.next());
-    assert!(matches!(next.unwrap().1.event, Event::SessionEnded { .. }), "nothing was before it");
-}
-
-#[test]
-fn an_order_to_hundreds_reaches_each_of_them_and_disturbs_nobody_else() {
-    const MANY: u128 = 700;
-    let directory = Directory::new(Limits { max_listeners: 1000, ..limits() });
-    let now = Instant::now();
-    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
-    let legs = crate::session::machine::tests::ids(MANY as usize);
-    let mut listeners: Vec<(ListenerSlot, Subscription)> = (1..=MANY)
-        .zip(legs)
-        .map(|(number, (_, leg))| {
-            let (mut slot, track) = listen(&directory, &id, None).unwrap();
-            let name: ResourceId = format!("{number:032x}").parse().unwrap();
-            slot.accepted(name).unwrap();
-            let role = crate::webrtc::Role::Listener;
-            let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
-            slot.place().answered((leg, None), right);
-            slot.connected();
-            let mut follower = directory.hub(&id).unwrap().subscribe(None);
-            follower.follow(name);
-            (slot, follower)
-        })
-        .collect();
-    let mut bystander = directory.hub(&id).unwrap().subscribe(None);
-    listeners.iter_mut().for_each(|(_, follower)| while follower.take().is_some() {});
-    let everybody = RefreshTarget::default();
-    assert_eq!(directory.refresh(now, &id, Cause::Operator, &everybody), Ok(MANY as usize));
-    directory.handle_timeout(now + Duration::from_millis(100));
-    let asked = |follower: &mut Subscription| read(follower).contains(&"connectionRefreshRequired");
-    let first = listeners.iter_mut().filter_map(|(_, follower)| asked(follower).then_some(())).count();
-    assert!((100..=110).contains(&first), "{first} of {MANY} in a tenth of a second");
-    directory.handle_timeout(now + Duration::from_secs(1));
-    for (_, follower) in listeners.iter_mut().skip(first) {
-        assert_eq!(read(follower), ["connectionRefreshRequired"]);
-    }
-    assert!(read(&mut bystander).is_empty());
-}
-
-#[test]
-fn a_connection_that_is_gone_before_its_answer_leaves_no_ticket_and_no_leg() {
-    let directory = Directory::new(limits());
-    let id = directory.create(Instant::now(), spec(), &tracks(2)).unwrap().view.id.to_string();
-    let legs: Vec<LegId> = crate::session::machine::tests::ids(2).into_iter().map(|(_, leg)| leg).collect();
-    let (mut slot, track) = listen(&directory, &id, None).unwrap();
-    let role = crate::webrtc::Role::Listener;
-    let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
-    slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
-    let text = slot.place().answered((legs[0], None), right);
-    let coming = Return { role, language: None, caller: &Caller::Open, ticket: &text };
-    let returned = directory.return_slot(Instant::now(), &id, coming).unwrap();
-    assert!(returned.seat.second);
-    let (place, second) = (returned.place.clone(), ListenerSlot::new(returned.place));
-    drop(second);
-    assert_eq!(place.answered((legs[1], None), right), "");
-    assert_eq!(directory.shared.state().session_of_leg(legs[1]), None);
-    assert!(directory.shared.state().session_of_leg(legs[0]).is_some());
-    drop(slot);
-    assert_eq!(directory.shared.state().session_of_leg(legs[0]), None);
-}
-
-#[test]
-fn a_ticket_is_as_good_as_the_token_that_it_was_given_for() {
-    let directory = Directory::new(limits());
-    let now = Instant::now();
-    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
-    let role = crate::webrtc::Role::Listener;
-    let token = |who: &str, expires| {
-        Caller::Token(Arc::new(Grant {
-            subject: Subject { issuer: "issuer".to_owned(), subject: who.to_owned() },
-            token_id: None,
-            role: Role::Listen,
-            scope: Scope::Session(id.clone()),
-            languages: None,
-            takeover: false,
-            expires,
-        }))
-    };
-    let minute = Duration::from_secs(60);
-    let bob = token("bob", now + minute);
-    let (mut slot, track) = directory.listener_slot(now, &id, None, &bob).unwrap();
-    slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
-    let leg = crate::session::machine::tests::ids(1)[0].1;
-    let right = |name| Right { role, track, caller: bob.clone(), name, socket: false };
-    let text = slot.place().answered((leg, None), right);
-    let who = |now, shown: &Caller| directory.ticket_caller(now, &id, (role, None), &text, shown);
-    assert_eq!(who(now, &Caller::Anonymous).unwrap().subject(), bob.subject());
-    let refused = |known: Result<Caller, SessionError>| matches!(known, Err(SessionError::Ticket { .. }));
-    assert!(refused(who(now, &token("eve", now + minute))));
-    let late = now + 2 * minute;
-    assert!(refused(who(late, &Caller::Anonymous)), "the grace is over");
-    assert!(who(late, &token("bob", late + minute)).is_ok(), "with a newer token");
-    drop(slot);
-    assert!(who(Instant::now(), &Caller::Anonymous).is_ok(), "it outlives its connection");
-    assert!(refused(who(Instant::now() + minute, &token("bob", late + minute))), "by a minute");
-    assert!(refused(directory.ticket_caller(now, &id, (role, Some("es")), &text, &Caller::Anonymous)));
 }
