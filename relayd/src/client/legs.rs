@@ -87,6 +87,32 @@ pub(super) struct Legs {
     over: bool,
 }
 
+/// Which completions of refreshes were heard of: the relay tells each to both connections, once.
+///
+/// Two may have the same position, when nobody speaks. Memory: at most [`MAX_TOLD_BY`] keys.
+#[derive(Debug, Default)]
+pub(super) struct Completions {
+    position: u64,
+    told_by: Vec<Key>,
+}
+
+impl Completions {
+    /// A connection tells of one with this position; whether it is news.
+    pub(super) fn hear(&mut self, key: Key, position: u64) -> bool {
+        let other = position != self.position || self.told_by.contains(&key);
+        if other || self.told_by.len() >= MAX_TOLD_BY {
+            self.told_by.clear();
+        }
+        let news = self.told_by.is_empty();
+        self.position = position;
+        self.told_by.push(key);
+        news
+    }
+}
+
+/// The two that are there, and those being closed.
+const MAX_TOLD_BY: usize = 8;
+
 #[derive(Debug, Clone, Copy)]
 struct Up {
     key: Key,

@@ -258,3 +258,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_completion_that_both_connections_tell_is_one_and_another_at_its_position_is_another() {
+    let mut completions = Completions::default();
+    assert!(completions.hear(1, 0));
+    assert!(!completions.hear(2, 0));
+    assert!(completions.hear(2, 0), "a connection tells each once: nobody spoke between these two");
+    assert!(!completions.hear(3, 0));
+    assert!(completions.hear(3, 7) && !completions.hear(4, 7));
+    (5..500).for_each(|key| {
+        completions.hear(key, 7);
+        assert!(completions.told_by.len() <= MAX_TOLD_BY);
+    });
+}

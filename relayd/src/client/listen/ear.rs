@@ -13,7 +13,7 @@ use crate::client::address::{self, Role};
 use crate::client::backoff::Backoff;
 use crate::client::http::Credentials;
 use crate::client::leg::{self, Attached, Command, Common, Ending, Handle, Heard, News, Place, Spec};
-use crate::client::legs::{Key, Legs, Order, Step, Why};
+use crate::client::legs::{Completions, Key, Legs, Order, Step, Why};
 use crate::client::merge::{self, MAX_HELD, Merge};
 use crate::client::peer::PeerError;
 use crate::client::reception::Reception;
@@ -57,7 +57,7 @@ pub(super) struct Ear<'a> {
     repair_backoff: Backoff,
     error: Option<ClientError>,
     /// The cut of the last switch.
-    completed: Option<u64>,
+    completed: Completions,
 }
 
 struct Connection {
@@ -102,7 +102,7 @@ impl<'a> Ear<'a> {
             repair_at: None,
             repair_backoff: Backoff::new(rand::random()),
             error: None,
-            completed: None,
+            completed: Completions::default(),
         }
     }
 
@@ -230,7 +230,7 @@ impl<'a> Ear<'a> {
             News::Begin(position) => self.merge.begin(position),
             News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
             News::Complete { position, replayed, gap_frames } => {
-                self.complete(now, position, replayed, gap_frames);
+                self.complete(now, key, position, (replayed, gap_frames));
             }
             News::Source(language) => drop(self.language.get_or_insert(language)),
             News::Ended(ending) => self.detach(now, key, ending),
@@ -262,10 +262,9 @@ impl<'a> Ear<'a> {
         self.legs.handle_up(now, key);
     }
 
-    fn complete(&mut self, now: Instant, at: u64, replayed: u64, gap_frames: u64) {
-        self.legs.complete(now);
-        // Both connections tell it.
-        if self.completed.replace(at) != Some(at) {
+    fn complete(&mut self, now: Instant, key: Key, at: u64, (replayed, gap_frames): (u64, u64)) {
+        if self.completed.hear(key, at) {
+            self.legs.complete(now);
             let switches = &mut self.report.switches;
             switches.refreshes += 1;
             switches.replayed += replayed;
@@ -276,19 +275,26 @@ impl<'a> Ear<'a> {
 
     fn detach(&mut self, now: Instant, key: Key, ending: Ending) {
         let Ending { result, for_good, ticket_refused } = ending;
-        self.connections.remove(&key);
+        let connection = self.connections.remove(&key);
+        let ordered = connection.is_some_and(|connection| matches!(connection.why, Why::Refresh(_)));
         let closed = matches!(self.error, Some(ClientError::Peer(PeerError::Closed)));
         let hopeless = self.ticket.is_none();
-        if ticket_refused {
+        if ticket_refused && !ordered {
             self.ticket = None;
         }
+        // The ticket of an order that is over: what is live goes on.
+        let over = ticket_refused && ordered && self.legs.live().is_some();
         let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         let matters = self.legs.live().is_none_or(|live| live == key);
         // That the relay closed it says more than that it is not let in again.
         if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {
             self.error = Some(error);
         }
-        self.legs.handle_ended(now, key, for_good || hopeless || ticket_refused && closed);
+        self.legs.handle_ended(
+            now,
+            key,
+            for_good || hopeless || over || ticket_refused && closed && !ordered,
+        );
     }
 
     fn hear(&mut self, key: Key, heard: Heard) {

@@ -10,7 +10,7 @@ use super::{PublishOptions, PublishReport};
 use crate::client::address::{self, Role};
 use crate::client::http::Credentials;
 use crate::client::leg::{self, Acked, Attached, Command, Common, Ending, Handle, Line, News, Sent, Spec};
-use crate::client::legs::{Key, Legs, Order, Step, Why};
+use crate::client::legs::{Completions, Key, Legs, Order, Step, Why};
 use crate::client::pace::{Pacer, duration};
 use crate::client::peer::PeerError;
 use crate::client::ring::{Cursor, KEPT, Kept, Ring};
@@ -48,7 +48,7 @@ pub(super) struct Speaker<'a> {
     /// Why the stream has no connection.
     error: Option<ClientError>,
     /// The cut of the last switch.
-    completed: Option<u64>,
+    completed: Completions,
 }
 
 struct Connection {
@@ -86,7 +86,7 @@ impl<'a> Speaker<'a> {
             paused: false,
             place: None,
             error: None,
-            completed: None,
+            completed: Completions::default(),
         }
     }
 
@@ -291,9 +291,10 @@ impl<'a> Speaker<'a> {
             News::Report(report) => self.report.remote = Some(report),
             News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
             News::Complete { position, .. } => {
-                self.legs.complete(now);
-                // Both connections tell it.
-                self.report.refreshes += u64::from(self.completed.replace(position) != Some(position));
+                if self.completed.hear(key, position) {
+                    self.legs.complete(now);
+                    self.report.refreshes += 1;
+                }
             }
             News::Paused => self.pause(),
             News::Resumed(line) => self.resume(key, line),
