@@ -80,6 +80,7 @@ fn why(reason: ByeReason) -> &'static str {
         ByeReason::Ended => "the session or its language has ended",
         ByeReason::Displaced => "another publisher has taken the place",
         ByeReason::Expired => "the token has expired",
+        ByeReason::MaxAge => "it is as old as connections get there",
         ByeReason::Drain => "the relay is stopping",
         ByeReason::Failed => "the relay failed",
     }

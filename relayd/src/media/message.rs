@@ -222,6 +222,8 @@ pub enum ByeReason {
     Displaced,
     /// The token has expired.
     Expired,
+    /// The connection is as old as connections get.
+    MaxAge,
     /// The relay stops.
     Drain,
     /// The relay failed.

@@ -316,6 +316,7 @@ impl Protocol {
             CloseReason::Refreshed => (ByeReason::Refreshed, Normal, "another connection has taken over"),
             CloseReason::TakenOver => (ByeReason::Displaced, TakenOver, "another publisher has the place"),
             CloseReason::TokenExpired => (ByeReason::Expired, AuthenticationFailed, "the token has expired"),
+            CloseReason::MaxAge => (ByeReason::MaxAge, Internal, "older than connections get"),
             CloseReason::SessionEnded => {
                 (ByeReason::Ended, SessionGone, "the session or its language has ended")
             }

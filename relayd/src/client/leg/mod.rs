@@ -168,7 +168,8 @@ impl Ending {
             }
             Err(ClientError::Http(_) | ClientError::Address(_)) => (true, false),
             Err(ClientError::Bye(reason)) => {
-                (!matches!(reason, ByeReason::Drain | ByeReason::Failed | ByeReason::Refreshed), false)
+                use ByeReason::{Drain, Failed, MaxAge, Refreshed};
+                (!matches!(reason, Drain | Failed | MaxAge | Refreshed), false)
             }
             _ => (false, false),
         };

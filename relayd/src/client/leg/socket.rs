@@ -72,6 +72,9 @@ async fn welcome(wire: &mut Wire) -> Result<MediaWelcome, ClientError> {
             Said::Closed(code, reason) => {
                 let (name, detail) = problem.unwrap_or((String::new(), reason));
                 return Err(match code {
+                    4004 if matches!(&name[..], "FORBIDDEN" | "TICKET_INVALID") => {
+                        refused(403, &name, detail)
+                    }
                     4004 => refused(401, &name, detail),
                     4006 if name.ends_with("NOT_FOUND") => refused(404, &name, detail),
                     4006 => refused(410, &name, detail),
