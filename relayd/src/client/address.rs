@@ -135,6 +135,11 @@ pub(super) fn socket_at(server: &Uri, path: &str) -> Option<Uri> {
     format!("{scheme}://{}{path}", server.authority()?).parse().ok()
 }
 
+/// The address of an order to refresh, unless token and ticket would go there in the clear and do not now.
+pub(super) fn resolve_order(base: &Uri, reference: &str) -> Option<Uri> {
+    resolve(base, reference).filter(|uri| is_secure(uri) || !is_secure(base))
+}
+
 /// Resolves a reference (a `Location` header) against the address it was given for (RFC 3986 §5.2).
 pub(super) fn resolve(base: &Uri, reference: &str) -> Option<Uri> {
     let reference = reference.split('#').next().unwrap_or_default();
@@ -306,6 +311,25 @@ mod tests {
         );
         assert_eq!(resolved(base, "mailto:somebody"), None);
         assert_eq!(resolved(base, "/a b"), None);
+    }
+
+    #[test]
+    fn an_order_does_not_lead_out_of_tls() {
+        let order = |base: &str, url: &str| {
+            resolve_order(&base.parse().unwrap(), url).map(|uri| uri.scheme_str().unwrap().to_owned())
+        };
+        let (plain, secure) = ("http://a.example/v1/x", "https://a.example/v1/x");
+        assert_eq!(order(secure, "http://b.example/v1/x"), None);
+        assert_eq!(order(secure, "ws://b.example/v1/x"), None);
+        for (base, url, scheme) in [
+            (secure, "/v1/y", "https"),
+            (secure, "https://b.example/", "https"),
+            (secure, "wss://b.example/", "wss"),
+            (plain, "http://b.example/", "http"),
+            (plain, "https://b.example/", "https"),
+        ] {
+            assert_eq!(order(base, url).as_deref(), Some(scheme), "{base} {url}");
+        }
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl<T> Merge<T> {
     }
 
     fn take(&mut self, now: Instant, position: u64) -> (u64, T) {
-        let next = self.next.replace(position + 1).unwrap_or(position);
+        let next = self.next.replace(position.saturating_add(1)).unwrap_or(position);
         if position > next {
             self.given_up += position - next;
             self.lost.push((next, position));

@@ -81,6 +81,8 @@ pub(super) fn connections(snapshot: &Snapshot) {
     counter!(JOINS, "result" => "refused").absolute(count.refused);
     counter!(DTLS_REBUILT).absolute(count.rebuilt);
     counter!(ICE_RESTARTS).absolute(count.restarted);
+    counter!(PATH_CHANGES, "kind" => "address").absolute(count.path_changes);
+    counter!(PATH_CHANGES, "kind" => "return").absolute(count.returns);
     counter!(STACK_FAULTS, "kind" => "panic").absolute(count.panics);
     counter!(STACK_FAULTS, "kind" => "error").absolute(count.stack_errors);
     let dropped = [

@@ -50,6 +50,7 @@ metrics_table! {
     DATAGRAMS_RECEIVED = "relayd_datagrams_received_total", describe_counter, Count, "Datagrams that came to the WebRTC port";
     DATAGRAMS_DROPPED = "relayd_datagrams_dropped_total", describe_counter, Count, "Datagrams dropped before they reached a track, by reason";
     DTLS_REBUILT = "relayd_dtls_rebuilt_total", describe_counter, Count, "Handshakes begun anew by the watchdog";
+    PATH_CHANGES = "relayd_listener_path_changes_total", describe_counter, Count, "Listeners that came by another address or ICE session, or back after silence, and were sent again what they may have missed";
     ICE_RESTARTS = "relayd_ice_restarts_total", describe_counter, Count, "ICE restarts answered";
     STACK_FAULTS = "relayd_stack_faults_total", describe_counter, Count, "Errors and caught panics of the WebRTC stack";
     PACKETS_RECEIVED = "relayd_packets_received_total", describe_counter, Count, "RTP packets of publishers by what the engine made of them";

@@ -302,9 +302,17 @@ impl Plane {
     }
 
     /// See [`Shard::srtcp`](super::Shard::srtcp).
+    ///
+    /// A leg that is down is up again with the first report that is authentic: its listener is there.
     pub fn handle_srtcp(&mut self, now: Instant, leg: LegId, datagram: &[u8]) {
         let Outbound { legs, counters, .. } = &mut self.outbound;
-        rtcp::receive(legs, &mut self.relay, counters, self.rtcp_rate, now, leg, datagram);
+        let authentic = rtcp::receive(legs, &mut self.relay, counters, self.rtcp_rate, now, leg, datagram);
+        if authentic
+            && let Some(LegStats::Listener(stats)) = self.relay.leg_stats(leg)
+            && stats.state == LegState::Down
+        {
+            self.leg_returned(now, leg);
+        }
     }
 
     /// A deadline of [`Relay::poll_timeout`] has passed.

@@ -46,7 +46,7 @@ fn compound(report: &rtcp::SenderReport, cname: &str, out: &mut [u8]) -> Result<
     Ok(at + write_description(report.ssrc, cname, &mut out[at..])?)
 }
 
-/// Opens an RTCP datagram of a listener and tells the engine what it says.
+/// Opens an RTCP datagram of a listener and tells the engine what it says; whether it is authentic, and no goodbye.
 pub(super) fn receive(
     legs: &mut Legs,
     relay: &mut Relay,
@@ -55,29 +55,32 @@ pub(super) fn receive(
     now: Instant,
     leg: LegId,
     datagram: &[u8],
-) {
+) -> bool {
     let Some((reports, _)) = legs.reports(leg) else {
         counters.rtcp_unknown += 1;
-        return;
+        return false;
     };
     if !reports.allowance.take(now, rate) {
         counters.rtcp_limited += 1;
-        return;
+        return false;
     }
     let mut plain = [0; MAX_DATAGRAM];
     match reports.receiver.open(datagram, &mut plain) {
         Ok(length) => {
             counters.rtcp_in += 1;
+            let byes = counters.byes;
             for packet in Compound::parse(&plain[..length]) {
                 match packet {
                     Ok(packet) => read(relay, counters, now, leg, packet),
                     Err(_) => counters.rtcp_malformed += 1,
                 }
             }
+            return counters.byes == byes;
         }
         Err(OpenError::Replayed | OpenError::TooOld) => counters.rtcp_replayed += 1,
         Err(_) => counters.rtcp_forged += 1,
     }
+    false
 }
 
 /// The engine counts what it makes of each: a verdict is not an error.

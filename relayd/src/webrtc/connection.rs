@@ -5,7 +5,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use relay_engine::{LegId, TrackId};
+use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::oneshot;
 
 use super::offer::{IceCredentials, Offer};
@@ -29,6 +29,8 @@ pub(super) struct Connection {
     pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,
     /// What the shard knows it by.
     pub(super) leg: Option<LegId>,
+    /// Whose leg that is, unless it is a publisher's.
+    pub(super) listener: Option<ListenerId>,
     /// Opens a publisher's reports.
     pub(super) reports: Option<SrtcpReceiver>,
     /// What the peer may still send of RTCP.
@@ -124,6 +126,11 @@ impl Connection {
         }
     }
 
+    /// It was up and has not been heard of for a while.
+    pub(super) fn is_missed(&self) -> bool {
+        self.stage == Stage::Up { disconnected: true }
+    }
+
     pub(super) fn is_pending(&self) -> bool {
         !matches!(self.stage, Stage::Up { .. })
     }
@@ -139,6 +146,8 @@ pub(super) struct PeerAddresses {
     renewed: bool,
     /// Every address ever learnt: str0m forgets none of them.
     seen: Vec<SocketAddr>,
+    /// How often the path may still change.
+    moves: Allowance,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -175,12 +184,21 @@ const MAX_LEARNT: usize = 256;
 /// for ICE, so that the next one behind a NAT's reused port is let in; more than the 6 s between two checks of a
 /// connected peer (RFC 7675 §5.1).
 const ADDRESS_HOLD: Duration = Duration::from_secs(8);
+/// How often a peer's path may change. What it may have missed is looked up and sent again each time.
+const MOVES_PER_SECOND: u32 = 8;
 /// A path that has been silent for this long gives way to any nominated one.
 const PATH_PATIENCE: Duration = Duration::from_secs(3);
 
 impl PeerAddresses {
     pub(super) fn new(limit: usize) -> Self {
-        Self { known: Vec::new(), path: None, limit: limit.max(1), renewed: false, seen: Vec::new() }
+        Self {
+            known: Vec::new(),
+            path: None,
+            limit: limit.max(1),
+            renewed: false,
+            seen: Vec::new(),
+            moves: Allowance::default(),
+        }
     }
 
     /// The address that media goes to: the newest nominated one.
@@ -213,7 +231,12 @@ impl PeerAddresses {
             }
         }
         let renewed = use_candidate && std::mem::take(&mut self.renewed);
-        if use_candidate && self.path != Some(source) && self.is_better(now, &entry) {
+        if use_candidate
+            && self.path != Some(source)
+            && self.is_better(now, &entry)
+            // A refused one has its turn with a later check of the peer's.
+            && self.moves.take(now, MOVES_PER_SECOND)
+        {
             self.path = Some(source);
             learnt.path_changed = true;
         }
@@ -293,6 +316,21 @@ mod tests {
         peer.learn(now, binding(4, 6, false));
         assert!(peer.learn(now, binding(1, 5, true)).path_changed, "the old one is no longer nominated");
         assert!(peer.learn(now + Duration::from_secs(3), binding(2, 1, true)).path_changed, "silent");
+    }
+
+    #[test]
+    fn a_peer_that_flaps_between_addresses_moves_its_path_a_few_times_a_second() {
+        let start = Instant::now();
+        let mut peer = PeerAddresses::new(8);
+        let flap = |peer: &mut PeerAddresses, ms: u64| {
+            let now = start + Duration::from_millis(ms);
+            (0..100).filter(|turn| peer.learn(now, binding(1 + turn % 2, 5, true)).path_changed).count()
+        };
+        let moves: usize = (0..10_000).step_by(10).map(|ms| flap(&mut peer, ms)).sum();
+        assert!((80..=88).contains(&moves), "{moves} in 10 s");
+        let settled = binding(3, 5, true);
+        assert!(!peer.learn(start + Duration::from_millis(9_991), settled).path_changed);
+        assert!(peer.learn(start + Duration::from_millis(10_500), settled).path_changed, "its next check");
     }
 
     #[test]

@@ -94,13 +94,20 @@ impl Connections {
         answer.await.map_err(|_| PatchError::Closed)?
     }
 
-    /// Closes every connection of a track, and tells how many there were; their records are told `reason`.
+    /// Closes every connection that feeds or hears a track, and tells how many there were; their records are told `reason`.
     pub async fn close_track(&self, track: TrackId, reason: CloseReason) -> usize {
         let (reply, answer) = oneshot::channel();
         if self.commands.send(Command::CloseTrack { track, reason, reply }).await.is_err() {
             return 0;
         }
         answer.await.unwrap_or(0)
+    }
+
+    /// A listener hears another track since [`Shard::select`](crate::shard::Shard::select): its connections are closed
+    /// with that one, and no longer with the one that it joined. Whoever selects says so.
+    pub async fn selected(&self, listener: ListenerId, track: TrackId) {
+        // An actor that is gone has closed them all.
+        let _gone = self.commands.send(Command::Selected { listener, track }).await.is_err();
     }
 
     /// Closes every connection with a DTLS `close_notify`, then the shard; a second call does nothing.
@@ -362,6 +369,10 @@ enum Command {
         track: TrackId,
         reason: CloseReason,
         reply: oneshot::Sender<usize>,
+    },
+    Selected {
+        listener: ListenerId,
+        track: TrackId,
     },
     Snapshot {
         reply: oneshot::Sender<Snapshot>,

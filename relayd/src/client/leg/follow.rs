@@ -21,6 +21,10 @@ use ureq::http::Uri;
 const BEAT: Duration = Duration::from_secs(5);
 /// Silence of the relay after which the socket counts as broken.
 const SILENCE: Duration = Duration::from_secs(25);
+/// A socket that held so long is worth coming back to at once.
+const STEADY: Duration = Duration::from_secs(5);
+/// The highest number that JSON says exactly: 2^53 − 1.
+const MOST: u64 = (1 << 53) - 1;
 const SUBPROTOCOL: &str = "relay.v1+json";
 
 /// What was said, of what a connection needs.
@@ -75,9 +79,13 @@ pub(super) async fn follow(common: Common, following: Following, words: mpsc::Se
                 if let Some(seq) = seq {
                     hello["seq"] = json!(seq);
                 }
+                let began = Instant::now();
                 let said = wire.text(json!({ "t": "hello", "d": hello }).to_string()).await;
                 if said && !listen(&mut wire, &words, &mut seq, &mut welcomed).await {
                     break;
+                }
+                if began.elapsed() >= STEADY {
+                    backoff.reset();
                 }
             }
             Err(error) => {
@@ -142,7 +150,7 @@ async fn listen(
 /// What a frame says, of what a connection needs.
 fn read(frame: &Value) -> Option<Word> {
     let data = &frame["d"];
-    let number = |name: &str| data[name].as_u64();
+    let number = |name: &str| data[name].as_u64().filter(|number| *number <= MOST);
     let text = |name: &str| Some(data[name].as_str()?.to_owned());
     match frame["t"].as_str()? {
         "mediaStarted" => Some(Word::Anchor(Anchor {
@@ -191,5 +199,8 @@ mod tests {
         {
             assert!(read(&other).is_none(), "{other}");
         }
+        let mut beyond = anchor;
+        beyond["d"]["position"] = json!(u64::MAX);
+        assert!(read(&beyond).is_none(), "no track is that long");
     }
 }

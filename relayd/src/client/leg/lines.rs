@@ -83,7 +83,10 @@ impl Lines {
             };
             if sequence >= first {
                 let passed = i64::from(timestamp.wrapping_sub(from) as i32);
-                return Some((position + (sequence - first), media_time.checked_add_signed(passed)?));
+                return Some((
+                    position.checked_add(sequence - first)?,
+                    media_time.checked_add_signed(passed)?,
+                ));
             }
         }
         None
@@ -114,6 +117,14 @@ mod tests {
             }
         }
         assert_eq!(lines.place(2, 65_540, 0), None, "another stream");
+    }
+
+    #[test]
+    fn a_line_at_the_end_of_all_numbers_places_nothing_beyond_it() {
+        let mut lines = Lines::default();
+        lines.add(Anchor { media_time: u64::MAX, position: u64::MAX, ..anchor(10, 0) });
+        assert_eq!(lines.place(1, 11, 0), None);
+        assert_eq!(lines.place(1, 10, u32::MAX - 959), Some((u64::MAX, u64::MAX)));
     }
 
     #[test]

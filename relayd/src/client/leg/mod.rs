@@ -31,6 +31,9 @@ use crate::outbound::tls::client_config;
 
 /// News and commands that may wait.
 const QUEUE: usize = 4096;
+/// How long an order stands at least, since our clock may be ahead of the relay's, and at most.
+const SHORTEST_ORDER: Duration = Duration::from_secs(10);
+const LONGEST_ORDER: Duration = Duration::from_secs(86_400);
 /// For a connection to say goodbye.
 pub(super) const GOODBYE: Duration = Duration::from_secs(4);
 
@@ -263,11 +266,11 @@ impl Told {
     }
 }
 
-/// An instant for a time of the wall clock.
+/// An instant for the deadline of an order, which is a time of the relay's wall clock.
 fn instant_of(unix_ms: u64) -> Instant {
     let at = SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms.min(1 << 50));
     let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-    Instant::now() + left.min(Duration::from_secs(86_400))
+    Instant::now() + left.clamp(SHORTEST_ORDER, LONGEST_ORDER)
 }
 
 /// A refusal that was said on a WebSocket, as one by HTTP.
@@ -279,4 +282,17 @@ fn refused(status: u16, code: &str, detail: String) -> ClientError {
 /// The connection broke.
 fn lost() -> ClientError {
     PeerError::Lost.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_stands_for_a_while_whatever_the_clocks_say() {
+        for unix_ms in [0, 1, u64::MAX] {
+            let left = instant_of(unix_ms).saturating_duration_since(Instant::now());
+            assert!(left > SHORTEST_ORDER / 2 && left <= LONGEST_ORDER, "{left:?}");
+        }
+    }
 }

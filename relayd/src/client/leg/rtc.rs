@@ -232,11 +232,14 @@ impl Leg<'_> {
                         let heard = heard(&packet, Place::Position(position), time as u32);
                         self.told.tell(News::Heard(heard)).await;
                     }
-                    None if unplaced.len() < MAX_UNPLACED => {
+                    None => {
                         since.get_or_insert_with(Instant::now);
+                        // The oldest may be from before any line, and wait for ever.
+                        if unplaced.len() >= MAX_UNPLACED {
+                            unplaced.pop_front();
+                        }
                         unplaced.push_back(packet);
                     }
-                    None => {}
                 }
             }
         }

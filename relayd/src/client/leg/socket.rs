@@ -23,6 +23,8 @@ const ACK_EVERY: Duration = Duration::from_millis(200);
 /// How often we say that we are there, and are answered.
 const LONGEST_BEAT: Duration = Duration::from_secs(2);
 const SHORTEST_BEAT: Duration = Duration::from_millis(100);
+/// How long a connection may take nothing.
+const LONGEST_WRITE: Duration = Duration::from_secs(8);
 /// Answers that may be missing before the relay counts as gone.
 const MISSED_BEATS: u32 = 4;
 
@@ -134,7 +136,7 @@ impl Leg<'_> {
     }
 
     async fn say(&mut self, message: ClientMessage) -> Result<(), ClientError> {
-        if self.wire.text(message.write()).await { Ok(()) } else { Err(lost()) }
+        in_time(self.wire.text(message.write())).await
     }
 
     async fn send(&mut self, sent: Sent) -> Result<(), ClientError> {
@@ -148,7 +150,7 @@ impl Leg<'_> {
             replay: false,
             payload: sent.payload,
         };
-        if self.wire.frame(frame.write()).await { Ok(()) } else { Err(lost()) }
+        in_time(self.wire.frame(frame.write())).await
     }
 
     async fn hear(&mut self, message: &bytes::Bytes) {
@@ -187,6 +189,11 @@ impl Leg<'_> {
         self.told.tell(news).await;
         Ok(())
     }
+}
+
+/// Waits until something is written; a connection that takes nothing for long is gone.
+async fn in_time(writing: impl Future<Output = bool>) -> Result<(), ClientError> {
+    if timeout(LONGEST_WRITE, writing).await == Ok(true) { Ok(()) } else { Err(lost()) }
 }
 
 fn closed(code: u16, reason: String) -> ClientError {

@@ -206,7 +206,7 @@ impl<'a> Ear<'a> {
         match &why {
             Why::First => {}
             Why::Refresh(order) => {
-                uri = address::resolve(&uri, &order.url).unwrap_or(uri);
+                uri = address::resolve_order(&uri, &order.url).unwrap_or(uri);
                 ticket = Some(order.ticket.clone());
             }
             Why::Resume => ticket = self.ticket.clone(),

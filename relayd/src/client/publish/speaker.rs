@@ -186,7 +186,7 @@ impl<'a> Speaker<'a> {
             Why::First => credentials.resume = self.options.resume_secret.clone(),
             Why::Refresh(Order { url, ticket, .. }) => {
                 credentials.ticket = Some(ticket.clone());
-                uri = address::resolve(&self.uri, url).unwrap_or(uri);
+                uri = address::resolve_order(&self.uri, url).unwrap_or(uri);
             }
             Why::Resume if self.ticket.is_some() => credentials.ticket = self.ticket.clone(),
             Why::Resume => credentials.resume = self.options.resume_secret.clone(),

@@ -171,6 +171,30 @@ fn a_changed_path_brings_again_what_was_not_acknowledged_as_the_same_bytes() {
 }
 
 #[test]
+fn an_authentic_report_brings_a_leg_back_and_a_forged_one_does_not() {
+    let mut ear = Ear::new("127.0.0.1:0", PROFILES[0], 1);
+    let mut forger = Ear::new("127.0.0.1:0", PROFILES[0], 2);
+    let mut stage = Stage::new("127.0.0.1:0");
+    let (listener, leg) = stage.join_as(&ear, LegSpec::new(LISTENER_TYPE).ssrc(7));
+    let mut wire = Wire::default();
+    (0..10).for_each(|number| stage.speak(&numbered(number)));
+    wire.read(&ear);
+    let last = wire.packets[9].0;
+    stage.plane.leg_down(stage.now, leg);
+    (10..20).for_each(|number| stage.speak(&numbered(number)));
+    let state = |stage: &Stage| stage.plane.relay().listener_stats(listener).unwrap().state;
+    report(&mut stage, &mut forger, leg, 7, last);
+    stage.plane.drain();
+    assert_eq!(state(&stage), relay_engine::LegState::Down);
+    assert!(ear.hears_nothing());
+    report(&mut stage, &mut ear, leg, 7, last);
+    assert_eq!(state(&stage), relay_engine::LegState::Up);
+    wait(&mut stage, Duration::from_secs(1));
+    wire.read(&ear);
+    assert_eq!(wire.numbers(), (0..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_nack_is_answered_with_the_same_bytes() {
     let mut ear = Ear::new("127.0.0.1:0", PROFILES[0], 1);
     let mut stage = Stage::new("127.0.0.1:0");

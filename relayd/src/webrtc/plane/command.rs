@@ -45,6 +45,11 @@ impl Plane {
                     slots.iter().for_each(|slot| self.remove(*slot, Some(reason)));
                     let _asker_gone = reply.send(slots.len()).is_err();
                 }
+                Command::Selected { listener, track } => {
+                    let of_listener =
+                        self.connections.iter_mut().filter(|(_, c)| c.listener == Some(listener));
+                    of_listener.for_each(|(_, connection)| connection.track = track);
+                }
                 Command::Snapshot { reply } => {
                     let _asker_gone = reply.send(self.snapshot()).is_err();
                 }
@@ -144,6 +149,7 @@ impl Plane {
             record,
             reply: Some((reply, answered)),
             leg: None,
+            listener: None,
             reports: None,
             feedback: Allowance::default(),
             peer: PeerAddresses::new(self.parts.config.max_addresses),
@@ -184,7 +190,7 @@ impl Plane {
         let Some((reply, answered)) = connection.reply.take() else { return };
         match leg {
             Ok((leg, listener)) => {
-                connection.leg = Some(*leg);
+                (connection.leg, connection.listener) = (Some(*leg), *listener);
                 self.counters.accepted += 1;
                 let Answered { answer, etag } = answered;
                 let (resource, track) = (connection.resource, connection.track);

@@ -36,7 +36,7 @@ impl Plane {
         }
     }
 
-    fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+    pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
         let class = classify(datagram);
         if class == Class::Stun {
             return self.handle_stun(now, source, datagram);
@@ -51,8 +51,10 @@ impl Plane {
             return;
         };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.hear(now) {
-            self.replay(slot);
+        // Anybody may send this in the peer's name. A listener who is missed is sent much when it is back, so only what is
+        // authentic brings it back: a binding here, or a report, which the media plane opens.
+        if connection.role == Role::Publisher || !connection.is_missed() {
+            connection.hear(now);
         }
         match class {
             Class::Dtls => self.handle_dtls(now, slot, source, datagram),

@@ -105,6 +105,55 @@ async fn a_join_whose_track_ends_first_is_refused_and_its_record_only_dropped() 
     stage.end();
 }
 
+#[tokio::test]
+async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
+    let mut stage = Stage::new().await;
+    let now = Instant::now();
+    let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
+    let source = SocketAddr::from(([192, 0, 2, 1], 9));
+    stage.plane.addresses.insert(source, slot);
+    stage.plane.connections[slot].stage = crate::webrtc::connection::Stage::Up { disconnected: true };
+    // RTCP, RTP and DTLS by their first bytes (RFC 7983).
+    for first in [[0x80, 201], [0x80, 111], [22, 0xfe]] {
+        let mut datagram = [0; 40];
+        datagram[..2].copy_from_slice(&first);
+        stage.plane.handle_datagram(now, source, &datagram);
+        let connection = stage.plane.connections.get(slot).expect("it is not closed by that either");
+        assert!(connection.is_missed(), "{first:?}");
+    }
+    assert_eq!(stage.plane.counters.returns, 0);
+    stage.plane.connections[slot].stage = crate::webrtc::connection::Stage::Checking;
+    drop(answer);
+    stage.end();
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_track_that_it_hears_now() {
+    let mut stage = Stage::new().await;
+    let now = Instant::now();
+    let mut relay = relay_engine::Relay::new(
+        relay_engine::Config::new(),
+        relay_engine::Epoch { instant: now, wall: std::time::SystemTime::now() },
+        1,
+    );
+    let mut open =
+        |name: &str| relay.open_track(now, relay_engine::TrackSpec { name: name.to_owned() }).unwrap();
+    let (first, second) = (open("en"), open("es"));
+    let (listener, _) = relay.open_listener(now, first, relay_engine::LegSpec::new(96)).unwrap();
+    let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
+    (stage.plane.connections[slot].track, stage.plane.connections[slot].listener) = (first, Some(listener));
+    stage.commands.send(Command::Selected { listener, track: second }).await.unwrap();
+    for (track, closed) in [(first, 0), (second, 1)] {
+        let (reply, mut count) = oneshot::channel();
+        let command = Command::CloseTrack { track, reason: CloseReason::SessionEnded, reply };
+        stage.commands.send(command).await.unwrap();
+        assert!(stage.plane.handle_commands(None).is_none());
+        assert_eq!(count.try_recv(), Ok(closed));
+    }
+    drop(answer);
+    stage.end();
+}
+
 type Answer = oneshot::Receiver<Result<crate::webrtc::Joined, JoinError>>;
 
 /// A join that the shard has not been heard of yet; on a track that there is not.
