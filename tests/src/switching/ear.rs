@@ -348,8 +348,12 @@ impl Ear {
     /// A frame arrived on its track.
     pub(super) fn arrived(&mut self, position: u64) {
         let reached = self.ordered || self.first.is_none_or(|first| position >= first);
-        let wanted = self.began && !self.paused && reached;
-        if !wanted || position < self.floor {
+        if !self.began || self.paused || position < self.floor {
+            return;
+        }
+        if !reached {
+            // From before the first that it was handed, and still for it: it may be told of it.
+            self.forgiven += 1;
             return;
         }
         if let Some(lag) = &mut self.lag {
@@ -566,7 +570,9 @@ impl Ear {
     fn check_prompt(&self, truth: &Truth, now: Duration) -> Check {
         let Some(first) = self.owed.first() else { return Ok(()) };
         let arrived = truth.get(*first).map_or(now, |stored| stored.arrived);
-        let patience = self.terms.hole_patience + PROMPT + self.frame;
+        // Behind a hole that was waited for, the pace may hold.
+        let behind = self.time_for(2 * self.owed.len() as u64);
+        let patience = self.terms.hole_patience + PROMPT + self.frame + behind;
         let waits = self.ordered && now <= arrived + patience;
         ensure(waits, "L3", || {
             format!("{first} arrived at {arrived:?} and is not handed out at {now:?}: {self:?}")
