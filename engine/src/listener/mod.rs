@@ -208,6 +208,10 @@ impl Listener {
             return self.with_again(position, payload_bytes);
         };
         let ordered = self.leg.order == Order::Position;
+        // The cursor may have passed what arrived with others and was not offered yet: nothing above it went out.
+        if ordered && self.leg.rewrite.next_position().is_some_and(|next| position >= next) {
+            trail.cursor = trail.cursor.min(position);
+        }
         if ordered && position == trail.cursor && !trail.paced && trail.owed.is_empty() {
             trail.cursor += 1;
         } else if position >= trail.cursor {
@@ -334,9 +338,11 @@ impl Listener {
                 Verdict::Accepted
             }
             Feedback::Delivered(position) => {
-                let received = on.rewrite.next_position().map(|next| position.min(next.saturating_sub(1)));
+                let second = self.second.as_ref().and_then(|second| second.leg.rewrite.next_position());
+                let handed = self.leg.rewrite.next_position().max(second);
                 let before = self.acked;
-                self.acknowledge(received);
+                // What was not handed out cannot have been delivered: it is of a track that it had before.
+                self.acknowledge(Some(position).filter(|&position| handed > Some(position)));
                 if let Some(acked) = self.acked.filter(|_| self.acked > before) {
                     // All of it is there, so none of it need come again.
                     let second = self.second.as_mut().and_then(|second| second.trail.as_mut());

@@ -119,6 +119,10 @@ impl Listener {
         let wanted = self.leg.resume_from.take().map(|from| from.min(view.next_position));
         let unfinished = trail.resend.contains(&trail.cursor).then_some(trail.cursor);
         trail.resend = 0..0;
+        // I3: what is owed spans no more than the history.
+        if let Some((first, count)) = trail.owed.take_before(oldest) {
+            self.skip(first, count);
+        }
         if self.joined {
             self.owe_arrivals(&mut trail.owed, view);
             let replays = self.leg.on_return == OnReturn::Replay;

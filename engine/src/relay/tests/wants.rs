@@ -399,6 +399,18 @@ fn a_listener_may_begin_in_the_past() {
 }
 
 #[test]
+fn what_was_delivered_of_another_track_says_nothing_of_this_one() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    stage.frames(5);
+    stage.select(1);
+    stage.frames(3);
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(900));
+    assert_eq!(stage.bench.relay.listener_stats(stage.listener).unwrap().acked, None);
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(6));
+    assert_eq!(stage.bench.relay.listener_stats(stage.listener).unwrap().acked, Some(6));
+}
+
+#[test]
 fn where_to_begin_on_a_track_means_nothing_on_another() {
     let mut stage = Stage::new(LegSpec::new(96));
     stage.frames(5);
