@@ -81,6 +81,8 @@ struct Wait {
     until: Instant,
     /// For proof that what it sends is known: it sends nothing on before. Else for a frame that begins at the end.
     probe: bool,
+    /// It waits for longer, since all that it has brought is older than the end.
+    longer: bool,
 }
 
 /// Why a publisher's leg is refused.
@@ -260,7 +262,7 @@ impl Merge {
 
     /// Time has passed: what waited long enough is placed.
     pub(crate) fn timeout(&mut self, now: Instant, timeline: &mut Timeline) {
-        if self.wait.is_some_and(|wait| wait.until <= now) {
+        if self.wait.is_some_and(|wait| wait.until <= now) && !self.waits_longer(now, timeline) {
             self.start_alone(now, timeline);
         }
         self.give_up(now, timeline);

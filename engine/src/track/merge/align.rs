@@ -35,7 +35,10 @@ impl Merge {
             self.start_source(now, slot, (&frame, wire), MediaTime::default(), timeline);
             return Verdict::Accepted;
         }
-        if self.ghosts.iter().flatten().any(|ghost| ghost.is_just_after(wire)) {
+        let other = self.lanes[1 - slot].as_ref().filter(|other| !other.is_usable());
+        let gone = self.ghosts.iter().flatten().map(|ghost| &**ghost);
+        let mut gone = gone.chain(other.and_then(|other| other.source.as_ref()));
+        if gone.any(|source| source.is_just_after(wire)) {
             // Sent again, from before what the track has of it.
             return Verdict::BeforeStart;
         }
@@ -63,7 +66,7 @@ impl Merge {
             let captures = frame.capture_time.is_some() && timeline.capture().is_some();
             let seen = self.ghosts.iter().flatten().any(|ghost| may_continue(ghost, &frame, wire, timeline));
             let until = if captures || reports || seen { now + PROBE } else { now };
-            self.wait = Some(Wait { until, probe: true });
+            self.wait = Some(Wait { until, probe: true, longer: false });
         }
         self.follow(now, slot, (frame, wire), timeline)
     }
@@ -107,7 +110,7 @@ impl Merge {
         }
         let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
         let covered = media_time.plus(GRACE_TICKS) < timeline.end();
-        let fills = slot == SECOND && rule != Rule::Arrival && timeline.may_fill(media_time);
+        let fills = rule != Rule::Arrival && timeline.may_fill(media_time);
         if (slot == SECOND || splices) && covered && !fills {
             return Verdict::Duplicate;
         }
@@ -120,9 +123,11 @@ impl Merge {
 
     /// The leading leg is apart and holds another frame, `covered` by what the track has or not.
     fn go_on(&mut self, now: Instant, covered: bool, timeline: &mut Timeline) -> Verdict {
+        let longer = covered && self.waits_longer(now, timeline);
         match self.wait {
-            Some(Wait { probe: false, until }) if now < until => self.splice(now, timeline),
-            Some(Wait { probe: true, until }) if now < until => {}
+            Some(_) if longer => {}
+            Some(Wait { probe: false, until, .. }) if now < until => self.splice(now, timeline),
+            Some(Wait { probe: true, until, longer }) if now < until && (covered || !longer) => {}
             Some(_) | None => {
                 let dropped = covered && self.drops_covered();
                 self.start_alone(now, timeline);
@@ -134,16 +139,42 @@ impl Merge {
         if self.lane(LEAD).is_aligned() { Verdict::Accepted } else { Verdict::Held }
     }
 
+    /// Whether a returning leg has brought nothing but what is sent again: nobody waits for that, so that proof of where
+    /// it belongs may take the path skew.
+    pub(super) fn waits_longer(&mut self, now: Instant, timeline: &Timeline) -> bool {
+        let Some(Wait { probe: true, longer: false, until }) = self.wait else { return false };
+        if now < until {
+            return false;
+        }
+        let end = timeline.end();
+        let Some(lead) = self.lanes[LEAD].as_ref().filter(|_| self.drops_covered()) else { return false };
+        let Bond::Apart(follow) = &lead.bond else { return false };
+        let covered = |frame: &Arrived| match frame.number {
+            Number::Wire(wire) => follow.media_time(wire).plus(GRACE_TICKS) < end,
+            Number::Carried { .. } => false,
+        };
+        let until = lead.held.since().map(|since| since + self.skew);
+        let longer = until.filter(|&until| now < until && lead.held.iter().all(covered));
+        if let Some(until) = longer {
+            self.wait = Some(Wait { until, probe: true, longer: true });
+        }
+        longer.is_some()
+    }
+
     /// Continues the timeline with the first held frame of the leading leg that begins where the track ends.
     pub(super) fn splice(&mut self, now: Instant, timeline: &mut Timeline) {
-        self.forget_covered(LEAD, None, timeline);
-        self.start(now, timeline);
+        self.forget_covered(LEAD, Some(now), timeline);
+        if self.goes_beyond_the_end(timeline) {
+            // What waits for proof that it is missing has waited long enough.
+            self.forget_covered(LEAD, None, timeline);
+            self.start(now, timeline);
+        }
     }
 
     /// Nothing says where the held frames of the leading leg belong: they follow now.
     pub(super) fn start_alone(&mut self, now: Instant, timeline: &mut Timeline) {
-        self.wait = None;
-        if self.drops_covered() {
+        let splices = self.wait.take().is_some_and(|wait| !wait.probe);
+        if splices || self.drops_covered() {
             self.forget_covered(LEAD, None, timeline);
         }
         self.start(now, timeline);
@@ -364,6 +395,16 @@ fn seam(told: MediaTime, end: MediaTime) -> MediaTime {
 }
 
 impl Merge {
+    /// Whether the leading leg, which is apart, holds a frame that is not covered by what the track has.
+    fn goes_beyond_the_end(&self, timeline: &Timeline) -> bool {
+        let Some(lane) = self.lanes[LEAD].as_ref() else { return false };
+        let Bond::Apart(follow) = &lane.bond else { return false };
+        lane.held.iter().any(|frame| match frame.number {
+            Number::Wire(wire) => follow.media_time(wire).plus(GRACE_TICKS) >= timeline.end(),
+            Number::Carried { .. } => false,
+        })
+    }
+
     /// Whether the second leg, which is apart, holds the very frame that follows what the track has.
     pub(super) fn reaches_the_end(&self, timeline: &Timeline) -> bool {
         let Some(lane) = self.lanes[SECOND].as_ref() else { return false };

@@ -110,7 +110,7 @@ impl Merge {
         match lead.bond {
             Bond::Aligned => self.release(now, LEAD, timeline),
             Bond::Apart(_) => {
-                self.wait = Some(Wait { until: now + self.skew, probe: false });
+                self.wait = Some(Wait { until: now + self.skew, probe: false, longer: false });
                 self.splice(now, timeline);
             }
             Bond::Fresh => {}
@@ -125,8 +125,8 @@ impl Merge {
         }
         if self.slot(cut.to) == Some(SECOND) {
             if cut.position.is_some() {
-                // The new leg brought nothing after all, and the old one leads again: the switch is off.
-                self.cut = None;
+                // The new leg fell silent, and the old one leads again: the switch begins anew.
+                self.cut = Some(Cut { position: None, reached: None, since: now, ..cut });
                 return;
             }
             // The frame that is missing where the cut would be may be on its way, or proof that both legs bring the
