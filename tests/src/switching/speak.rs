@@ -161,6 +161,7 @@ impl World<'_> {
             Speak::Down(of) => {
                 if let Some(leg) = slot(self, *of) {
                     self.truths[track].roughened();
+                    self.truths[track].leg_lost(leg);
                     self.speaker_state(track, leg, LegState::Down);
                 }
             }
@@ -174,6 +175,7 @@ impl World<'_> {
             Speak::Close(of) => {
                 if let Some(leg) = slot(self, *of) {
                     self.truths[track].roughened();
+                    self.truths[track].leg_lost(leg);
                     self.speakers[track].forget(leg, Standing::Closed);
                     let now = self.now();
                     self.relay.close(now, Peer::Leg(leg));

@@ -4,10 +4,10 @@
 //! Within a stretch, position and media time are affine in what an encoder numbers, whichever leg brought a frame and
 //! however often; a new stretch begins only where the speaker really began anew, at the next position.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use relay_engine::{TrackStats, Verdict};
+use relay_engine::{LegId, TrackStats, Verdict};
 
 use super::frames::FrameId;
 use super::script::{Kind, Terms, TrackPlan};
@@ -33,6 +33,8 @@ struct Fate {
     came: Option<Duration>,
     /// It came where no relay could place it.
     excused: bool,
+    /// The leg on which the relay first had it.
+    leg: Option<LegId>,
 }
 
 /// Where an encoder's frames belong from one of them on.
@@ -84,6 +86,10 @@ pub(super) struct Truth {
     strays: Vec<(FrameId, u64)>,
     declared: Vec<(u64, u64)>,
     oldest: u64,
+    /// Legs that brought a frame which another leg brought too: nothing else tells twins from separate encodings.
+    proved: BTreeSet<LegId>,
+    /// The leg of the packet that is being judged.
+    on: Option<LegId>,
 }
 
 impl Truth {
@@ -102,7 +108,53 @@ impl Truth {
             strays: Vec::new(),
             declared: Vec::new(),
             oldest: 0,
+            proved: BTreeSet::new(),
+            on: None,
         }
+    }
+
+    /// The relay had a frame on a leg.
+    pub(super) fn brought(&mut self, leg: LegId, id: FrameId, verdict: Verdict) {
+        self.on = Some(leg);
+        if !matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Duplicate) {
+            return;
+        }
+        let first = *self.fate(id).leg.get_or_insert(leg);
+        if first != leg {
+            self.proved.extend([first, leg]);
+        }
+    }
+
+    /// A leg is lost: what it brought and nothing proved to be the track's goes with it.
+    pub(super) fn leg_lost(&mut self, leg: LegId) {
+        if self.plan.kind != Kind::Twin || self.proved.contains(&leg) {
+            return;
+        }
+        let lost: Vec<FrameId> = self.held.iter().map(|(_, id)| *id).collect();
+        for id in lost {
+            let fate = self.fate(id);
+            fate.excused |= fate.leg == Some(leg) && fate.stored.is_none();
+        }
+    }
+
+    /// Whether a relay cannot know that a frame is of an encoder that it has heard.
+    fn is_unproved(&mut self, id: FrameId) -> bool {
+        let leg = self.fate(id).leg;
+        leg.is_none_or(|leg| self.is_unproved_leg(leg)) && self.plan.kind == Kind::Twin
+    }
+
+    fn is_unproved_leg(&self, leg: LegId) -> bool {
+        self.plan.kind == Kind::Twin && !self.proved.contains(&leg)
+    }
+
+    /// Whether a frame has no place: from before the speaker began anew, or another one has its place.
+    fn is_placeless(&self, id: FrameId) -> bool {
+        let place = self.place(id);
+        let gone = place.is_some_and(|position| position < self.oldest);
+        let early = !self.stretches.iter().any(|of| of.encoder == id.encoder && of.first <= id.number)
+            || self.stretches.last().is_some_and(|of| of.encoder == id.encoder && id.number < of.first);
+        let taken = place.and_then(|position| self.get(position)).is_some_and(|stored| stored.id != id);
+        gone || early || taken
     }
 
     /// The speaker begins anew: the next stretch need not follow from what came before.
@@ -202,15 +254,11 @@ impl Truth {
         use Verdict::{Accepted, Ahead, BeforeStart, Duplicate, Held, Suspicious, TooLate};
         let before = *self.fate(id);
         let place = self.place(id);
-        let gone = place.is_some_and(|position| position < self.oldest);
-        let early = !self.stretches.iter().any(|of| of.encoder == id.encoder && of.first <= id.number)
-            || self.stretches.last().is_some_and(|of| of.encoder == id.encoder && id.number < of.first);
-        // The speaker went on without it: another frame has its position.
-        let taken = place.and_then(|position| self.get(position)).is_some_and(|stored| stored.id != id);
-        let placeless = gone || early || taken;
+        let placeless = self.is_placeless(id);
         let allowed = match verdict {
             Accepted => before.stored.is_none(),
             Held | Duplicate | Suspicious => true,
+            TooLate | BeforeStart if self.on.is_some_and(|leg| self.is_unproved_leg(leg)) => true,
             TooLate | BeforeStart => !self.is_matched() || placeless || before.stored.is_some(),
             Ahead => place.is_none_or(|position| position >= self.next() + self.terms.history_frames as u64),
             _ => false,
@@ -221,6 +269,8 @@ impl Truth {
         })?;
         match verdict {
             Accepted => self.due = Some(id),
+            // Live frames are there already, and what came before no proof is given up.
+            TooLate | BeforeStart => self.on.into_iter().for_each(|leg| self.leg_lost(leg)),
             Held if self.is_matched() && before.stored.is_none() => self.held.push_back((now, id)),
             _ => {}
         }
@@ -276,7 +326,8 @@ impl Truth {
         let carried = self.plan.kind == Kind::Carried;
         let follows = packet.position == next || carried && packet.position >= next;
         ensure(follows, "I1 order", || format!("{packet:?} begins a stretch, and {next} is next"))?;
-        ensure(!self.is_matched() || self.anew > 0, "affine position", || {
+        let anew = !self.is_matched() || self.anew > 0 || self.is_unproved(id);
+        ensure(anew, "affine position", || {
             format!("{packet:?} begins a stretch; there are {:?}", self.stretches)
         })?;
         self.check_splice(packet, id)?;
@@ -294,7 +345,8 @@ impl Truth {
         ensure(packet.media_time >= end, "no repeat in media time", || {
             format!("{packet:?} begins before the end of {last:?}")
         })?;
-        let smooth = self.plan.clean && !self.rough && !self.is_matched();
+        // Encoders rest each in its own time.
+        let smooth = self.plan.clean && !self.rough && !self.is_matched() && self.plan.rest == 0.0;
         let shift = packet.media_time - end;
         ensure(!smooth || shift <= frame, "no gap in media time", || {
             format!("{packet:?} begins {shift} ticks after the end of {last:?}")
@@ -327,7 +379,7 @@ impl Truth {
                 return Ok(());
             }
             let fate = *self.fate(id);
-            let settled = fate.stored.is_some() || fate.excused;
+            let settled = fate.stored.is_some() || fate.excused || self.is_placeless(id);
             ensure(settled, "L1", || format!("{id:?} is held since {since:?}, and it is {now:?}"))?;
             self.held.pop_front();
         }
@@ -354,7 +406,9 @@ impl Truth {
     pub(super) fn end(&self) -> Check {
         for (encoder, fates) in self.fates.iter().enumerate() {
             for (number, fate) in fates.iter().enumerate() {
-                let lost = self.is_matched() && fate.came.is_some() && fate.stored.is_none() && !fate.excused;
+                let id = FrameId { track: 0, encoder: encoder as u16, number: number as u32 };
+                let excused = fate.excused || self.is_placeless(id);
+                let lost = self.is_matched() && fate.came.is_some() && fate.stored.is_none() && !excused;
                 ensure(!lost, "L1", || {
                     format!("frame {number} of encoder {encoder} came and is lost: {fate:?}")
                 })?;

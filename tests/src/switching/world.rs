@@ -252,6 +252,7 @@ impl<'a> World<'a> {
         self.report.verdicts[verdict as usize] += 1;
         self.tamper.input(self.told, format_args!("{leg} {id:?}: {verdict:?}"));
         let (truth, told) = (&mut self.truths[track], self.told);
+        truth.brought(leg, id, verdict);
         let skew = self.script.terms.path_skew;
         match self.speakers[track].standing(leg) {
             // What is sent again is sent again on the leg that took over.
