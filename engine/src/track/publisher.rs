@@ -163,3 +163,16 @@ impl Wire {
         Self { ssrc, sequence, timestamp, payload_bytes: packet.payload.len() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::follow::Follow;
+    use super::super::lane::Lane;
+    use super::PublisherLeg;
+
+    #[test]
+    fn a_publishers_leg_costs_what_the_config_says() {
+        let bytes = [size_of::<PublisherLeg>(), size_of::<Lane>(), size_of::<Follow>()];
+        assert!(bytes.iter().sum::<usize>() < 1_024, "{bytes:?}");
+    }
+}
