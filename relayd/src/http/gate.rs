@@ -57,7 +57,7 @@ impl Gate {
             let caller = authenticate(api, now, peer, request.headers()).await?;
             let caller = self.with_ticket(now, peer, &named, caller, request.headers())?;
             self.decide(&caller, &named, access.as_ref())?;
-            if !self.is_ordered(&named, request.headers()) {
+            if !self.take_order(&named, request.headers()) {
                 self.count(peer)?;
             }
             request.extensions_mut().insert(caller);
@@ -68,10 +68,10 @@ impl Gate {
         Ok(())
     }
 
-    /// Whether the relay has asked for this.
-    fn is_ordered(&self, named: &Named, headers: &HeaderMap) -> bool {
+    /// Whether the relay has asked for this, which counts once.
+    fn take_order(&self, named: &Named, headers: &HeaderMap) -> bool {
         let ticket = ticket(headers).ok().flatten().zip(named.session.as_deref());
-        ticket.is_some_and(|(ticket, session)| self.api.service.directory().is_ordered(session, ticket))
+        ticket.is_some_and(|(ticket, session)| self.api.service.directory().take_order(session, ticket))
     }
 
     /// Who comes with a ticket is whoever it was given to.

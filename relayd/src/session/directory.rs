@@ -4,7 +4,7 @@
 //! is let go: events are numbered, published to the session's [`Hub`] and to the [`Feed`], so that their order is
 //! the order of the changes; what the planes must do is left as [`Work`] for the service.
 //!
-//! Memory: at most `max_sessions` live sessions of at most `max_languages` tracks, each with a ring of 256 events,
+//! Memory: at most `max_sessions` live sessions of at most `max_languages` tracks, each with a [`Hub`] of 256 events,
 //! and as many remembered ids of ended ones. Work: at most one entry per track and per connection.
 
 mod feed;

@@ -51,6 +51,8 @@ struct Pass {
     until: Option<Instant>,
     resume: Option<SecretHash>,
     order: Option<SecretHash>,
+    /// Nobody has come with `order` yet.
+    fresh: bool,
     /// Somebody is coming with this one.
     held: Option<SecretHash>,
 }
@@ -78,6 +80,7 @@ impl Tickets {
             until: None,
             resume: Some(hash.clone()),
             order: None,
+            fresh: false,
             held: None,
         };
         self.passes.insert(holder, pass);
@@ -90,6 +93,7 @@ impl Tickets {
     pub(super) fn order(&mut self, holder: HolderId) -> Option<(String, &Right)> {
         let pass = self.passes.get_mut(&holder)?;
         let (text, hash) = SecretHash::generate();
+        pass.fresh = true;
         if let Some(earlier) = pass.order.replace(hash.clone()) {
             self.hashes.remove(&earlier);
         }
@@ -104,11 +108,13 @@ impl Tickets {
         }
     }
 
-    /// Whether this is a ticket that somebody was asked to come with.
-    pub(super) fn is_order(&self, text: &str) -> bool {
+    /// Whether this is a ticket that somebody was asked to come with, and nobody has asked this of it: whoever comes
+    /// with it again and again is as anybody else.
+    pub(super) fn take_order(&mut self, text: &str) -> bool {
         let hash = SecretHash::of(text);
-        let pass = self.hashes.get(&hash).and_then(|holder| self.passes.get(holder));
-        pass.is_some_and(|pass| pass.order.as_ref() == Some(&hash))
+        let pass = self.hashes.get(&hash).and_then(|holder| self.passes.get_mut(holder));
+        let pass = pass.filter(|pass| pass.order.as_ref() == Some(&hash));
+        pass.is_some_and(|pass| std::mem::take(&mut pass.fresh))
     }
 
     /// Whose ticket this is, and what it gives a right to, if it is one that nobody is coming with.
@@ -260,7 +266,8 @@ mod tests {
         let resume = tickets.issue(holder, legs()[0], right());
         let (first, _) = tickets.order(holder).unwrap();
         let (second, _) = tickets.order(holder).unwrap();
-        assert!(tickets.is_order(&second) && !tickets.is_order(&resume) && !tickets.is_order(&first));
+        assert!(!tickets.take_order(&resume) && !tickets.take_order(&first));
+        assert!(tickets.take_order(&second) && !tickets.take_order(&second), "once");
         assert!(tickets.look(now, &first).is_none(), "there is a newer one");
         assert!(tickets.look(now, &second).is_some() && tickets.look(now, &resume).is_some());
         tickets.handle_left(now, holder);

@@ -58,7 +58,7 @@ pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Resul
     api.check_open().map_err(refusal)?;
     let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
     let ordered = match &hello.ticket {
-        Some(Hidden(ticket)) => api.service.directory().is_ordered(&target.session, ticket),
+        Some(Hidden(ticket)) => api.service.directory().take_order(&target.session, ticket),
         None => false,
     };
     if hello.ticket.is_none() {

@@ -75,9 +75,12 @@ impl Drop for HeldTicket {
 }
 
 impl Directory {
-    /// Whether this is a ticket that the relay has asked somebody to come with: they are not to wait in line.
-    pub fn is_ordered(&self, session: &str, ticket: &str) -> bool {
-        self.shared.state().entry(session).is_ok_and(|entry| entry.tickets.is_order(ticket))
+    /// Whether this is a ticket that the relay has asked somebody to come with: they are not to wait in line. Said once
+    /// of each.
+    pub fn take_order(&self, session: &str, ticket: &str) -> bool {
+        let mut state = self.shared.state();
+        let Some(id) = state.entry(session).ok().map(|entry| entry.access.id.clone()) else { return false };
+        state.entry_mut(&id).is_some_and(|entry| entry.tickets.take_order(ticket))
     }
 
     /// Who comes with this ticket: the caller that it was given to, or `shown`, a token of the same subject. It is for

@@ -25,7 +25,7 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
         panic!("{required:?}")
     };
     assert_eq!(*url, format!("/v1/sessions/{id}/listen/en"));
-    assert!(directory.is_ordered(&id, ticket) && !directory.is_ordered(&id, &text));
+    assert!(directory.take_order(&id, ticket) && !directory.take_order(&id, &text));
     directory.pause(now, &id).unwrap_err();
     directory.end(now, &id, EndReason::Deleted).unwrap();
     let next = tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(feed.next());
