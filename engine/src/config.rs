@@ -166,6 +166,11 @@ impl Config {
         self
     }
 
+    /// How long a track's history keeps a frame after its arrival, as [`history_duration`](Self::history_duration) set it.
+    pub const fn kept_for(&self) -> Duration {
+        self.history.duration
+    }
+
     /// Payload bytes that one track's history keeps. Default 2 MiB (30 s at 512 kb/s); the newest frame always stays.
     ///
     /// Memory: the payloads' own bytes, in chunks of 4 KiB (or of the largest payload, if that is more), at most one

@@ -12,7 +12,7 @@ use crate::webrtc::egress::Destination;
 use crate::webrtc::srtp::{KeyingMaterial, SrtcpReceiver, SrtcpSender, SrtpSender};
 
 /// The listeners' legs of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Legs {
     /// Which leg has the slot, if it is a listener's.
     ids: Vec<Option<LegId>>,
@@ -21,9 +21,24 @@ pub(super) struct Legs {
     destinations: Vec<Destination>,
     reports: Vec<Option<Box<Reports>>>,
     templates: Groups,
+    /// How long a packet may be wanted again.
+    history: Duration,
 }
 
 impl Legs {
+    /// None yet, of a relay whose tracks keep their frames for so long.
+    pub(super) fn new(history: Duration) -> Self {
+        Legs {
+            ids: Vec::new(),
+            groups: Vec::new(),
+            senders: Vec::new(),
+            destinations: Vec::new(),
+            reports: Vec::new(),
+            templates: Groups::default(),
+            history,
+        }
+    }
+
     /// A listener's leg was opened.
     pub(super) fn open(&mut self, leg: LegId, payload_type: u8, ids: &ExtensionIds) {
         let slot = leg.slot();
@@ -60,7 +75,7 @@ impl Legs {
         self.destinations[slot] = destination;
         let known = self.reports[slot].as_ref().is_some_and(|reports| reports.keys == *keys);
         if !known {
-            self.senders[slot] = Some(Sender::Srtp(keys.srtp_sender(ssrc)));
+            self.senders[slot] = Some(Sender::Srtp(keys.srtp_sender(ssrc).keeping(self.history)));
             self.reports[slot] = Some(Box::new(Reports::new(keys.clone())));
         }
         true

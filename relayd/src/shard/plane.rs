@@ -44,7 +44,7 @@ impl Plane {
         Ok(Plane {
             relay: Relay::new(config.relay.clone(), epoch, config.seed),
             outbound: Outbound {
-                legs: Legs::default(),
+                legs: Legs::new(config.relay.kept_for()),
                 batch: Batch::new(socket)?,
                 counters: PlaneCounters::default(),
                 cname: config.cname.clone(),

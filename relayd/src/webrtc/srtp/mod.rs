@@ -6,13 +6,13 @@
 //!
 //! Invariant: under one key there is one packet for each (SSRC, index), however often it is sent. Senders remember the
 //! newest indices and their packets' tags, because forwarding keeps the disorder of its input and a replay sends what
-//! was sent. SRTCP indices of ours start
-//! at 2^30, out of reach of the ones that `str0m` counts up from zero under the same key.
+//! was sent. SRTCP indices of ours start at 2^30, out of reach of the ones that `str0m` counts up from zero under the same key.
 
 mod cipher;
 mod kdf;
 mod rtcp;
 mod rtp;
+mod sealed;
 mod window;
 
 use std::fmt;

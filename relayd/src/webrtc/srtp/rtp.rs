@@ -1,10 +1,12 @@
 //! Sealing of outbound RTP.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::cipher::{Cipher, CounterMode, Gcm};
+use super::sealed::Sealed;
 
 /// Bytes of the fixed RTP header.
 const FIXED_HEADER: usize = 12;
@@ -12,12 +14,15 @@ const FIXED_HEADER: usize = 12;
 /// Indices have 48 bits: rollover counter and sequence number.
 const INDEX_LIMIT: u64 = 1 << 48;
 
+/// How long a packet may be wanted again, if nobody says.
+const HISTORY: Duration = Duration::from_secs(30);
+
 /// Seals the packets of one RTP stream.
 ///
 /// Invariant: under one index there is one packet. A first seal takes an index that was not taken; a seal again gives
 /// out the same bytes as the first one or nothing: the tag, which depends on key, index and every byte of the packet,
-/// has to be the one that the index was taken with. What is older than [`SrtpSender::WINDOW`] indices behind the newest
-/// is not sealed at all.
+/// has to be the one that the index was taken with. Indices that may have been taken so long ago that nobody remembers
+/// are not sealed at all.
 #[derive(Debug)]
 pub struct SrtpSender {
     cipher: Cipher,
@@ -26,13 +31,16 @@ pub struct SrtpSender {
 }
 
 impl SrtpSender {
-    /// How far behind the newest index a packet may still be sealed: a history of 30 s of 10 ms frames fits.
-    ///
-    /// Memory: 4 bytes each.
-    pub const WINDOW: u64 = Sealed::SLOTS as u64;
-
     pub(super) fn new(cipher: Cipher, ssrc: u32) -> Self {
-        SrtpSender { cipher, ssrc, sealed: Sealed::new() }
+        SrtpSender { cipher, ssrc, sealed: Sealed::new(ticks(HISTORY)) }
+    }
+
+    /// For packets that may be wanted again for so long, by their timestamps; 30 s unless this says otherwise.
+    ///
+    /// Memory: 4 bytes for each, in powers of two: 8 KiB for 30 s of 20 ms frames, 4 KiB at least, 128 KiB at most.
+    #[must_use]
+    pub fn keeping(self, history: Duration) -> Self {
+        SrtpSender { sealed: Sealed::new(ticks(history)), ..self }
     }
 
     /// The stream that this sender seals.
@@ -127,8 +135,9 @@ impl SrtpSender {
     }
 
     fn take(&mut self, index: u64, header_len: usize, payload: &[u8], out: &mut [u8]) -> usize {
+        let timestamp = u32::from_be_bytes([out[4], out[5], out[6], out[7]]);
         self.encrypt(index, header_len, payload, out);
-        self.sealed.take(index, self.digest(out));
+        self.sealed.take(index, timestamp, self.digest(out));
         out.len()
     }
 
@@ -145,59 +154,6 @@ impl SrtpSender {
         let tag = &sealed[sealed.len() - self.overhead()..];
         let bits = u32::from_be_bytes([tag[0], tag[1], tag[2], tag[3]]);
         NonZeroU32::new(bits).unwrap_or(NonZeroU32::MIN)
-    }
-}
-
-/// The newest indices that were taken, and what by.
-#[derive(Debug)]
-struct Sealed {
-    /// The index after the highest one taken; zero if none was.
-    next: u64,
-    /// At `index % SLOTS`.
-    digests: Box<[Option<NonZeroU32>; Self::SLOTS]>,
-}
-
-impl Sealed {
-    const SLOTS: usize = 4096;
-
-    fn new() -> Self {
-        Sealed { next: 0, digests: Box::new([None; Self::SLOTS]) }
-    }
-
-    /// What took the index, if anything did.
-    fn get(&self, index: u64) -> Result<Option<NonZeroU32>, SealError> {
-        if index >= self.next {
-            return Ok(None);
-        }
-        if self.next - index > Self::SLOTS as u64 {
-            return Err(SealError::TooOld);
-        }
-        Ok(self.digests[Self::slot(index)])
-    }
-
-    /// Takes an index that [`Sealed::get`] has found free.
-    fn take(&mut self, index: u64, digest: NonZeroU32) {
-        debug_assert_eq!(self.get(index), Ok(None), "an index is looked up before it is taken");
-        if index >= self.next {
-            self.slide(index);
-        }
-        self.digests[Self::slot(index)] = Some(digest);
-    }
-
-    /// Frees the slots between the old head and `index`, which becomes the head.
-    fn slide(&mut self, index: u64) {
-        if index - self.next >= Self::SLOTS as u64 {
-            self.digests.fill(None);
-        } else {
-            for skipped in self.next..index {
-                self.digests[Self::slot(skipped)] = None;
-            }
-        }
-        self.next = index + 1;
-    }
-
-    fn slot(index: u64) -> usize {
-        (index % Self::SLOTS as u64) as usize
     }
 }
 
@@ -223,6 +179,11 @@ pub enum SealError {
     /// The output is too short.
     #[error("the sealed packet does not fit")]
     NoRoom,
+}
+
+/// At the 48 kHz of RTP timestamps for Opus (RFC 7587 §4.1); what does not fit half their range counts as that.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().saturating_mul(48)).unwrap_or(u32::MAX).min(i32::MAX as u32)
 }
 
 fn seal_gcm(gcm: &Gcm, ssrc: u32, index: u64, header_len: usize, payload: &[u8], out: &mut [u8]) {
