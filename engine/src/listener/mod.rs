@@ -338,11 +338,9 @@ impl Listener {
                 Verdict::Accepted
             }
             Feedback::Delivered(position) => {
-                let second = self.second.as_ref().and_then(|second| second.leg.rewrite.next_position());
-                let handed = self.leg.rewrite.next_position().max(second);
                 let before = self.acked;
-                // What was not handed out cannot have been delivered: it is of a track that it had before.
-                self.acknowledge(Some(position).filter(|&position| handed > Some(position)));
+                let received = self.delivered(position);
+                self.acknowledge(received);
                 if let Some(acked) = self.acked.filter(|_| self.acked > before) {
                     // All of it is there, so none of it need come again.
                     let second = self.second.as_mut().and_then(|second| second.trail.as_mut());
@@ -356,6 +354,14 @@ impl Listener {
             Feedback::Bye => Verdict::Accepted,
             Feedback::SenderReport(_) => Verdict::WrongDirection,
         }
+    }
+
+    /// The last position that was handed out and is delivered. A far end may say more than it was handed: what it has
+    /// from before it was resumed. After a new line that is of another track, or of before a pause, and says nothing.
+    fn delivered(&self, position: u64) -> Option<u64> {
+        let second = self.second.as_ref().and_then(|second| second.leg.rewrite.next_position());
+        let last = self.leg.rewrite.next_position().max(second)?.saturating_sub(1);
+        (position <= last || self.leg.rewrite.line() == 0).then(|| position.min(last))
     }
 
     fn acknowledge(&mut self, received: Option<u64>) {
