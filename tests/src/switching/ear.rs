@@ -1,9 +1,8 @@
 //! What one listener is owed: every frame of its track since it began, once, in time, whatever befalls its legs.
 //!
-//! While a leg is up and the listener has caught up, a frame that arrives is handed out in the same drain, also in the
-//! middle of a switch: that is a gap of 0. A listener may be behind only after its leg was down, after it came with
-//! something to make good, or while the relay replays; then it is handed at least the configured pace, the first of it
-//! at once.
+//! While a leg is up and the listener has caught up, a frame that arrives is handed out in the same drain, also in a
+//! switch: a gap of 0. It may be behind only after its leg was down, if it came with something to make good, or while the
+//! relay replays; then it is handed at least the configured pace, the first of it at once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,9 +20,8 @@ pub(super) struct Ear {
     pub(super) id: ListenerId,
     pub(super) track: usize,
     pub(super) legs: Vec<EarLeg>,
-    /// The leg that it is sent on.
+    /// The leg that it is sent on, and the one that it moves to.
     pub(super) current: LegId,
-    /// The leg that it moves to.
     pub(super) target: Option<LegId>,
     ordered: bool,
     live: bool,
