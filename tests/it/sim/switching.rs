@@ -20,16 +20,21 @@ fn fail(failures: &[(u64, String)]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// How many of 10 000 worlds may still fail: what is open, not what is right. It only ever goes down.
-const OPEN: usize = 400;
+/// Worlds that break a promise still: what is open, not what is right. A seed leaves the list when it is understood, and
+/// none comes to it.
+const OPEN: [u64; 8] = [2123, 3441, 3675, 3836, 5712, 6095, 6383, 8239];
 
 #[test]
 fn every_world_of_switches_keeps_every_promise() {
     let seeds = seeds(0..10_000);
     let done = run_seeds(&seeds, threads(), check_switching);
     eprintln!("{seeds:?}: {} fail, {:?}\n{}", done.failures.len(), done.total, fail(&done.failures));
-    let share = (seeds.end - seeds.start).min(10_000) as usize * OPEN / 10_000;
-    assert!(done.failures.len() <= share, "{} seeds fail", done.failures.len());
+    let new = done.failures.iter().filter(|(seed, _)| !OPEN.contains(seed)).count();
+    assert_eq!(new, 0, "seeds that are not known to fail do");
+    let healed = OPEN.iter().filter(|open| {
+        seeds.contains(open) && done.failures.iter().all(|(seed, _)| seed != *open)
+    });
+    assert_eq!(healed.collect::<Vec<_>>(), Vec::<&u64>::new(), "these are to be taken off the list");
     if seeds.end - seeds.start >= 2_000 {
         goes_everywhere(&done.total);
     }
