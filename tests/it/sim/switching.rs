@@ -31,9 +31,9 @@ fn every_world_of_switches_keeps_every_promise() {
     eprintln!("{seeds:?}: {} fail, {:?}\n{}", done.failures.len(), done.total, fail(&done.failures));
     let new = done.failures.iter().filter(|(seed, _)| !OPEN.contains(seed)).count();
     assert_eq!(new, 0, "seeds that are not known to fail do");
-    let healed = OPEN.iter().filter(|open| {
-        seeds.contains(open) && done.failures.iter().all(|(seed, _)| seed != *open)
-    });
+    let healed = OPEN
+        .iter()
+        .filter(|open| seeds.contains(open) && done.failures.iter().all(|(seed, _)| seed != *open));
     assert_eq!(healed.collect::<Vec<_>>(), Vec::<&u64>::new(), "these are to be taken off the list");
     if seeds.end - seeds.start >= 2_000 {
         goes_everywhere(&done.total);
