@@ -73,6 +73,8 @@ pub(crate) struct Merge {
     /// The leg that was last told of as spent.
     spent: Option<LegId>,
     event: Option<Event>,
+    /// How many frames are being placed because of one another.
+    nested: u8,
 }
 
 /// What a leading leg that is apart waits for.
@@ -104,6 +106,9 @@ pub(crate) struct Taken {
 
 const LEAD: usize = 0;
 const SECOND: usize = 1;
+/// What a frame sets free is placed within the placing of it, and so on. So deep is only a publisher that means it; its
+/// frame is refused, and the stack of a media thread holds (I3).
+const MAX_NESTED: u8 = 16;
 
 impl Merge {
     pub(crate) const fn new(skew: Duration) -> Self {
@@ -118,6 +123,7 @@ impl Merge {
             cut: None,
             spent: None,
             event: None,
+            nested: 0,
         }
     }
 
@@ -339,12 +345,18 @@ impl Merge {
         timeline: &mut Timeline,
         hold: bool,
     ) -> Verdict {
-        match frame.number {
+        if self.nested >= MAX_NESTED {
+            return Verdict::Suspicious;
+        }
+        self.nested += 1;
+        let verdict = match frame.number {
             Number::Wire(wire) => self.place_wire(now, slot, (frame, wire), timeline, hold),
             Number::Carried { position, media_time } => {
                 self.place_carried(now, slot, (frame, position, media_time), timeline, hold)
             }
-        }
+        };
+        self.nested -= 1;
+        verdict
     }
 }
 

@@ -93,12 +93,11 @@ impl Merge {
         if !follow.continues(wire) {
             if slot == LEAD && lane.held.len() > 0 {
                 self.start_alone(now, timeline);
-                return self.place_wire(now, slot, (frame, wire), timeline, true);
+                return self.place(now, slot, frame, timeline, true);
             }
             **follow = Follow::new(wire.ssrc);
             lane.held.clear();
             lane.runs += 1;
-            return self.follow(now, slot, (frame, wire), timeline);
         }
         let (number, media_time) = follow.take(wire, &frame, report, timeline);
         let rule = follow.rule;
@@ -106,7 +105,7 @@ impl Merge {
         if let Some(known) = known.or_else(|| same_frame((&frame, wire), media_time, rule, timeline)) {
             self.adopt(now, slot, known, timeline);
             let slot = self.slot(leg).unwrap_or(slot);
-            return self.place_wire(now, slot, (frame, wire), timeline, true);
+            return self.place(now, slot, frame, timeline, true);
         }
         let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
         let covered = media_time.plus(GRACE_TICKS) < timeline.end();

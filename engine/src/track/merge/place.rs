@@ -102,7 +102,7 @@ impl Merge {
         if slot == SECOND && !self.lead_is_live(now) {
             // Whoever brings the next frame leads.
             self.lead_second(now, timeline);
-            return self.place_wire(now, LEAD, (frame, wire), timeline, hold);
+            return self.place(now, LEAD, frame, timeline, hold);
         }
         if hold && must_wait(slot, position, timeline) {
             return self.hold(slot, position, frame);
@@ -180,8 +180,9 @@ impl Merge {
         hold: bool,
     ) -> Verdict {
         let next = timeline.next_position();
-        let reach = if timeline.newest().is_none() { FURTHEST_START } else { timeline.span() };
-        if position.saturating_sub(next) > reach {
+        let empty = timeline.newest().is_none();
+        let reach = if empty { FURTHEST_START } else { timeline.span() };
+        if position.saturating_sub(next) > reach || empty && media_time > LATEST_START {
             return Verdict::Ahead;
         }
         let lane = self.lane_mut(slot);
@@ -208,7 +209,7 @@ impl Merge {
             Place::Hole => Verdict::Suspicious,
             Place::New if slot == SECOND && !self.lead_is_live(now) => {
                 self.lead_second(now, timeline);
-                self.place_carried(now, LEAD, (frame, position, media_time), timeline, hold)
+                self.place(now, LEAD, frame, timeline, hold)
             }
             Place::New if hold && must_wait(slot, position, timeline) => self.hold(slot, position, frame),
             Place::New => {
@@ -258,5 +259,7 @@ const fn must_wait(slot: usize, position: u64, timeline: &Timeline) -> bool {
 
 /// The highest position at which a track may begin, 2^40.
 const FURTHEST_START: u64 = 1 << 40;
+/// The highest media time at which a track may begin: none of 2^32 frames after it is beyond what can be told.
+const LATEST_START: MediaTime = MediaTime::from_ticks(1 << 56);
 /// A carried media time may be this far ahead of the time that passed, 60 s; else it is anchored anew.
 const LATEST_TICKS: u64 = 2_880_000;

@@ -1,6 +1,7 @@
 //! Two legs of one publisher.
 
 mod holds;
+mod hostile;
 mod returns;
 mod rules;
 mod stage;
