@@ -52,7 +52,7 @@ pub fn script_of(seed: u64) -> Script {
     }
 }
 
-/// Runs a script twice, counted from different instants.
+/// Runs a script twice, counted from different instants; `RELAY_ONCE` leaves out the second run, which is for I5 alone.
 ///
 /// # Errors
 ///
@@ -60,6 +60,9 @@ pub fn script_of(seed: u64) -> Script {
 pub fn check_script(script: &Script) -> Result<Report, String> {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let first = run(script, Duration::ZERO, &mut Honest).map_err(|failure| failure.to_string())?;
+        if std::env::var_os("RELAY_ONCE").is_some() {
+            return Ok(first);
+        }
         let second =
             run(script, Duration::from_secs(77), &mut Honest).map_err(|failure| failure.to_string())?;
         if first != second {

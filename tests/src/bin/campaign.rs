@@ -10,6 +10,7 @@
 //! | `RELAY_THREADS` | threads | cores |
 //! | `RELAY_SECONDS` | no new step after so many seconds | none |
 //! | `RELAY_STATE` | file that keeps the next seed, to go on after a stop | none |
+//! | `RELAY_ONCE` | one run of each seed, not the second one that I5 compares with | two |
 //! | `RELAY_ONLY` | `speakers` or `listeners`: nothing befalls the others | all |
 //! | `RELAY_SEED` | one seed: prints its script and what became of it | |
 //! | `RELAY_TRACE` | with it: prints all that goes in and comes out | |
