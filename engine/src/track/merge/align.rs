@@ -105,6 +105,10 @@ impl Merge {
         if let Some(known) = known.or_else(|| same_frame((&frame, wire), media_time, rule, timeline)) {
             self.adopt(now, slot, known, timeline);
             let slot = self.slot(leg).unwrap_or(slot);
+            if !self.lane(slot).is_aligned() {
+                // What it held is of another stream, and began one: the two would be found again for ever.
+                return Verdict::Suspicious;
+            }
             return self.place(now, slot, frame, timeline, true);
         }
         let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
