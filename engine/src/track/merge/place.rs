@@ -187,6 +187,8 @@ impl Merge {
         }
         let lane = self.lane_mut(slot);
         if !lane.is_aligned() {
+            // What it holds, if it brought RTP before, is not numbered by position.
+            lane.held.clear();
             lane.bond = Bond::Aligned;
             lane.aligned_by(Rule::Carried, true);
         }
