@@ -139,6 +139,8 @@ impl Listener {
                 self.skip(first, count);
             }
         } else {
+            // Who asks for a position has those before it.
+            self.acked = wanted.and_then(|from| from.checked_sub(1));
             self.join(&mut trail.owed, wanted.unwrap_or(view.next_position), oldest, view);
         }
         self.cursor = view.history.next_arrival();
