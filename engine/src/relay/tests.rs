@@ -5,6 +5,7 @@ mod anything;
 mod drain;
 mod fan_out;
 mod harness;
+mod hostile;
 mod lifecycle;
 mod reports;
 mod storms;
