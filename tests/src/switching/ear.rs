@@ -4,6 +4,8 @@
 //! switch: a gap of 0. It may be behind only after its leg was down, if it came with something to make good, or while the
 //! relay replays; then it is handed at least the configured pace, the first of it at once.
 
+mod pace;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -41,6 +43,12 @@ pub(super) struct Ear {
     handed: Vec<bool>,
     last_arrival: Option<u64>,
     owed: BTreeSet<u64>,
+    /// The most that was owed since nothing was.
+    backlog: usize,
+    /// It waited for a hole when the relay was last drained.
+    waited: bool,
+    /// When it last had waited for one.
+    freed: Duration,
     /// Frames that it will never have, and was not told of.
     missed: u64,
     /// Frames that it may be told of as missed: late ones on an ordered leg.
@@ -123,6 +131,9 @@ impl Ear {
             handed: Vec::new(),
             last_arrival: None,
             owed: BTreeSet::new(),
+            backlog: 0,
+            waited: false,
+            freed: Duration::ZERO,
             missed: 0,
             late: BTreeSet::new(),
             forgiven: 0,
@@ -211,7 +222,7 @@ impl Ear {
     fn lags(&mut self, now: Duration) {
         let acked = self.acked.map_or(0, |acked| acked + 1);
         let unsure = self.top.max(self.edge).saturating_sub(acked);
-        let work = unsure + self.owed.len() as u64;
+        let work = unsure + self.owed.len() as u64 + self.forgiven;
         self.lag = Some(Lag { since: now, done: 0, again: 0, work, arrived: 0 });
     }
 
@@ -495,14 +506,12 @@ impl Ear {
     /// The relay was drained: nothing may be owed that could have been paid.
     pub(super) fn drained(&mut self, truth: &Truth, now: Duration) -> Check {
         self.lose_evicted(truth);
+        self.backlog = if self.owed.is_empty() { 0 } else { self.backlog.max(self.owed.len()) };
         self.check_switch(now)?;
         if !self.is_up(self.current) || self.paused {
             return Ok(());
         }
-        if let (true, true, Some(lag)) = (self.ordered, self.waits(), &mut self.lag) {
-            // A hole is waited for: the pace holds from its end on.
-            (lag.since, lag.done, lag.again) = (now, 0, 0);
-        }
+        self.note_wait(now);
         match &self.lag {
             Some(_) if self.owed.is_empty() && self.live && !self.late.is_empty() => Ok(()),
             Some(lag) if self.owed.is_empty() => {
@@ -531,50 +540,6 @@ impl Ear {
             self.owed.remove(&position);
             self.missed += 1;
         }
-    }
-
-    fn time_for(&self, frames: u64) -> Duration {
-        self.frame * frames as u32 / self.terms.replay_rate
-    }
-
-    /// L4: what is behind catches up at the configured pace, the first of it at once.
-    fn check_pace(&self, lag: Lag, now: Duration) -> Check {
-        let passed = now.saturating_sub(lag.since + PROMPT);
-        let due = (passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos()) as u64;
-        // Behind each hole that is waited for, the pace begins anew.
-        let enough = if self.ordered { lag.done * 2 + 40 >= due } else { lag.done >= due };
-        ensure(enough, "L4", || {
-            format!("{} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", lag.done, self.owed.len())
-        })?;
-        let passed = now.saturating_sub(lag.since);
-        let most = |rate: u32| {
-            let pace = passed.as_nanos() / (self.frame / rate).as_nanos();
-            pace as u64 * 2 + 2 * u64::from(self.terms.replay_burst) + 2 * lag.arrived + 40
-        };
-        let (held, again) =
-            (most(self.terms.replay_rate), most(self.terms.resend_rate.max(self.terms.replay_rate)));
-        ensure(lag.done - lag.again <= held && lag.again <= again, "pace", || {
-            format!("{} of {held}, {} of {again} since {lag:?} at {now:?}", lag.done - lag.again, lag.again)
-        })
-    }
-
-    /// An ordered leg waits for a hole.
-    fn waits(&self) -> bool {
-        let Some(first) = self.owed.first() else { return false };
-        self.top < *first
-    }
-
-    /// L3: what is up and has caught up is behind nobody.
-    fn check_prompt(&self, truth: &Truth, now: Duration) -> Check {
-        let Some(first) = self.owed.first() else { return Ok(()) };
-        let arrived = truth.get(*first).map_or(now, |stored| stored.arrived);
-        // Behind a hole that was waited for, the pace may hold.
-        let behind = self.time_for(2 * self.owed.len() as u64);
-        let patience = self.terms.hole_patience + PROMPT + self.frame + behind;
-        let waits = self.ordered && now <= arrived + patience;
-        ensure(waits, "L3", || {
-            format!("{first} arrived at {arrived:?} and is not handed out at {now:?}: {self:?}")
-        })
     }
 
     /// A switch that can be done is done.
