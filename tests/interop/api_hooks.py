@@ -3,9 +3,13 @@
 Loaded by its command line (`SCHEMATHESIS_HOOKS`). `RELAY_URL` and `RELAY_TOKEN` say where sessions are made and by whom.
 """
 
+import collections
+import contextlib
 import itertools
 import json
 import os
+import threading
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -15,6 +19,10 @@ OFFER = Path(__file__).resolve().parents[2] / "fuzz" / "corpus" / "sdp_offer" / 
 NOBODY = "0123456789abcdef0123456789abcdef"
 LANGUAGES = ("en", "es", "EN", "fr")
 turns = itertools.count()
+# A relay has room for a thousand sessions: the oldest of those made here are ended again.
+KEPT_SESSIONS = 50
+sessions: collections.deque[str] = collections.deque()
+sessions_lock = threading.Lock()
 
 
 @schemathesis.check
@@ -44,7 +52,25 @@ def session() -> str:
     """A session of its own."""
     body = json.dumps({"sourceLanguage": "en", "languages": ["es"]}).encode()
     made = post("/v1/sessions", "application/json", body)
-    return made.headers["Location"].rsplit("/", 1)[1]
+    name = made.headers["Location"].rsplit("/", 1)[1]
+    with sessions_lock:
+        sessions.append(name)
+        over = sessions.popleft() if len(sessions) > KEPT_SESSIONS else None
+    if over:
+        end(over)
+    return name
+
+
+def end(name: str) -> None:
+    """Ends a session, which a request may have ended before."""
+    request = urllib.request.Request(f"{os.environ['RELAY_URL']}/v1/sessions/{name}", headers=holder(), method="DELETE")
+    with contextlib.suppress(urllib.error.HTTPError):
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+def holder() -> dict[str, str]:
+    token = os.environ.get("RELAY_TOKEN")
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def leg() -> str:
@@ -54,9 +80,7 @@ def leg() -> str:
 
 def post(path: str, kind: str, body: bytes):
     """A good request, and its answer."""
-    headers = {"Content-Type": kind}
-    if token := os.environ.get("RELAY_TOKEN"):
-        headers["Authorization"] = f"Bearer {token}"
+    headers = {"Content-Type": kind} | holder()
     request = urllib.request.Request(os.environ["RELAY_URL"] + path, body, headers, method="POST")
     with urllib.request.urlopen(request, timeout=10) as answer:
         answer.read()
