@@ -83,7 +83,7 @@ def wav(path: Path, samples: bytes) -> Path:
 def relayd() -> Path:
     """The binary under test."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
-    binary = Path(os.environ.get("RELAYD", target / "release" / "relayd"))
+    binary = Path(os.environ.get("RELAYD", target / "release" / "relayd")).resolve()
     assert binary.is_file(), f"{binary} is missing: cargo build --release -p relayd"
     return binary
 
