@@ -10,6 +10,7 @@
 
 mod address;
 mod backoff;
+mod connections;
 mod http;
 mod leg;
 mod legs;

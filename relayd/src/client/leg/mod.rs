@@ -21,7 +21,7 @@ use ureq::http::Uri;
 
 use super::address::{self, Role};
 use super::http::{Credentials, HttpError, Problem};
-use super::legs::Key;
+use super::legs::{Key, Order};
 use super::pace::Stamp;
 use super::peer::PeerError;
 use super::publish::RemoteReport;
@@ -84,7 +84,7 @@ pub(super) enum News {
     /// How packets arrive there.
     Report(RemoteReport),
     /// The relay wants another connection beside this one.
-    Order { url: String, ticket: String, deadline: Instant },
+    Order(Order),
     /// The relay has moved the stream to the newer connection.
     Complete { position: u64, replayed: u64, gap_frames: u64 },
     /// What the source language of the session is.

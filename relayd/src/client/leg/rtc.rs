@@ -15,6 +15,7 @@ use super::{Acked, Attached, Command, Common, Heard, News, Place, Sent, Spec, To
 use crate::client::ClientError;
 use crate::client::address::{self, Role};
 use crate::client::http::{Endpoint, HttpError, Resource};
+use crate::client::legs::Order;
 use crate::client::pace::duration;
 use crate::client::peer::{Outgoing, Peer, PeerError, PeerEvent};
 use crate::client::publish::RemoteReport;
@@ -265,7 +266,8 @@ impl Leg<'_> {
             }
             Word::Order { url, ticket, deadline } => {
                 self.ordered = true;
-                self.told.tell(News::Order { url, ticket, deadline: instant_of(deadline) }).await;
+                let order = Order { url, ticket, deadline: instant_of(deadline) };
+                self.told.tell(News::Order(order)).await;
             }
             Word::Complete { position, replayed, gap_frames } => {
                 self.told.tell(News::Complete { position, replayed, gap_frames }).await;

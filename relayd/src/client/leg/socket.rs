@@ -9,6 +9,7 @@ use super::wire::{Said, Wire};
 use super::{Acked, Attached, Command, Common, GOODBYE, Heard, Line, News, Place, Sent, Spec, Told};
 use super::{instant_of, lost, refused};
 use crate::client::ClientError;
+use crate::client::legs::Order;
 use crate::events::frame::Hidden;
 use crate::media::message::{Empty, ListenerAck};
 use crate::media::{ClientMessage, MediaFrame, MediaHello, MediaWelcome, SUBPROTOCOL, ServerMessage};
@@ -178,7 +179,7 @@ impl Leg<'_> {
             }
             ServerMessage::RefreshRequired { url, ticket, deadline, reason } => {
                 let _cause: WarningReason = reason;
-                News::Order { url, ticket, deadline: instant_of(deadline) }
+                News::Order(Order { url, ticket, deadline: instant_of(deadline) })
             }
             ServerMessage::RefreshComplete { position, replayed, gap_frames, .. } => {
                 News::Complete { position, replayed, gap_frames }

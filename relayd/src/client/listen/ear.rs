@@ -1,21 +1,19 @@
 //! The listener at work: connections into one stream, the stream into the file.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 use ureq::http::Uri;
 
 use super::{ListenOptions, ListenReport, Switches};
 use crate::client::address::{self, Role};
 use crate::client::backoff::Backoff;
+use crate::client::connections::Connections;
 use crate::client::http::Credentials;
-use crate::client::leg::{self, Attached, Command, Common, Ending, Handle, Heard, News, Place, Spec};
-use crate::client::legs::{Completions, Key, Legs, Order, Step, Why};
+use crate::client::leg::{Command, Common, Handle, Heard, News, Place};
+use crate::client::legs::Key;
 use crate::client::merge::{self, MAX_HELD, Merge};
-use crate::client::peer::PeerError;
 use crate::client::reception::Reception;
 use crate::client::recording::Recording;
 use crate::client::{ClientError, PROGRESS_INTERVAL};
@@ -34,8 +32,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// A listener.
 pub(super) struct Ear<'a> {
     options: &'a ListenOptions,
-    uri: Uri,
-    common: Common,
+    connections: Connections<()>,
     connected_at: Option<Instant>,
     report: ListenReport,
     reception: Reception,
@@ -46,23 +43,10 @@ pub(super) struct Ear<'a> {
     shift: u64,
     file: Option<File>,
     recording: Option<Recording>,
-    legs: Legs,
-    connections: BTreeMap<Key, Connection>,
-    teller: leg::Teller,
-    news: mpsc::Receiver<(Key, News)>,
-    ticket: Option<String>,
     language: Option<String>,
     repair: Option<Repair>,
     repair_at: Option<Instant>,
     repair_backoff: Backoff,
-    error: Option<ClientError>,
-    /// The cut of the last switch.
-    completed: Completions,
-}
-
-struct Connection {
-    handle: Handle,
-    why: Why,
 }
 
 /// A further connection that brings what is missing.
@@ -78,12 +62,11 @@ const REPAIR: Key = Key::MAX;
 
 impl<'a> Ear<'a> {
     pub(super) fn new(options: &'a ListenOptions, uri: Uri, common: Common, file: Option<File>) -> Self {
-        let (teller, news) = leg::news();
         let language = address::place(&uri).and_then(|(_, language)| language);
+        let credentials = Credentials { token: options.token.clone(), ..Credentials::default() };
         Self {
             options,
-            uri,
-            common,
+            connections: Connections::new(common, Role::Listener, uri, credentials),
             connected_at: None,
             report: ListenReport::default(),
             reception: Reception::default(),
@@ -92,17 +75,10 @@ impl<'a> Ear<'a> {
             shift: 0,
             file,
             recording: None,
-            legs: Legs::new(Instant::now(), rand::random()),
-            connections: BTreeMap::new(),
-            teller,
-            news,
-            ticket: None,
             language,
             repair: None,
             repair_at: None,
             repair_backoff: Backoff::new(rand::random()),
-            error: None,
-            completed: Completions::default(),
         }
     }
 
@@ -111,8 +87,7 @@ impl<'a> Ear<'a> {
         let mut tell_at = None;
         loop {
             let now = Instant::now();
-            self.legs.handle_timeout(now);
-            self.take_steps()?;
+            self.advance(now)?;
             self.write(now)?;
             self.look_for_holes(now);
             let end = self.connected_at.and_then(|at| Some(at + self.options.time?));
@@ -126,48 +101,27 @@ impl<'a> Ear<'a> {
             if over {
                 return Ok(());
             }
-            let ticks = [Some(now + TICK), end, tell_at, self.legs.poll_timeout()];
+            let ticks = [Some(now + TICK), end, tell_at, self.connections.poll_timeout()];
             let wake = ticks.into_iter().flatten().min().unwrap_or(now);
-            tokio::select! {
-                biased;
-                news = self.news.recv() => if let Some((key, news)) = news {
-                    self.take(key, news)?;
-                    // What has come is taken at once: it may be much after a stall.
-                    while let Ok((key, news)) = self.news.try_recv() {
-                        self.take(key, news)?;
-                    }
-                },
-                () = tokio::time::sleep_until(wake.into()) => {}
+            let mut news = self.connections.next_news(wake).await;
+            // What has come is taken at once: it may be much after a stall.
+            while let Some((key, item)) = news {
+                self.take(key, item)?;
+                news = self.connections.more_news();
             }
         }
     }
 
     /// Ends the connections; what still comes is heard.
     pub(super) async fn close(&mut self) -> Result<(), ClientError> {
-        let live = self.legs.live();
         self.repair = None;
-        self.connections.values().for_each(|connection| connection.handle.tell(Command::Close));
-        let mut result = Ok(());
-        let goodbyes = async {
-            while !self.connections.is_empty() {
-                let Some((key, news)) = self.news.recv().await else { return };
-                match news {
-                    News::Ended(ending) => {
-                        self.connections.remove(&key);
-                        if Some(key) == live {
-                            result = ending.result;
-                        }
-                    }
-                    News::Heard(heard) => self.hear(key, *heard),
-                    _ => {}
-                }
+        let mut goodbyes = self.connections.close();
+        while let Some((key, news)) = self.connections.last_news(&mut goodbyes).await {
+            if let News::Heard(heard) = news {
+                self.hear(key, *heard);
             }
-        };
-        let _late = tokio::time::timeout(leg::GOODBYE, goodbyes).await.is_err();
-        for (_, mut connection) in std::mem::take(&mut self.connections) {
-            let _late = tokio::time::timeout(leg::GOODBYE / 4, connection.handle.ended()).await.is_err();
         }
-        result
+        self.connections.ended(goodbyes).await
     }
 
     /// Ends the file with what is still held.
@@ -186,38 +140,8 @@ impl<'a> Ear<'a> {
         }
     }
 
-    fn take_steps(&mut self) -> Result<(), ClientError> {
-        while let Some(step) = self.legs.poll_step() {
-            match step {
-                Step::Open(key, why) => self.open(key, why),
-                Step::Close(key) => {
-                    if let Some(connection) = self.connections.get(&key) {
-                        connection.handle.tell(Command::Close);
-                    }
-                }
-                Step::GiveUp => return Err(self.error.take().unwrap_or_else(|| PeerError::Lost.into())),
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, key: Key, why: Why) {
-        let (mut uri, mut ticket) = (self.uri.clone(), None);
-        match &why {
-            Why::First => {}
-            Why::Refresh(order) => {
-                uri = address::resolve_order(&uri, &order.url).unwrap_or(uri);
-                ticket = Some(order.ticket.clone());
-            }
-            Why::Resume => ticket = self.ticket.clone(),
-        }
-        // A relay that knows the ticket knows what was delivered; any relay knows positions.
-        let from = self.merge.next().filter(|_| address::is_websocket(&uri) && why != Why::First);
-        let credentials = Credentials { token: self.options.token.clone(), resume: None, ticket };
-        let bare = why == Why::First || self.bare.is_some();
-        let spec = Spec { key, role: Role::Listener, uri, credentials, from, bare };
-        let handle = leg::open(&self.common, spec, &self.teller);
-        self.connections.insert(key, Connection { handle, why });
+    fn advance(&mut self, now: Instant) -> Result<(), ClientError> {
+        self.connections.advance(now, self.merge.next(), self.bare.is_some())
     }
 
     fn take(&mut self, key: Key, news: News) -> Result<(), ClientError> {
@@ -226,19 +150,24 @@ impl<'a> Ear<'a> {
             News::Heard(heard) => self.hear(key, *heard),
             News::Ended(_) if key == REPAIR => self.end_repair(now),
             _ if key == REPAIR => {}
-            News::Up(attached) => self.attach(now, key, attached),
+            News::Up(attached) => {
+                self.report.connected = true;
+                self.connected_at.get_or_insert(now);
+                let resumed = self.connections.attach(now, key, attached.ticket);
+                self.report.switches.resumes += u64::from(resumed);
+            }
             News::Begin(position) => self.merge.begin(position),
-            News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
+            News::Order(order) => self.connections.order(now, order),
             News::Complete { position, replayed, gap_frames } => {
                 self.complete(now, key, position, (replayed, gap_frames));
             }
             News::Source(language) => drop(self.language.get_or_insert(language)),
-            News::Ended(ending) => self.detach(now, key, ending),
+            News::Ended(ending) => drop(self.connections.detach(now, key, ending, false)),
             News::Acked(_) | News::Again(_) | News::Report(_) | News::Paused | News::Resumed(_) => {}
         }
         self.begin_file()?;
         self.write(now)?;
-        self.take_steps()
+        self.advance(now)
     }
 
     /// The server has answered: the file is written from here.
@@ -252,49 +181,14 @@ impl<'a> Ear<'a> {
         Ok(())
     }
 
-    fn attach(&mut self, now: Instant, key: Key, attached: Attached) {
-        self.ticket = attached.ticket.or_else(|| self.ticket.take());
-        self.report.connected = true;
-        self.connected_at.get_or_insert(now);
-        self.error = None;
-        let resumed = self.connections.get(&key).is_some_and(|of| of.why == Why::Resume);
-        self.report.switches.resumes += u64::from(resumed);
-        self.legs.handle_up(now, key);
-    }
-
     fn complete(&mut self, now: Instant, key: Key, at: u64, (replayed, gap_frames): (u64, u64)) {
-        if self.completed.hear(key, at) {
-            self.legs.complete(now);
+        if self.connections.complete(now, key, at) {
             let switches = &mut self.report.switches;
             switches.refreshes += 1;
             switches.replayed += replayed;
             switches.gap_frames += gap_frames;
             switches.most_gap_frames = switches.most_gap_frames.max(gap_frames);
         }
-    }
-
-    fn detach(&mut self, now: Instant, key: Key, ending: Ending) {
-        let Ending { result, for_good, ticket_refused } = ending;
-        let connection = self.connections.remove(&key);
-        let ordered = connection.is_some_and(|connection| matches!(connection.why, Why::Refresh(_)));
-        let closed = matches!(self.error, Some(ClientError::Peer(PeerError::Closed)));
-        let hopeless = self.ticket.is_none();
-        if ticket_refused && !ordered {
-            self.ticket = None;
-        }
-        // The ticket of an order that is over: what is live goes on.
-        let over = ticket_refused && ordered && self.legs.live().is_some();
-        let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
-        let matters = self.legs.live().is_none_or(|live| live == key);
-        // That the relay closed it says more than that it is not let in again.
-        if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {
-            self.error = Some(error);
-        }
-        self.legs.handle_ended(
-            now,
-            key,
-            for_good || hopeless || over || ticket_refused && closed && !ordered,
-        );
     }
 
     fn hear(&mut self, key: Key, heard: Heard) {
@@ -348,7 +242,7 @@ impl<'a> Ear<'a> {
         }
         let next = self.merge.next().filter(|next| Some(*next) != before && *next > 0 && self.bare.is_none());
         if let Some(next) = next
-            && let Some(live) = self.legs.live().and_then(|key| self.connections.get(&key))
+            && let Some(live) = self.connections.live().and_then(|key| self.connections.get_mut(key))
         {
             live.handle.tell(Command::Delivered(next - 1));
         }
@@ -383,14 +277,11 @@ impl<'a> Ear<'a> {
         if now < since + REPAIR_AFTER || self.repair_at.is_some_and(|at| now < at) {
             return;
         }
-        let session = address::place(&self.uri).map(|(session, _)| session);
+        let session = address::place(self.connections.uri()).map(|(session, _)| session);
         let (Some(session), Some(language)) = (session, &self.language) else { return };
         let path = format!("/v1/sessions/{session}/listen/{language}");
-        let Some(uri) = address::socket_at(&self.uri, &path) else { return };
-        let credentials = Credentials { token: self.options.token.clone(), resume: None, ticket: None };
-        let from = Some(hole.start);
-        let spec = Spec { key: REPAIR, role: Role::Listener, uri, credentials, from, bare: false };
-        let handle = leg::open(&self.common, spec, &self.teller);
+        let Some(uri) = address::socket_at(self.connections.uri(), &path) else { return };
+        let handle = self.connections.open_beside(REPAIR, uri, hole.start);
         self.repair = Some(Repair { handle, until: hole.end, give_up_at: now + REPAIR_TIME });
     }
 

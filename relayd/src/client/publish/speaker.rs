@@ -1,18 +1,16 @@
 //! The publisher at work: the file into the ring, the ring onto the connections, the relay's answers back into the ring.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
 use ureq::http::Uri;
 
 use super::{PublishOptions, PublishReport};
 use crate::client::address::{self, Role};
+use crate::client::connections::Connections;
 use crate::client::http::Credentials;
-use crate::client::leg::{self, Acked, Attached, Command, Common, Ending, Handle, Line, News, Sent, Spec};
-use crate::client::legs::{Completions, Key, Legs, Order, Step, Why};
+use crate::client::leg::{Acked, Attached, Command, Common, Line, News, Sent};
+use crate::client::legs::Key;
 use crate::client::pace::{Pacer, duration};
-use crate::client::peer::PeerError;
 use crate::client::ring::{Cursor, KEPT, Kept, Ring};
 use crate::client::{ClientError, PROGRESS_INTERVAL, ogg};
 
@@ -26,15 +24,10 @@ const TICK: Duration = Duration::from_millis(50);
 /// A publisher.
 pub(super) struct Speaker<'a> {
     options: &'a PublishOptions,
-    uri: Uri,
-    common: Common,
+    /// Each with its place in the ring, once it is up.
+    connections: Connections<Option<Cursor>>,
     report: PublishReport,
     ring: Ring,
-    legs: Legs,
-    connections: BTreeMap<Key, Connection>,
-    teller: leg::Teller,
-    news: mpsc::Receiver<(Key, News)>,
-    ticket: Option<String>,
     pacer: Option<Pacer>,
     /// The next packet of the file.
     next: usize,
@@ -45,17 +38,6 @@ pub(super) struct Speaker<'a> {
     /// A break: nothing is kept.
     paused: bool,
     place: Option<PlaceInTrack>,
-    /// Why the stream has no connection.
-    error: Option<ClientError>,
-    /// The cut of the last switch.
-    completed: Completions,
-}
-
-struct Connection {
-    handle: Handle,
-    why: Why,
-    /// Once it is up.
-    cursor: Option<Cursor>,
 }
 
 /// Where the frame with number 0 is on the track, by position and media time; both may be before its start.
@@ -67,26 +49,19 @@ struct PlaceInTrack {
 
 impl<'a> Speaker<'a> {
     pub(super) fn new(options: &'a PublishOptions, uri: Uri, common: Common) -> Self {
-        let (teller, news) = leg::news();
+        let (token, resume) = (options.token.clone(), options.resume_secret.clone());
+        let credentials = Credentials { token, resume, ticket: None };
         Self {
             options,
-            uri,
-            common,
+            connections: Connections::new(common, Role::Publisher, uri, credentials),
             report: PublishReport::default(),
             ring: Ring::default(),
-            legs: Legs::new(Instant::now(), rand::random()),
-            connections: BTreeMap::new(),
-            teller,
-            news,
-            ticket: None,
             pacer: None,
             next: 0,
             over: None,
             acks: false,
             paused: false,
             place: None,
-            error: None,
-            completed: Completions::default(),
         }
     }
 
@@ -95,8 +70,7 @@ impl<'a> Speaker<'a> {
         let mut tell_at = None;
         loop {
             let now = Instant::now();
-            self.legs.handle_timeout(now);
-            self.take_steps(now)?;
+            self.connections.advance(now, None, true)?;
             self.speak(now);
             self.watch(now);
             self.send(now);
@@ -108,16 +82,11 @@ impl<'a> Speaker<'a> {
                 return Ok(());
             }
             let wake = self.wake(now);
-            tokio::select! {
-                biased;
-                news = self.news.recv() => if let Some((key, news)) = news {
-                    self.take(key, news)?;
-                    // What has come is taken at once: it may be much after a stall.
-                    while let Ok((key, news)) = self.news.try_recv() {
-                        self.take(key, news)?;
-                    }
-                },
-                () = tokio::time::sleep_until(wake.into()) => {}
+            let mut news = self.connections.next_news(wake).await;
+            // What has come is taken at once: it may be much after a stall.
+            while let Some((key, item)) = news {
+                self.take(key, item)?;
+                news = self.connections.more_news();
             }
         }
     }
@@ -130,71 +99,20 @@ impl<'a> Speaker<'a> {
 
     /// Ends the connections.
     pub(super) async fn close(&mut self) -> Result<(), ClientError> {
-        let live = self.legs.live();
-        self.connections.values().for_each(|connection| connection.handle.tell(Command::Close));
-        let mut result = Ok(());
-        let goodbyes = async {
-            while !self.connections.is_empty() {
-                let Some((key, news)) = self.news.recv().await else { return };
-                if let News::Ended(ending) = news {
-                    self.connections.remove(&key);
-                    if Some(key) == live {
-                        result = ending.result;
-                    }
-                }
-            }
-        };
-        let _late = tokio::time::timeout(leg::GOODBYE, goodbyes).await.is_err();
-        for (_, mut connection) in std::mem::take(&mut self.connections) {
-            connection.handle.tell(Command::Close);
-            let _late = tokio::time::timeout(leg::GOODBYE / 4, connection.handle.ended()).await.is_err();
-        }
-        result
+        let mut goodbyes = self.connections.close();
+        while self.connections.last_news(&mut goodbyes).await.is_some() {}
+        self.connections.ended(goodbyes).await
     }
 
     /// How far it is.
     pub(super) fn report(&self) -> PublishReport {
-        let resent: u64 =
-            self.connections.values().filter_map(|of| of.cursor.as_ref()).map(Cursor::resent).sum();
+        let resent: u64 = self.connections.owned().flatten().map(Cursor::resent).sum();
         PublishReport {
             acknowledged: self.acks.then(|| self.ring.safe().map_or(0, |safe| safe + 1)),
             resent: self.report.resent + resent,
             dropped: self.ring.dropped(),
             ..self.report
         }
-    }
-
-    fn take_steps(&mut self, now: Instant) -> Result<(), ClientError> {
-        while let Some(step) = self.legs.poll_step() {
-            match step {
-                Step::Open(key, why) => self.open(now, key, why),
-                Step::Close(key) => {
-                    if let Some(connection) = self.connections.get(&key) {
-                        connection.handle.tell(Command::Close);
-                    }
-                }
-                Step::GiveUp => return Err(self.error.take().unwrap_or_else(|| PeerError::Lost.into())),
-            }
-        }
-        Ok(())
-    }
-
-    fn open(&mut self, now: Instant, key: Key, why: Why) {
-        let mut uri = self.uri.clone();
-        let mut credentials = Credentials { token: self.options.token.clone(), resume: None, ticket: None };
-        match &why {
-            Why::First => credentials.resume = self.options.resume_secret.clone(),
-            Why::Refresh(Order { url, ticket, .. }) => {
-                credentials.ticket = Some(ticket.clone());
-                uri = address::resolve_order(&self.uri, url).unwrap_or(uri);
-            }
-            Why::Resume if self.ticket.is_some() => credentials.ticket = self.ticket.clone(),
-            Why::Resume => credentials.resume = self.options.resume_secret.clone(),
-        }
-        let spec = Spec { key, role: Role::Publisher, uri, credentials, from: None, bare: true };
-        let handle = leg::open(&self.common, spec, &self.teller);
-        self.connections.insert(key, Connection { handle, why, cursor: None });
-        self.legs.handle_timeout(now);
     }
 
     /// Frames of the file that are due, into the ring.
@@ -228,21 +146,23 @@ impl<'a> Speaker<'a> {
         if !self.acks {
             return;
         }
-        for (key, connection) in &mut self.connections {
-            let Some(cursor) = &mut connection.cursor else { continue };
+        let (live, mut silent) = (self.connections.live(), false);
+        for (key, connection) in self.connections.iter_mut() {
+            let Some(cursor) = &mut connection.own else { continue };
             cursor.repair(now, &self.ring);
-            if self.legs.live() == Some(*key) && cursor.silent(now, &self.ring) >= SILENCE {
-                self.legs.handle_silence(now);
-            }
+            silent |= live == Some(key) && cursor.silent(now, &self.ring) >= SILENCE;
+        }
+        if silent {
+            self.connections.handle_silence(now);
         }
     }
 
     /// Frames that may go out, onto each connection.
     fn send(&mut self, now: Instant) {
-        let websocket = address::is_websocket(&self.uri);
+        let websocket = address::is_websocket(self.connections.uri());
         let mut last = None;
-        for connection in self.connections.values_mut() {
-            let Some(cursor) = &mut connection.cursor else { continue };
+        for (_, connection) in self.connections.iter_mut() {
+            let Some(cursor) = &mut connection.own else { continue };
             while let Some(number) = cursor.poll(now, &self.ring) {
                 let Some(kept) = self.ring.get(number) else { continue };
                 last = last.max(Some(number));
@@ -263,19 +183,19 @@ impl<'a> Speaker<'a> {
     }
 
     fn is_resumable(&self) -> bool {
-        self.acks || self.ticket.is_some()
+        self.acks || self.connections.has_ticket()
     }
 
     fn is_done(&self, now: Instant) -> bool {
         let Some(over) = self.over else { return false };
-        let all = if self.acks { self.ring.waiting() == 0 } else { self.legs.live().is_some() };
+        let all = if self.acks { self.ring.waiting() == 0 } else { self.connections.live().is_some() };
         now >= over + LINGER && all || now >= over + KEPT
     }
 
     fn wake(&self, now: Instant) -> Instant {
         let pacer = self.pacer.as_ref().filter(|_| self.over.is_none()).map(Pacer::due);
-        let cursors = self.connections.values().filter_map(|of| of.cursor.as_ref()?.wake(&self.ring));
-        cursors.chain(pacer).chain(self.legs.poll_timeout()).chain([now + TICK]).min().unwrap_or(now)
+        let cursors = self.connections.owned().flatten().filter_map(|cursor| cursor.wake(&self.ring));
+        cursors.chain(pacer).chain(self.connections.poll_timeout()).chain([now + TICK]).min().unwrap_or(now)
     }
 
     fn take(&mut self, key: Key, news: News) -> Result<(), ClientError> {
@@ -284,43 +204,40 @@ impl<'a> Speaker<'a> {
             News::Up(attached) => self.attach(now, key, attached),
             News::Acked(acked) => self.acknowledge(now, key, acked),
             News::Again(numbers) => {
-                if let Some(cursor) = self.connections.get_mut(&key).and_then(|of| of.cursor.as_mut()) {
+                if let Some(cursor) = self.cursor(key) {
                     numbers.into_iter().for_each(|number| cursor.ask_again(number));
                 }
             }
             News::Report(report) => self.report.remote = Some(report),
-            News::Order { url, ticket, deadline } => self.legs.order(now, Order { url, ticket, deadline }),
+            News::Order(order) => self.connections.order(now, order),
             News::Complete { position, .. } => {
-                if self.completed.hear(key, position) {
-                    self.legs.complete(now);
-                    self.report.refreshes += 1;
-                }
+                self.report.refreshes += u64::from(self.connections.complete(now, key, position));
             }
             News::Paused => self.pause(),
             News::Resumed(line) => self.resume(key, line),
-            News::Ended(ending) => self.detach(now, key, ending),
+            News::Ended(ending) => {
+                let returns = self.acks || self.options.resume_secret.is_some();
+                let cursor = self.connections.detach(now, key, ending, returns).flatten();
+                self.report.resent += cursor.map_or(0, |cursor| cursor.resent());
+            }
             News::Heard(_) | News::Begin(_) | News::Source(_) => {}
         }
-        self.take_steps(now)
+        self.connections.advance(now, None, true)
     }
 
     fn attach(&mut self, now: Instant, key: Key, attached: Attached) {
         let Attached { ticket, ssrc, line } = attached;
-        self.ticket = ticket.or_else(|| self.ticket.take());
         self.report.ssrc = ssrc;
         self.report.connected = true;
-        self.error = None;
-        let first = self.pacer.is_none();
         self.pacer.get_or_insert_with(|| Pacer::new(now, SystemTime::now(), rand::random()));
         if let Some(line) = line {
             self.acks = true;
             self.find_place(line);
         }
-        if let Some(connection) = self.connections.get_mut(&key) {
-            connection.cursor = Some(Cursor::new(now, &self.ring));
-            self.report.resumes += u64::from(!first && connection.why == Why::Resume);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.own = Some(Cursor::new(now, &self.ring));
         }
-        self.legs.handle_up(now, key);
+        self.report.resumes += u64::from(self.connections.attach(now, key, ticket));
     }
 
     /// Numbers the frames of the ring for a WebSocket.
@@ -359,8 +276,7 @@ impl<'a> Speaker<'a> {
         };
         self.acks = true;
         safe.inspect(|safe| self.ring.ack(*safe));
-        let cursor = self.connections.get_mut(&key).and_then(|of| of.cursor.as_mut());
-        if let (Some(cursor), Some(here)) = (cursor, here) {
+        if let (Some(cursor), Some(here)) = (self.cursor(key), here) {
             cursor.ack(now, here);
         }
     }
@@ -378,32 +294,13 @@ impl<'a> Speaker<'a> {
                 position: next.wrapping_sub(self.ring.end()),
                 media_time: media_time.wrapping_sub(self.samples()),
             });
-            if let Some(connection) = self.connections.get(&key) {
+            if let Some(connection) = self.connections.get_mut(key) {
                 connection.handle.tell(Command::Continue);
             }
         }
     }
 
-    fn detach(&mut self, now: Instant, key: Key, ending: Ending) {
-        let Ending { result, for_good, ticket_refused } = ending;
-        let connection = self.connections.remove(&key);
-        let ordered = connection.as_ref().is_some_and(|connection| matches!(connection.why, Why::Refresh(_)));
-        self.report.resent += connection.and_then(|connection| connection.cursor).map_or(0, |of| of.resent());
-        let closed = matches!(self.error, Some(ClientError::Peer(PeerError::Closed)));
-        let again = ticket_refused && !closed;
-        if ticket_refused && !ordered {
-            self.ticket = None;
-        }
-        // The ticket of an order that is over: what is live goes on.
-        let over = ticket_refused && ordered && self.legs.live().is_some();
-        let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
-        // That the relay closed it says more than that it is not let in again.
-        let matters = self.legs.live().is_none_or(|live| live == key);
-        if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {
-            self.error = Some(error);
-        }
-        let hopeless = !self.is_resumable() && self.options.resume_secret.is_none() && !again;
-        let refused = ticket_refused && closed && !ordered;
-        self.legs.handle_ended(now, key, for_good || hopeless || over || refused);
+    fn cursor(&mut self, key: Key) -> Option<&mut Cursor> {
+        self.connections.get_mut(key)?.own.as_mut()
     }
 }
