@@ -40,7 +40,7 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
         "name": "Relay-Ticket",
         "in": "header",
         "required": false,
-        "description": "The ticket of another connection: of `connectionRefreshRequired`, to take over from it while it goes on, or of its answer, to do that unasked or to go on where it was. Good once, while that connection is there and 60 s longer; no token is needed with it.",
+        "description": "The ticket of another connection: of `connectionRefreshRequired`, to take over from it while it goes on, or of its answer, to do that unasked or to go on where it was. Good for one connection, while that one is there and 60 s longer; and again, within 60 s of its first use, if the answer was lost: what it opened before is closed then. No token is needed with it.",
         "schema": { "type": "string" },
     });
     let joining: Operation = declared(json!({

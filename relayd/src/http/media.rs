@@ -289,6 +289,9 @@ impl Talk {
     }
 
     fn handle_read(&mut self, now: Instant, read: Option<Result<Message, axum::Error>>) -> bool {
+        if let (Some(Ok(Message::Text(_) | Message::Binary(_))), Some(seated)) = (&read, &mut self.seated) {
+            seated.seat.heard();
+        }
         match read {
             Some(Ok(Message::Text(text))) => self.protocol.handle_text(now, &text),
             Some(Ok(Message::Binary(bytes))) => self.protocol.handle_binary(now, &bytes),

@@ -92,9 +92,9 @@ pub enum SessionError {
         /// The limit.
         max: usize,
     },
-    /// The ticket is none of this session, role and language, or of another subject, or was used, or is too old.
+    /// The ticket is none of this session, role and language, or of another subject, or was used by somebody who is connected, or is too old.
     #[error(
-        "the ticket is not good for this in the session {id}; each is good once, and for a minute after its connection"
+        "the ticket is not good for this in the session {id}; each is good for one connection, and for a minute after the one that it was given to"
     )]
     Ticket {
         /// The session.

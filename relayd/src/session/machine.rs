@@ -533,6 +533,8 @@ pub(super) enum Output {
     Withdraw(HolderId),
     /// Nor with any other one of this connection.
     Revoke(HolderId),
+    /// Nor with one of this connection that nobody has come with yet: another one has its place.
+    Retire(HolderId),
     /// Let the leg of a holder's second connection take over.
     Switch { leg: LegId, holder: HolderId },
     /// Something for those who count.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::directory::Claim;
 use super::id::SessionId;
 use super::service::{Service, ServiceError, Slot};
+use super::slot::Place;
 use super::ticket::Right;
 use crate::auth::Caller;
 use crate::shard::Shard;
@@ -55,6 +56,8 @@ pub struct MediaSeat {
     pub ticket: String,
     /// The first position that a listener was promised.
     pub from: Option<u64>,
+    /// The place, if it was taken with a ticket and the client may not know of it.
+    unknown: Option<Place>,
     /// Before the slot: the place is free when the leg is closed.
     _open: OpenLeg,
     slot: Box<dyn Record>,
@@ -65,6 +68,13 @@ impl MediaSeat {
     /// The socket and its leg are up: media may flow.
     pub fn connected(&mut self) {
         self.slot.connected();
+    }
+
+    /// The client has said something since it was let in: it knows, and does not come with the same ticket again.
+    pub fn heard(&mut self) {
+        if let Some(place) = self.unknown.take() {
+            place.known();
+        }
     }
 
     /// Resolves when the socket is to be closed, and says why. It borrows nothing of the seat.
@@ -121,9 +131,10 @@ impl Service {
         let right = |name| Right { role, track, caller: caller.clone(), name, socket: true };
         let ticket = place.answered((leg.leg, listener), right);
         place.check(language, true)?;
-        if let Some(held) = held {
-            held.spend();
-        }
+        let unknown = held.map(|held| {
+            held.spend(&place);
+            place.clone()
+        });
         let session = place.session;
         Ok(MediaSeat {
             role,
@@ -134,6 +145,7 @@ impl Service {
             listener,
             ticket,
             from,
+            unknown,
             _open: leg,
             slot,
             listed,

@@ -166,7 +166,7 @@ impl Service {
             return Err(self.refusal(gone));
         }
         if let Some(held) = held.filter(|_| joined.is_ok()) {
-            held.spend();
+            held.spend(&place);
         }
         Ok(Admitted { joined: joined?, ticket })
     }

@@ -25,6 +25,11 @@ impl Place {
         self.shared.check_place(self, language, joined)
     }
 
+    /// The client knows of its connection.
+    pub(super) fn known(&self) {
+        self.shared.known(self);
+    }
+
     pub(super) fn leave(&self) {
         self.shared.leave(self, Instant::now());
     }
@@ -34,9 +39,7 @@ impl Place {
     }
 
     fn connected(&self) {
-        self.shared.with_place(self, Instant::now(), |machine, now| {
-            machine.handle_connected(now, self.holder);
-        });
+        self.shared.connected(self, Instant::now());
     }
 }
 

@@ -1,9 +1,18 @@
 //! Tickets of a session's connections: what a client opens another one with, beside the one that it has or instead.
 //!
 //! Each connection that was answered has a pass: one resume ticket, and one more while a refresh is asked for. A ticket
-//! is 32 random bytes, kept as a hash, and good once: until then while its connection is there and [`WINDOW`] longer.
-//! One that opened nothing is given back. Memory: some 400 bytes per connection that is there, and for at most `max` of
-//! those that are not; beyond, the one that left first is forgotten.
+//! is 32 random bytes, kept as a hash, and good while its connection is there and [`WINDOW`] longer. What happens to it:
+//!
+//! | ticket | somebody comes | they got in | they did not | the client knows of what it opened | time |
+//! |---|---|---|---|---|---|
+//! | good | held | | | | forgotten [`WINDOW`] after its connection |
+//! | held | refused | used | as before | | |
+//! | used | held, in the place of whoever it let in before | | | no good any more | no good [`WINDOW`] after its first use |
+//!
+//! The answer to whoever got in may be lost, so a used ticket is good again for whoever has no other. That the client
+//! knows is shown by a connection that comes up, by what comes over a socket, or by the next ticket. At most one
+//! ticket of a pass is used; with a connection that is gone the others go when one is used. Memory: some 500 bytes per
+//! connection that is there, and for at most `max` of those that are not; beyond, the one that left first is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -15,7 +24,7 @@ use super::secret::SecretHash;
 use crate::auth::{Caller, Subject};
 use crate::webrtc::{ResourceId, Role};
 
-/// How long a ticket outlives its connection.
+/// How long a ticket outlives its connection, and its first use.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
 /// What a ticket gives a right to.
@@ -55,6 +64,29 @@ struct Pass {
     fresh: bool,
     /// Somebody is coming with this one.
     held: Option<SecretHash>,
+    used: Option<Used>,
+    /// Whose ticket opened the connection, until its client is known to know of it.
+    before: Option<HolderId>,
+    /// Where that one's leg was when it was closed: a leg that was sent nothing is still there.
+    from: Option<u64>,
+}
+
+/// A ticket that has opened a connection of which its client may not know.
+#[derive(Debug)]
+struct Used {
+    ticket: SecretHash,
+    opened: HolderId,
+    until: Instant,
+}
+
+/// A ticket that is good.
+#[derive(Debug)]
+pub(super) struct Found<'a> {
+    /// Whose it is.
+    pub holder: HolderId,
+    pub right: &'a Right,
+    /// Whom it has let in before, and is to let in no more.
+    pub opened: Option<HolderId>,
 }
 
 impl Tickets {
@@ -82,6 +114,9 @@ impl Tickets {
             order: None,
             fresh: false,
             held: None,
+            used: None,
+            before: None,
+            from: None,
         };
         self.passes.insert(holder, pass);
         self.legs.insert(leg, holder);
@@ -118,16 +153,19 @@ impl Tickets {
     }
 
     /// Whose ticket this is, and what it gives a right to, if it is one that nobody is coming with.
-    pub(super) fn look(&mut self, now: Instant, text: &str) -> Option<(HolderId, &Right)> {
+    pub(super) fn look(&mut self, now: Instant, text: &str) -> Option<Found<'_>> {
         self.forget(now);
         let hash = SecretHash::of(text);
         let holder = *self.hashes.get(&hash)?;
         let pass = self.passes.get(&holder).filter(|pass| pass.held.is_none())?;
-        Some((holder, &pass.right))
+        let used = pass.used.as_ref().filter(|used| used.ticket == hash);
+        let good = used.is_none_or(|used| now < used.until);
+        good.then_some(Found { holder, right: &pass.right, opened: used.map(|used| used.opened) })
     }
 
-    /// Somebody is coming with it: nobody else can, until it is spent or given back.
+    /// Somebody is coming with it: nobody else can, until it has let them in or is given back.
     pub(super) fn hold(&mut self, holder: HolderId, text: &str) {
+        self.handle_known(holder);
         if let Some(pass) = self.passes.get_mut(&holder) {
             pass.held = Some(SecretHash::of(text));
         }
@@ -140,17 +178,48 @@ impl Tickets {
         }
     }
 
-    /// It has opened a connection, and is no good any more. With a connection that is gone, neither is its other one.
-    pub(super) fn spend(&mut self, holder: HolderId) {
+    /// It has opened a connection, that of `opened`.
+    pub(super) fn spend(&mut self, now: Instant, holder: HolderId, opened: HolderId) {
         let Some(pass) = self.passes.get_mut(&holder) else { return };
-        let Some(held) = pass.held.take() else { return };
-        if pass.until.is_some() {
-            self.remove(holder);
-            return;
+        let Some(ticket) = pass.held.take() else { return };
+        pass.resume.take_if(|hash| *hash == ticket);
+        pass.order.take_if(|hash| *hash == ticket);
+        let mut until = now + WINDOW;
+        match pass.used.take() {
+            Some(before) if before.ticket == ticket => until = before.until,
+            Some(before) => drop(self.hashes.remove(&before.ticket)),
+            None => {}
         }
-        pass.resume.take_if(|hash| *hash == held);
-        pass.order.take_if(|hash| *hash == held);
-        self.hashes.remove(&held);
+        self.hashes.insert(ticket.clone(), holder);
+        pass.used = Some(Used { ticket, opened, until });
+        if pass.until.is_some() {
+            self.retire(holder);
+        }
+        if let Some(next) = self.passes.get_mut(&opened) {
+            next.before = Some(holder);
+        }
+    }
+
+    /// A connection is up: over WebRTC only that of a client who has the answer.
+    pub(super) fn handle_connected(&mut self, holder: HolderId) {
+        if self.passes.get(&holder).is_some_and(|pass| !pass.right.socket) {
+            self.handle_known(holder);
+        }
+    }
+
+    /// The client knows of its connection: the ticket that it came with is no good any more.
+    pub(super) fn handle_known(&mut self, holder: HolderId) {
+        let Some(before) = self.passes.get_mut(&holder).and_then(|pass| pass.before.take()) else { return };
+        let Some(pass) = self.passes.get_mut(&before) else { return };
+        let Some(used) = pass.used.take_if(|used| used.opened == holder) else { return };
+        let from = pass.closed.flatten();
+        self.hashes.remove(&used.ticket);
+        if pass.resume.is_none() && pass.order.is_none() && pass.until.is_some() {
+            self.remove(before);
+        }
+        if let Some(pass) = self.passes.get_mut(&holder) {
+            pass.from = from;
+        }
     }
 
     /// A connection is gone.
@@ -180,7 +249,7 @@ impl Tickets {
 
     /// Where the leg of a connection that is gone was, once that is known.
     pub(super) fn closed(&self, holder: HolderId) -> Option<Option<u64>> {
-        self.passes.get(&holder).and_then(|pass| pass.closed)
+        self.passes.get(&holder).and_then(|pass| pass.closed.map(|next| next.or(pass.from)))
     }
 
     /// Of whose token a connection is that is there.
@@ -191,11 +260,25 @@ impl Tickets {
             .and_then(|pass| pass.right.caller.subject())
     }
 
+    /// Of a connection's tickets only the one that was used may still be good.
+    pub(super) fn retire(&mut self, holder: HolderId) {
+        let Some(pass) = self.passes.get_mut(&holder) else { return };
+        let Some(until) = pass.used.as_ref().map(|used| used.until) else { return self.remove(holder) };
+        for hash in pass.resume.take().iter().chain(&pass.order.take()) {
+            self.hashes.remove(hash);
+        }
+        if let Some(before) = pass.until.replace(until) {
+            self.left.remove(&(before, holder));
+        }
+        self.left.insert((until, holder));
+    }
+
     /// A connection's tickets are no good any more.
     pub(super) fn remove(&mut self, holder: HolderId) {
         let Some(pass) = self.passes.remove(&holder) else { return };
         self.legs.remove(&pass.leg);
-        for hash in pass.resume.iter().chain(&pass.order) {
+        let used = pass.used.as_ref().map(|used| &used.ticket);
+        for hash in pass.resume.iter().chain(&pass.order).chain(used) {
             self.hashes.remove(hash);
         }
         if let Some(until) = pass.until {
@@ -213,83 +296,4 @@ impl Tickets {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::session::machine::tests::{ids, resource};
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn right() -> Right {
-        let (track, _) = ids(1)[0];
-        Right { role: Role::Listener, track, caller: Caller::Open, name: resource(1), socket: false }
-    }
-
-    fn legs() -> Vec<LegId> {
-        ids(4).into_iter().map(|(_, leg)| leg).collect()
-    }
-
-    #[test]
-    fn a_ticket_is_good_once() {
-        let (now, mut tickets) = (Instant::now(), Tickets::new(4));
-        let holder = HolderId::test(1);
-        let text = tickets.issue(holder, legs()[0], right());
-        assert_eq!(text.len(), 43);
-        assert_eq!(tickets.look(now, &text).unwrap().0, holder);
-        tickets.hold(holder, &text);
-        assert!(tickets.look(now, &text).is_none(), "somebody is coming with it");
-        tickets.give_back(holder);
-        assert!(tickets.look(now, &text).is_some(), "they did not get in");
-        tickets.hold(holder, &text);
-        tickets.spend(holder);
-        assert!(tickets.look(now, &text).is_none());
-        assert!(tickets.look(now, "").is_none() && tickets.look(now, &"a".repeat(60_000)).is_none());
-        assert!(tickets.hashes.is_empty());
-    }
-
-    #[test]
-    fn a_ticket_outlives_its_connection_by_a_minute() {
-        let (now, mut tickets) = (Instant::now(), Tickets::new(4));
-        let holder = HolderId::test(1);
-        let text = tickets.issue(holder, legs()[0], right());
-        tickets.handle_closed(legs()[0], Some(7));
-        tickets.handle_left(now, holder);
-        assert_eq!(tickets.closed(holder), Some(Some(7)));
-        assert!(tickets.look(now + WINDOW - SECOND, &text).is_some());
-        assert!(tickets.look(now + WINDOW, &text).is_none());
-        assert!(tickets.passes.is_empty() && tickets.legs.is_empty() && tickets.left.is_empty());
-    }
-
-    #[test]
-    fn of_a_connection_that_is_gone_one_of_its_tickets_is_good() {
-        let (now, mut tickets) = (Instant::now(), Tickets::new(4));
-        let holder = HolderId::test(1);
-        let resume = tickets.issue(holder, legs()[0], right());
-        let (first, _) = tickets.order(holder).unwrap();
-        let (second, _) = tickets.order(holder).unwrap();
-        assert!(!tickets.take_order(&resume) && !tickets.take_order(&first));
-        assert!(tickets.take_order(&second) && !tickets.take_order(&second), "once");
-        assert!(tickets.look(now, &first).is_none(), "there is a newer one");
-        assert!(tickets.look(now, &second).is_some() && tickets.look(now, &resume).is_some());
-        tickets.handle_left(now, holder);
-        tickets.hold(holder, &second);
-        tickets.spend(holder);
-        assert!(tickets.look(now, &resume).is_none());
-        assert!(tickets.passes.is_empty() && tickets.hashes.is_empty() && tickets.left.is_empty());
-    }
-
-    #[test]
-    fn only_so_many_are_kept_of_those_who_left() {
-        let (now, mut tickets) = (Instant::now(), Tickets::new(2));
-        let all: Vec<String> = (0..4)
-            .map(|number| {
-                let holder = HolderId::test(number as u64);
-                let text = tickets.issue(holder, legs()[number], right());
-                tickets.handle_left(now + u32::try_from(number).unwrap() * SECOND, holder);
-                text
-            })
-            .collect();
-        let good: Vec<bool> = all.iter().map(|text| tickets.look(now, text).is_some()).collect();
-        assert_eq!(good, [false, false, true, true]);
-        assert_eq!((tickets.hashes.len(), tickets.legs.len()), (2, 2));
-    }
-}
+mod tests;

@@ -55,8 +55,13 @@ async fn a_ticket_is_enough_for_whoever_it_was_given_to() {
         let (first, welcome) = Socket::hello(address, &place, who).await;
         first.vanish();
         let ticket = json!({ "ticket": welcome["d"]["ticket"] });
-        let (_again, welcome) = Socket::hello(address, &place, ticket.clone()).await;
+        let (mut unheard, welcome) = Socket::hello(address, &place, ticket.clone()).await;
         assert_ne!(welcome["d"]["ticket"], ticket["ticket"]);
+        // As if that welcome had been lost on the way.
+        let (mut again, _) = Socket::hello(address, &place, ticket.clone()).await;
+        assert_eq!(unheard.said("bye").await["d"]["reason"], "refreshed");
+        again.say("heartbeat", json!({})).await;
+        again.said("heartbeatAck").await;
         assert_eq!(Socket::refused(address, &place, ticket).await.1, 4004, "it is good once");
     }
 }

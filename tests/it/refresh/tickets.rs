@@ -1,9 +1,9 @@
-//! Tickets that are no good.
+//! Tickets that are no good, and those that are still good since an answer was lost.
 
 use relayd::webrtc::Role;
 use serde_json::json;
 
-use super::{TICKET, Talk, answered, offered};
+use super::{TICKET, Talk, answered, assert_whole, offered};
 use crate::auth::issuer::Issuer;
 use crate::events::follower::Follower;
 use crate::http::client::{JSON, Relay};
@@ -30,11 +30,74 @@ async fn a_ticket_is_good_once_in_its_session_language_and_role() {
     // What opens nothing uses nothing up.
     let reply = talk.relay.send("POST", &format!("/whep/{}", talk.id), &headers, b"v=0\r\n").await;
     assert_eq!(reply.status, 400, "{reply:?}");
-    let reply = offered(&talk.relay, &talk.id, Role::Listener, &peer, &[(TICKET, &leg.ticket)]).await;
-    assert_eq!(reply.status, 201, "{reply:?}");
+    let (mut new, _) = answered(&talk.relay, &talk.id, Role::Listener, &[(TICKET, &leg.ticket)]).await;
+    crate::webrtc::peer::until(&mut [&mut new], "it connects", |peers| peers[0].connected);
     refused(&talk.id, Role::Listener, &leg.ticket).await;
     let twice = [(TICKET, &*leg.ticket), (TICKET, &*leg.ticket)];
     offered(&talk.relay, &talk.id, Role::Listener, &peer, &twice).await.problem(422, "INVALID_FIELD");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_whose_answer_was_lost_comes_again_with_the_same_ticket() {
+    let mut talk = Talk::begin(Relay::start().await).await;
+    let (mut old, leg) = talk.listener(&[]).await;
+    let ticket = [(TICKET, &*leg.ticket)];
+    talk.speak_on(&mut [&mut old], 30);
+    talk.hear_out(&mut old);
+    // Once beside the one that is there, once in its place, and again.
+    let (_never, lost) = answered(&talk.relay, &talk.id, Role::Listener, &ticket).await;
+    assert_eq!(talk.relay.send("DELETE", &leg.location, &[], b"").await.status, 200);
+    talk.speak_on(&mut [&mut old], 20);
+    for before in [lost.location, answered(&talk.relay, &talk.id, Role::Listener, &ticket).await.1.location] {
+        let (_never, next) = answered(&talk.relay, &talk.id, Role::Listener, &ticket).await;
+        talk.relay.send("DELETE", &before, &[], b"").await.problem(404, "LEG_NOT_FOUND");
+        assert_ne!(next.location, before);
+    }
+    let (mut new, _) = talk.listener(&ticket).await;
+    talk.hear_out(&mut new);
+    assert_whole(&[&old, &new]);
+    assert_eq!(talk.listeners().await, 1);
+    let reply = offered(&talk.relay, &talk.id, Role::Listener, &Peer::new(Role::Listener), &ticket).await;
+    reply.problem(403, "TICKET_INVALID");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_whose_answer_was_lost_is_replaced_by_the_next() {
+    let mut talk = Talk::begin(Relay::start().await).await;
+    let (mut old, leg) = talk.listener(&[]).await;
+    let ticket = [(TICKET, &*leg.ticket)];
+    talk.speak_on(&mut [&mut old], 30);
+    let (_never, lost) = answered(&talk.relay, &talk.id, Role::Listener, &ticket).await;
+    let (mut new, next) = answered(&talk.relay, &talk.id, Role::Listener, &ticket).await;
+    talk.relay.send("DELETE", &lost.location, &[], b"").await.problem(404, "LEG_NOT_FOUND");
+    talk.until(&mut [&mut old, &mut new], "it has taken over", |peers| peers[0].closed).await;
+    talk.hear_out(&mut new);
+    assert_whole(&[&old, &new]);
+    assert_eq!(talk.listeners().await, 1);
+    let peer = Peer::new(Role::Listener);
+    offered(&talk.relay, &talk.id, Role::Listener, &peer, &ticket).await.problem(403, "TICKET_INVALID");
+    let (_again, _) = answered(&talk.relay, &talk.id, Role::Listener, &[(TICKET, &next.ticket)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_speaker_whose_answer_was_lost_comes_again_with_the_same_ticket() {
+    let mut talk = Talk::begin(Relay::start().await).await;
+    let (mut listener, _) = talk.listener(&[]).await;
+    talk.speak_on(&mut [&mut listener], 30);
+    talk.hear_out(&mut listener);
+    let leg = talk.speaking.clone();
+    let ticket = [(TICKET, &*leg.ticket)];
+    assert_eq!(talk.relay.send("DELETE", &leg.location, &[], b"").await.status, 200);
+    let (_never, lost) = answered(&talk.relay, &talk.id, Role::Publisher, &ticket).await;
+    let (mut new, _) = answered(&talk.relay, &talk.id, Role::Publisher, &ticket).await;
+    talk.relay.send("DELETE", &lost.location, &[], b"").await.problem(404, "LEG_NOT_FOUND");
+    crate::webrtc::peer::until(&mut [&mut new], "it connects", |peers| peers[0].connected);
+    let peer = Peer::new(Role::Publisher);
+    offered(&talk.relay, &talk.id, Role::Publisher, &peer, &ticket).await.problem(403, "TICKET_INVALID");
+    talk.speaker = new;
+    talk.speak_on(&mut [&mut listener], 30);
+    talk.hear_out(&mut listener);
+    assert_whole(&[&listener]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,28 @@ impl Shared {
         text
     }
 
+    /// A holder's connection is up.
+    pub(in crate::session) fn connected(&self, place: &Place, now: Instant) {
+        let mut state = self.state();
+        if state.is_current(place) {
+            state.change(now, &place.session, &self.feed, |entry| {
+                entry.machine.handle_connected(now, place.holder);
+                entry.tickets.handle_connected(place.holder);
+            });
+        }
+        self.settle(state);
+    }
+
+    /// A holder's client knows of its connection.
+    pub(in crate::session) fn known(&self, place: &Place) {
+        let mut state = self.state();
+        if state.is_current(place)
+            && let Some(entry) = state.entry_mut(&place.session)
+        {
+            entry.tickets.handle_known(place.holder);
+        }
+    }
+
     /// A holder is gone.
     pub(in crate::session) fn leave(&self, place: &Place, now: Instant) {
         let mut state = self.state();

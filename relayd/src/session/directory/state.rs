@@ -188,6 +188,10 @@ impl State {
                     entry.tickets.remove(holder);
                     continue;
                 }
+                Output::Retire(holder) => {
+                    entry.tickets.retire(holder);
+                    continue;
+                }
                 Output::CloseTrack(track) => {
                     tracks.remove(&track);
                     work.tracks.insert(track);

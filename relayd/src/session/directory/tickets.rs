@@ -12,7 +12,7 @@ use crate::session::error::SessionError;
 use crate::session::id::SessionId;
 use crate::session::machine::{HolderId, Machine, Seat, Term};
 use crate::session::slot::Place;
-use crate::session::ticket::Right;
+use crate::session::ticket::{Found, Right};
 use crate::webrtc::{ResourceId, Role};
 
 /// What a client comes with who has a ticket.
@@ -32,22 +32,23 @@ pub(in crate::session) struct Returned {
     pub held: HeldTicket,
 }
 
-/// A ticket that somebody is coming with: as good as before when this is dropped, unless it was spent.
+/// A ticket that somebody is coming with: as good as before when this is dropped, unless it has opened something.
 #[derive(Debug)]
 pub(in crate::session) struct HeldTicket {
     shared: Arc<Shared>,
     session: SessionId,
     serial: u64,
     holder: HolderId,
-    spent: bool,
+    /// What it has opened.
+    opened: Option<HolderId>,
     /// Whose return is to be counted.
     resumes: Option<Role>,
 }
 
 impl HeldTicket {
-    /// It has opened a connection.
-    pub(in crate::session) fn spend(mut self) {
-        self.spent = true;
+    /// It has opened a connection, that of this place.
+    pub(in crate::session) fn spend(mut self, place: &Place) {
+        self.opened = Some(place.holder);
     }
 
     /// Where the listener's leg was, once the media plane has said so.
@@ -61,14 +62,13 @@ impl HeldTicket {
 impl Drop for HeldTicket {
     fn drop(&mut self) {
         if let Some(role) = self.resumes {
-            self.shared.report(Report::Resume { role, admitted: self.spent });
+            self.shared.report(Report::Resume { role, admitted: self.opened.is_some() });
         }
         let mut state = self.shared.state();
         if let Some(entry) = state.entry_mut(&self.session).filter(|entry| entry.serial == self.serial) {
-            if self.spent {
-                entry.tickets.spend(self.holder);
-            } else {
-                entry.tickets.give_back(self.holder);
+            match self.opened {
+                Some(opened) => entry.tickets.spend(Instant::now(), self.holder, opened),
+                None => entry.tickets.give_back(self.holder),
             }
         }
     }
@@ -98,13 +98,13 @@ impl Directory {
         let grace = self.shared.limits().grace;
         let entry = state.entry_mut(&id).expect("found under the same lock");
         let coming = Return { role, language, caller: shown, ticket };
-        let caller = look(entry, now, coming)?.1.caller.clone();
+        let caller = look(entry, now, coming)?.right.caller.clone();
         let caller = if shown.grant().is_some() { shown.clone() } else { caller };
         let over = caller.grant().is_some_and(|grant| grant.expires + grace <= now);
         if over { Err(SessionError::Ticket { id }) } else { Ok(caller) }
     }
 
-    /// Takes a place with a ticket.
+    /// Takes a place with a ticket. Whoever it has let in before, and who does not know of it, goes.
     pub(in crate::session) fn return_slot(
         &self,
         now: Instant,
@@ -113,17 +113,21 @@ impl Directory {
     ) -> Result<Returned, SessionError> {
         let mut old = None;
         let (place, seat) = self.shared.seat(now, session, |entry| {
-            let (holder, right) = look(entry, now, coming)?;
+            let Found { holder, right, opened } = look(entry, now, coming)?;
             let (name, term) = (right.name, Term::of(coming.caller, &entry.access));
+            let before = opened.and_then(|opened| {
+                entry.tickets.remove(opened);
+                entry.machine.supersede(now, opened)
+            });
             let seat = take(&mut entry.machine, now, coming, (holder, name, term))?;
             entry.tickets.hold(holder, coming.ticket);
             old = Some(holder);
-            Ok(seat)
+            Ok(Seat { displaced: seat.displaced.or(before), ..seat })
         })?;
         let resumes = (!seat.second).then_some(coming.role);
         let holder = old.expect("a seat was taken with a ticket");
         let (shared, session, serial) = (self.shared.clone(), place.session.clone(), place.serial);
-        let held = HeldTicket { shared, session, serial, holder, spent: false, resumes };
+        let held = HeldTicket { shared, session, serial, holder, opened: None, resumes };
         Ok(Returned { place, seat, held })
     }
 }
@@ -140,11 +144,7 @@ impl Place {
 }
 
 /// Whose ticket it is, if it is one for this role and track, of the caller's subject if there is one.
-fn look<'a>(
-    entry: &'a mut Entry,
-    now: Instant,
-    coming: Return<'_>,
-) -> Result<(HolderId, &'a Right), SessionError> {
+fn look<'a>(entry: &'a mut Entry, now: Instant, coming: Return<'_>) -> Result<Found<'a>, SessionError> {
     let id = entry.access.id.clone();
     let track: TrackId = entry.machine.track(coming.language)?;
     let found = entry.tickets.look(now, coming.ticket);
@@ -152,7 +152,7 @@ fn look<'a>(
         let own = coming.caller.subject().is_none_or(|shown| right.caller.subject() == Some(shown));
         right.role == coming.role && right.track == track && own
     };
-    found.filter(|(_, right)| fits(right)).ok_or(SessionError::Ticket { id })
+    found.filter(|found| fits(found.right)).ok_or(SessionError::Ticket { id })
 }
 
 fn take(

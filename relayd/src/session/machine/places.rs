@@ -129,7 +129,10 @@ impl Machine {
         if let Some(resource) = resource {
             self.outputs.push_back(Output::CloseLeg { resource, reason });
         }
-        self.outputs.push_back(Output::Revoke(holder));
+        self.outputs.push_back(match reason {
+            CloseReason::Refreshed => Output::Retire(holder),
+            _ => Output::Revoke(holder),
+        });
     }
 
     /// A lease is over: this holder of it goes. Their other connection stays, if it does not live on this lease.

@@ -40,6 +40,16 @@ impl Machine {
         Some(Seat { holder, track, displaced, epoch, second: true, listener })
     }
 
+    /// Gives up a connection of which its client does not know, for the next one that comes with the same ticket. Tells
+    /// its name if it was the only one; beside another one it gives way to whoever comes second.
+    pub(in crate::session) fn supersede(&mut self, now: Instant, holder: HolderId) -> Option<ResourceId> {
+        let member = self.members.get(&holder.member).filter(|member| member.seated)?;
+        member.rank(holder).filter(|_| member.live().count() == 1)?;
+        let resource = member.live().find_map(|link| link.resource);
+        self.dismiss(now, holder.member, CloseReason::Refreshed);
+        resource
+    }
+
     /// Orders the connected holders that `target` means to be refreshed, one after the other; how many there are.
     pub(in crate::session) fn order_refresh(
         &mut self,

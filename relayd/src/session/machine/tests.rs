@@ -117,10 +117,14 @@ impl World {
             Output::Require { cause, .. } => format!("require {}", cause.name()),
             Output::Withdraw(_) => "withdraw".to_owned(),
             Output::Revoke(_) => "revoke".to_owned(),
+            Output::Retire(_) => "retire".to_owned(),
             Output::Switch { .. } => "switch".to_owned(),
             Output::Report(_) => "report".to_owned(),
         };
-        let told = self.drain().into_iter().filter(|output| !matches!(output, Output::Revoke(_)));
+        let told = self
+            .drain()
+            .into_iter()
+            .filter(|output| !matches!(output, Output::Revoke(_) | Output::Retire(_)));
         told.map(word).collect()
     }
 }
