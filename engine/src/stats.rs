@@ -208,6 +208,9 @@ pub struct ListenerStats {
     pub second: Option<LegId>,
     /// The highest position that the far end is known to have received.
     pub acked: Option<u64>,
+    /// The first position that it is not known to have: after `acked`, or, if it never said anything on a leg in order
+    /// of position, the first that it wanted.
+    pub unconfirmed: Option<u64>,
     /// Packets handed out that were marked as replays.
     pub replayed: u64,
     /// The owner paused it.

@@ -62,6 +62,22 @@ async fn a_listener_that_comes_back_by_its_ticket_goes_on_after_what_it_acknowle
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_acknowledges_nothing_is_sent_all_again() {
+    let (relay, publish, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    let (mut listener, mut welcome) = Socket::hello(address, &listen, json!({})).await;
+    let (mut publisher, _) = Socket::hello(address, &publish, json!({})).await;
+    for round in 1..=4 {
+        publisher.publish((round - 1) * 50..round * 50).await;
+        assert_eq!(listener.hear(round * 50).await, all(0..round * 50));
+        listener.vanish();
+        let who = json!({ "ticket": welcome["d"]["ticket"] });
+        (listener, welcome) = Socket::hello(address, &listen, who).await;
+    }
+    assert_eq!(listener.hear(200).await, all(0..200));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_says_what_it_has_hears_each_frame_exactly_once() {
     let (relay, publish, listen) = stage().await;
     let address = relay.daemon.http_addr();

@@ -364,6 +364,13 @@ impl Listener {
         (position <= last || self.leg.rewrite.line() == 0).then(|| position.min(last))
     }
 
+    /// The first position that the far end is not known to have, as far as `on` can tell. Who hears frames by their
+    /// positions can tell a repeat and not a loss: to them all counts as missing that nothing was said of.
+    fn unconfirmed(&self, on: &ListenerLeg) -> Option<u64> {
+        let all = (on.order == Order::Position && self.joined).then_some(self.base);
+        self.acked.map(|acked| acked + 1).or(all)
+    }
+
     fn acknowledge(&mut self, received: Option<u64>) {
         self.acked = self.acked.max(received.filter(|&received| received >= self.base));
     }
@@ -459,6 +466,7 @@ impl Listener {
             nacks: leg.nacks,
             nacked_packets: leg.nacked_packets,
             acked: self.acked,
+            unconfirmed: self.unconfirmed(leg),
             replayed: self.replayed,
             paused: self.paused,
         })

@@ -6,7 +6,7 @@
 //!
 //! | second leg | event | then |
 //! |---|---|---|
-//! | Waiting | [`switch`](crate::Relay::switch), both up | CatchUp, from `resume_from`, else after the last acknowledged position, else at the first unsettled one |
+//! | Waiting | [`switch`](crate::Relay::switch), both up | CatchUp, from `resume_from`, else after the last acknowledged position, else, in order of position, from where its listener began, else at the first unsettled one |
 //! | Waiting | `switch`, the first not up | the cut, at once: it goes on as the first leg would have on its return |
 //! | CatchUp | it reaches the first leg's place | the cut |
 //! | CatchUp | the first leg goes down or is closed | the cut, at once |
@@ -119,10 +119,10 @@ impl Listener {
     fn set_out(&mut self, view: &View<'_>) {
         self.slow_down();
         let reach = self.reach();
+        let missing = self.second.as_ref().and_then(|second| self.missing(&second.leg));
         let Some(second) = self.second.as_mut() else { return };
-        let known = self.acked.filter(|_| second.leg.on_return == OnReturn::Replay).map(|acked| acked + 1);
         let here = reach.min(view.next_position);
-        let start = second.leg.resume_from.or(known).unwrap_or(here).clamp(self.base.min(here), here);
+        let start = second.leg.resume_from.or(missing).unwrap_or(here).clamp(self.base.min(here), here);
         second.start = start;
         let oldest = view.history.oldest().unwrap_or(start);
         // Its far end may ask for what was under way on the first leg, so its line reaches that.
@@ -130,6 +130,11 @@ impl Listener {
         second.leg.rewrite.begin(reached.max(oldest));
         second.trail =
             Some(Trail { cursor: start, resend: start..u64::MAX, paced: true, ..Trail::default() });
+    }
+
+    /// From where on a leg brings again what the other one may not have delivered.
+    fn missing(&self, on: &ListenerLeg) -> Option<u64> {
+        self.unconfirmed(on).filter(|_| on.on_return == OnReturn::Replay)
     }
 
     /// The position before which all that is held is settled.
@@ -174,9 +179,11 @@ impl Listener {
         self.spend(second, resumed.unsettled, resumed.resent)
     }
 
-    /// The second leg becomes the one that is sent on. Where its listener wants to go on is its wish too.
+    /// The second leg becomes the one that is sent on. Where its listener wants to go on is its wish too; without an
+    /// acknowledgement to go on from, that is from where all is missing.
     fn trade_places(&mut self, second: &mut ListenerLeg) {
-        second.resume_from = second.resume_from.or(self.leg.resume_from);
+        let all = self.missing(second).filter(|_| self.acked.is_none());
+        second.resume_from = second.resume_from.or(self.leg.resume_from).or(all);
         std::mem::swap(&mut self.leg, second);
     }
 
@@ -192,7 +199,7 @@ impl Listener {
         let mut position = view.next_position;
         if let Some(trail) = &mut self.trail {
             position = trail.cursor;
-            if self.acked.is_some() {
+            if self.acked.is_some() || ordered {
                 trail.resend = trail.cursor..trail.resend.end.max(handed).max(trail.cursor);
             }
             trail.paced = true;

@@ -144,8 +144,6 @@ struct Talk {
     asking: Option<Asking<Option<Progress>>>,
     seated: Option<Box<Seated>>,
     lease: Option<Lease>,
-    /// A listener that was sent nothing yet.
-    fresh: bool,
     /// How fast frames are read.
     pace: Pace,
     /// A frame that the media plane has not taken yet.
@@ -192,7 +190,6 @@ impl Talk {
             asking: None,
             seated: None,
             lease: None,
-            fresh: true,
             pace: Pace::default(),
             waiting: None,
         }
@@ -273,14 +270,7 @@ impl Talk {
                 self.protocol.handle_ended(reason);
             }
             Happening::Wire(Turn::Read(read)) => return self.handle_read(now, read),
-            Happening::Frame(Some(frame)) => {
-                if let (true, Some(before)) = (std::mem::take(&mut self.fresh), frame.position.checked_sub(1))
-                {
-                    // Whoever never acknowledges anything is sent all of it again.
-                    self.delivered(before);
-                }
-                self.protocol.handle_frame(&media(frame));
-            }
+            Happening::Frame(Some(frame)) => self.protocol.handle_frame(&media(frame)),
             // The leg is closed; what closed it says why.
             Happening::Frame(None) => self.forget_frames(),
             Happening::Wire(Turn::Room) | Happening::Retry => {}

@@ -93,14 +93,6 @@ impl Legs {
         self.slot(leg).is_some_and(|slot| self.senders[slot].is_some())
     }
 
-    /// The leg's ring, if it has one.
-    pub(super) fn ring(&self, leg: LegId) -> Option<&RingSender> {
-        match self.senders[self.slot(leg)?].as_ref()? {
-            Sender::Ring(ring) => Some(ring),
-            Sender::Srtp(_) => None,
-        }
-    }
-
     /// The leg's ring, to be told something.
     pub(super) fn ring_mut(&mut self, leg: LegId) -> Option<&mut RingSender> {
         let slot = self.slot(leg)?;

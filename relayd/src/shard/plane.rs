@@ -255,13 +255,7 @@ impl Plane {
                 let contiguous = self.relay.track_stats(stats.track)?.contiguous;
                 (stats.track, contiguous.map(|position| position + 1))
             }
-            LegStats::Listener(stats) => {
-                let acked = match self.outbound.legs.ring(leg) {
-                    Some(ring) => ring.delivered(),
-                    None => stats.acked,
-                };
-                (stats.track, acked.map(|position| position + 1).or(stats.next_position))
-            }
+            LegStats::Listener(stats) => (stats.track, stats.unconfirmed.or(stats.next_position)),
             _ => return None,
         };
         Some(ShardEvent::LegClosed { leg, track, next })
@@ -293,11 +287,6 @@ impl Plane {
 
     /// See [`Shard::feedback`](super::Shard::feedback). The engine counts its verdict.
     pub fn handle_feedback(&mut self, now: Instant, leg: LegId, feedback: Feedback) {
-        if let Feedback::Delivered(position) = feedback
-            && let Some(ring) = self.outbound.legs.ring_mut(leg)
-        {
-            ring.acknowledge(position);
-        }
         self.relay.handle_feedback(now, leg, feedback);
     }
 

@@ -8,7 +8,7 @@
 //! Invariants: positions come out strictly increasing for as long as the listener hears one track, whatever is replayed
 //! (L2); a stall that has ended is always told (I4).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::command::Order;
 
-/// A ring of at most `capacity` frames (at least 2): 104 bytes each and, once used, the longest payload that it held.
+/// A ring of at most `capacity` frames (at least 2): 96 bytes each and, once used, the longest payload that it held.
 ///
 /// The sender goes to the shard with [`Egress::Ring`](super::Egress::Ring).
 pub fn ring(capacity: usize) -> (RingSender, RingReceiver) {
@@ -34,7 +34,6 @@ pub fn ring(capacity: usize) -> (RingSender, RingReceiver) {
         line: 0,
         pushed: None,
         refused: None,
-        acknowledged: None,
     };
     (sender, RingReceiver { queue, spare: spare_in, shared, half: capacity / 2 })
 }
@@ -71,7 +70,6 @@ pub struct RingSender {
     pushed: Option<u64>,
     /// The first position on this line that found no room since the last stall ended.
     refused: Option<u64>,
-    acknowledged: Option<u64>,
 }
 
 /// The listener's end of a [`ring`].
@@ -100,9 +98,6 @@ pub(super) enum Pushed {
 #[derive(Debug, Default)]
 struct Shared {
     stalled: AtomicBool,
-    /// One after the last position that was received, and after that its line.
-    received: AtomicU64,
-    received_line: AtomicU64,
     wake: OnceLock<Wake>,
 }
 
@@ -116,7 +111,6 @@ struct Wake {
 /// A frame in the queue.
 #[derive(Debug)]
 struct Slot {
-    line: u64,
     position: u64,
     media_time: u64,
     marker: bool,
@@ -140,7 +134,7 @@ impl RingSender {
                 // From before the listener heard another track or paused.
                 return Pushed::Known;
             }
-            (self.line, self.pushed, self.refused, self.acknowledged) = (packet.line, None, None, None);
+            (self.line, self.pushed, self.refused) = (packet.line, None, None);
         }
         if self.pushed.is_some_and(|pushed| frame.position <= pushed) {
             return Pushed::Known;
@@ -156,7 +150,6 @@ impl RingSender {
         let mut payload = self.spare.try_recv().unwrap_or_default();
         payload.extend_from_slice(frame.payload);
         permit.send(Slot {
-            line: packet.line,
             position: frame.position,
             media_time: frame.media_time.ticks(),
             marker: frame.marker,
@@ -172,24 +165,6 @@ impl RingSender {
     /// The stall has ended: the position from which on frames found no room.
     pub(super) fn take_refused(&mut self) -> Option<u64> {
         self.refused.take()
-    }
-
-    /// The far end says that it has all positions up to and with this one. One that it was not sent is another track's.
-    pub(super) fn acknowledge(&mut self, position: u64) {
-        if self.pushed.is_some_and(|pushed| position <= pushed) {
-            self.acknowledged = self.acknowledged.max(Some(position));
-        }
-    }
-
-    /// The last position that the far end is known to have: what it acknowledged, or else what was taken out to be sent
-    /// to it.
-    pub(super) fn delivered(&self) -> Option<u64> {
-        self.acknowledged.or_else(|| {
-            // No line is later than ours, so what was received before this one is of it too.
-            let line = self.shared.received_line.load(Ordering::Acquire);
-            let received = self.shared.received.load(Ordering::Acquire);
-            received.checked_sub(1).filter(|_| line == self.line)
-        })
     }
 
     fn stall(&self) -> Pushed {
@@ -225,8 +200,7 @@ impl RingReceiver {
     }
 
     fn take(&self, slot: Slot) -> RingFrame {
-        let Slot { line, position, media_time, marker, capture_time, audio_level, replay, mut payload } =
-            slot;
+        let Slot { position, media_time, marker, capture_time, audio_level, replay, mut payload } = slot;
         let frame = RingFrame {
             position,
             media_time,
@@ -239,8 +213,6 @@ impl RingReceiver {
         payload.clear();
         // While the last place is being filled there may be one buffer more than places.
         drop(self.spare.try_send(payload));
-        self.shared.received.store(position.saturating_add(1), Ordering::Release);
-        self.shared.received_line.store(line, Ordering::Release);
         self.shared.drained(self.queue.len(), self.half);
         frame
     }
@@ -356,34 +328,6 @@ mod tests {
             assert_eq!(positions(&mut receiver).len(), 2);
             assert!(told.is_empty(), "once");
         }
-    }
-
-    #[test]
-    fn what_the_far_end_has_is_what_it_acknowledged_or_else_what_was_received() {
-        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
-        assert_eq!(sender.delivered(), None);
-        for position in 0..3 {
-            feed.push(&mut sender, 0, position);
-        }
-        assert_eq!(sender.delivered(), None, "they wait in the ring");
-        assert_eq!(positions(&mut receiver).len(), 3);
-        assert_eq!(sender.delivered(), Some(2));
-        sender.acknowledge(1);
-        sender.acknowledge(0);
-        sender.acknowledge(u64::MAX);
-        assert_eq!(sender.delivered(), Some(1));
-    }
-
-    #[test]
-    fn what_was_received_of_another_line_says_nothing_of_this_one() {
-        let (feed, (mut sender, mut receiver)) = (Feed::new(), ring(4));
-        feed.push(&mut sender, 0, 70_000);
-        assert_eq!(positions(&mut receiver), [70_000]);
-        feed.push(&mut sender, 1, 3);
-        sender.acknowledge(70_000);
-        assert_eq!(sender.delivered(), None, "3 waits");
-        assert_eq!(positions(&mut receiver), [3]);
-        assert_eq!(sender.delivered(), Some(3));
     }
 
     #[test]

@@ -78,6 +78,31 @@ async fn a_listener_is_refreshed_and_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_acknowledges_nothing_has_it_all_on_the_newer_socket() {
+    let (relay, publish, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    let id = publish.split('/').next().unwrap();
+    let (mut listener, _) = Socket::hello(address, &listen, json!({})).await;
+    let (mut publisher, _) = Socket::hello(address, &publish, json!({})).await;
+    for round in 1..=3 {
+        publisher.publish((round - 1) * 50..round * 50).await;
+        while listener.positions.last() != Some(&(round * 50 - 1)) {
+            assert!(matches!(listener.heard().await, Heard::Frame(_) | Heard::Said(_)));
+        }
+        assert_eq!(listener.positions, all(0..round * 50));
+        order(&relay, id, "listener").await;
+        let required = until_said(&mut listener, "refreshRequired").await;
+        // What the older one was sent may have got lost with it.
+        let who = json!({ "ticket": required["ticket"] });
+        let (mut newer, _) = Socket::hello(address, &listen, who).await;
+        let complete = until_said(&mut newer, "refreshComplete").await;
+        assert_eq!((&complete["gapFrames"], &complete["replayed"]), (&json!(0), &json!(round * 50)));
+        assert_eq!(listener.closed().await.0, 1000);
+        listener = newer;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_is_refreshed_and_every_frame_is_heard_once() {
     let (relay, publish, listen) = stage().await;
     let address = relay.daemon.http_addr();

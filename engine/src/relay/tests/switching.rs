@@ -463,6 +463,35 @@ fn a_leg_in_order_of_position_waits_for_holes_and_gives_up_in_time() {
 }
 
 #[test]
+fn on_a_leg_in_order_of_position_nothing_acknowledged_means_that_all_comes_again() {
+    type Break = fn(&mut Stage, LegId);
+    let ways: [Break; 3] = [
+        |_, _| {},
+        |stage, _| stage.state(stage.old, LegState::Down),
+        |stage, _| stage.bench.close(Peer::Leg(stage.old)),
+    ];
+    for (index, way) in ways.into_iter().enumerate() {
+        let spec = LegSpec::new(96).order(Order::Position);
+        let mut stage = Stage::with(Config::new(), spec, 20);
+        let new = stage.leg(spec);
+        stage.switch(new);
+        let mut out = stage.bench.drain();
+        way(&mut stage, new);
+        out.extend(stage.rest(2_000));
+        out.extend(stage.frames(5));
+        assert_eq!(on(&out, new), (0..25).collect::<Vec<_>>(), "{index}");
+        assert_eq!((replays(&out), spent(&out).len()), (20, 1), "{index}");
+    }
+    let spec = LegSpec::new(96).order(Order::Position);
+    let mut stage = Stage::with(Config::new(), spec, 20);
+    let new = stage.bench.relay.add_leg(stage.bench.now, stage.listener, spec).unwrap();
+    stage.bench.close(Peer::Leg(stage.old));
+    stage.state(new, LegState::Up);
+    assert_eq!(on(&stage.rest(2_000), new), (0..20).collect::<Vec<_>>(), "closed before the other was up");
+    assert_eq!(stage.bench.relay.listener_stats(stage.listener).unwrap().unconfirmed, Some(0));
+}
+
+#[test]
 fn a_leg_may_change_its_order_with_a_switch() {
     for (from, to) in [(Order::Arrival, Order::Position), (Order::Position, Order::Arrival)] {
         let mut stage = Stage::with(Config::new(), LegSpec::new(96).order(from), 20);
