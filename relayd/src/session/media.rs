@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use relay_engine::{LegId, LegSpec, ListenerId, Order, Peer, TrackId};
+use relay_engine::{LegId, LegSpec, ListenerId, OpenError, Order, Peer, TrackId};
 use tokio::sync::watch;
 
-use super::directory::Claim;
+use super::directory::{Claim, HeldTicket};
 use super::id::SessionId;
 use super::service::{Service, ServiceError, Slot};
 use super::slot::Place;
 use super::ticket::Right;
 use crate::auth::Caller;
-use crate::shard::Shard;
+use crate::shard::{Shard, ShardError};
 use crate::webrtc::{Attach, CloseReason, Record, ResourceId, Role};
 
 /// What somebody takes a seat with.
@@ -59,9 +59,8 @@ pub struct MediaSeat {
     /// The place, if it was taken with a ticket and the client may not know of it.
     unknown: Option<Place>,
     /// Before the slot: the place is free when the leg is closed.
-    _open: OpenLeg,
-    slot: Box<dyn Record>,
     listed: Listed,
+    slot: Box<dyn Record>,
 }
 
 impl MediaSeat {
@@ -113,47 +112,58 @@ impl Service {
             place.check(language, true)?;
             return Err(self.gone(session));
         }
-        let (spec, mut from) = (LegSpec::new(MEDIA_PAYLOAD_TYPE).reports(false), from);
-        let (leg, listener) = match (role, attach) {
-            (Role::Publisher, _) => (self.shard().open_publisher(track, spec.epoch(epoch)).await?, None),
-            (Role::Listener, Attach::Second { listener }) => {
+        let spec = LegSpec::new(MEDIA_PAYLOAD_TYPE).reports(false);
+        let (leg, listener, from) = match role {
+            Role::Publisher => (self.shard().open_publisher(track, spec.epoch(epoch)).await?, None, None),
+            Role::Listener => {
                 let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
-                (self.shard().add_leg(listener, spec).await?, Some(listener))
-            }
-            (Role::Listener, Attach::New { resume_from }) => {
-                from = from.or(resume_from);
-                let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
-                let (listener, leg) = self.shard().open_listener(track, spec).await?;
-                (leg, Some(listener))
+                let (listener, leg, from) =
+                    self.attach(&place, track, attach, (spec, from), held.as_ref()).await?;
+                (leg, Some(listener), from)
             }
         };
-        let leg = OpenLeg { shard: self.shard().clone(), leg };
+        listed.opened(OpenLeg { shard: self.shard().clone(), leg });
         let right = |name| Right { role, track, caller: caller.clone(), name, socket: true };
-        let ticket = place.answered((leg.leg, listener), right);
+        let ticket = place.answered((leg, listener), right);
         place.check(language, true)?;
         let unknown = held.map(|held| {
             held.spend(&place);
             place.clone()
         });
         let session = place.session;
-        Ok(MediaSeat {
-            role,
-            session,
-            resource,
-            track,
-            leg: leg.leg,
-            listener,
-            ticket,
-            from,
-            unknown,
-            _open: leg,
-            slot,
-            listed,
-        })
+        Ok(MediaSeat { role, session, resource, track, leg, listener, ticket, from, unknown, listed, slot })
+    }
+}
+
+impl Service {
+    /// Opens a listener's leg: beside the one that it has, or where that was. Tells the first position that is promised.
+    async fn attach(
+        &self,
+        place: &Place,
+        track: TrackId,
+        attach: Attach,
+        (spec, from): (LegSpec, Option<u64>),
+        held: Option<&HeldTicket>,
+    ) -> Result<(ListenerId, LegId, Option<u64>), ServiceError> {
+        let left_at = match attach {
+            Attach::New { resume_from } => resume_from,
+            Attach::Second { listener } => match (self.shard().add_leg(listener, spec).await, held) {
+                // The leg that it had was closed just then: this one comes after it.
+                (Err(ShardError::Open(OpenError::UnknownListener(_))), Some(held)) => {
+                    self.left_at(place, held).await
+                }
+                (leg, _) => return Ok((listener, leg?, from)),
+            },
+        };
+        let from = from.or(left_at);
+        let spec = from.into_iter().fold(spec, LegSpec::resume_from);
+        let (listener, leg) = self.shard().open_listener(track, spec).await?;
+        Ok((listener, leg, from))
     }
 }
 
 /// A leg that is closed when nobody has it any more.
+#[derive(Debug)]
 struct OpenLeg {
     shard: Shard,
     leg: LegId,
@@ -172,6 +182,17 @@ struct Listed {
     closed: watch::Receiver<Option<CloseReason>>,
 }
 
+impl Listed {
+    /// Its leg is open; for a seat that was told to go it is closed at once.
+    fn opened(&self, leg: OpenLeg) {
+        if let Some(seated) = self.seats.entries().get_mut(&self.resource)
+            && seated.closed.borrow().is_none()
+        {
+            seated.leg = Some(leg);
+        }
+    }
+}
+
 impl Drop for Listed {
     fn drop(&mut self) {
         self.seats.entries().remove(&self.resource);
@@ -187,6 +208,7 @@ pub(super) struct Seats {
 #[derive(Debug)]
 struct Seated {
     track: TrackId,
+    leg: Option<OpenLeg>,
     closed: watch::Sender<Option<CloseReason>>,
 }
 
@@ -201,15 +223,17 @@ impl Seats {
     fn insert(&self, track: TrackId) -> (ResourceId, Listed) {
         let (sender, closed) = watch::channel(None);
         let resource = ResourceId::random();
-        self.entries().insert(resource, Seated { track, closed: sender });
+        self.entries().insert(resource, Seated { track, leg: None, closed: sender });
         (resource, Listed { seats: self.clone(), resource, closed })
     }
 
-    /// Tells one to go; whether there is one.
+    /// Tells one to go; whether there is one. Its leg is closed when this comes back: another one may have its place.
     pub(super) fn close(&self, resource: &ResourceId, reason: CloseReason) -> bool {
-        let entries = self.entries();
-        let seated = entries.get(resource);
-        seated.inspect(|seated| seated.close(reason)).is_some()
+        let mut entries = self.entries();
+        let Some(seated) = entries.get_mut(resource) else { return false };
+        seated.close(reason);
+        seated.leg = None;
+        true
     }
 
     /// Tells those of a track to go, or all.
@@ -228,3 +252,89 @@ impl Seats {
 
 /// Nobody sees it: media frames of WebSockets have no payload type.
 const MEDIA_PAYLOAD_TYPE: u8 = 111;
+
+#[cfg(test)]
+mod tests {
+    use relay_engine::{CarriedFrame, MediaTime};
+
+    use super::*;
+    use crate::session::{Directory, Limits, SessionSpec};
+    use crate::shard::{Egress, RingReceiver, ShardConfig, ring};
+    use crate::webrtc::{Connections, WebRtcConfig};
+
+    async fn stage() -> (Service, SessionId) {
+        let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
+        let (connections, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        let service = Service::new(Directory::new(Limits::default()), shard, connections);
+        tokio::spawn(service.clone().run());
+        let source: crate::session::Language = "en".parse().unwrap();
+        let languages = vec![source.clone()];
+        let spec = SessionSpec { source, languages, owner: None, anonymous_listeners: true };
+        let id = service.create(spec).await.unwrap().view.id;
+        (service, id)
+    }
+
+    async fn join(service: &Service, id: &SessionId, role: Role, claim: Claim) -> MediaSeat {
+        let (session, language, caller) = (id.as_str(), None, &Caller::Open);
+        let join = MediaJoin { role, session, language, caller, claim, from: None };
+        service.join_media(join).await.unwrap()
+    }
+
+    fn ticket(seat: &MediaSeat) -> Claim {
+        Claim::Ticket(seat.ticket.clone())
+    }
+
+    /// A listener that was sent these positions.
+    async fn heard(service: &Service, id: &SessionId, positions: u64) -> (MediaSeat, RingReceiver) {
+        let mut seat = join(service, id, Role::Listener, Claim::None).await;
+        let (sender, mut receiver) = ring(64);
+        assert!(service.shard().leg_up(seat.leg, Egress::Ring(sender)));
+        seat.connected();
+        let publisher = join(service, id, Role::Publisher, Claim::None).await;
+        assert!(service.shard().publisher_up(publisher.leg));
+        for position in 0..positions {
+            let frame = CarriedFrame {
+                position,
+                media_time: MediaTime::from_ticks(position * 960),
+                marker: false,
+                capture_time: None,
+                audio_level: None,
+                payload: vec![0xf8].into(),
+            };
+            assert!(service.shard().frame(publisher.leg, frame));
+            assert_eq!(receiver.recv().await.map(|frame| frame.position), Some(position));
+        }
+        (seat, receiver)
+    }
+
+    #[tokio::test]
+    async fn a_seat_beside_one_whose_leg_goes_just_then_comes_after_it() {
+        let (service, id) = stage().await;
+        let (old, _receiver) = heard(&service, &id, 20).await;
+        assert!(service.shard().feedback(old.leg, relay_engine::Feedback::Delivered(11)));
+        // The first is answered before what was said ahead of it is heard, the second after.
+        service.shard().ping().await.unwrap();
+        service.shard().ping().await.unwrap();
+        // The place is still taken, as it is while its socket is being dropped.
+        service.shard().close(Peer::Leg(old.leg));
+        let new = join(&service, &id, Role::Listener, ticket(&old)).await;
+        assert_eq!(new.from, Some(12));
+        assert_ne!(new.listener, old.listener);
+        drop(old);
+        assert_eq!(service.directory().counts().listeners, 1, "the newer one has the place");
+    }
+
+    #[tokio::test]
+    async fn a_seat_that_is_told_to_go_is_in_nobodys_way() {
+        let (service, id) = stage().await;
+        let (first, _receiver) = heard(&service, &id, 1).await;
+        let mut seats = vec![join(&service, &id, Role::Listener, ticket(&first)).await];
+        for _ in 0..5 {
+            // Of two connections at most the newer one goes; its owner has not heard of it yet.
+            let last = join(&service, &id, Role::Listener, ticket(&seats[seats.len() - 1])).await;
+            assert_eq!(seats[seats.len() - 1].closed().await, CloseReason::Refreshed);
+            assert_eq!(last.listener, first.listener);
+            seats.push(last);
+        }
+    }
+}

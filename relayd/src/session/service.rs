@@ -326,7 +326,7 @@ impl Service {
 
     /// Where the leg was that somebody comes back from. It was closed with its connection, and the media plane is about
     /// to say so; whoever cannot be told goes on at the live edge.
-    async fn left_at(&self, place: &Place, held: &HeldTicket) -> Option<u64> {
+    pub(super) async fn left_at(&self, place: &Place, held: &HeldTicket) -> Option<u64> {
         let told = async {
             loop {
                 let mut closed = std::pin::pin!(place.shared.leg_is_closed());

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use relay_engine::{Feedback, OpenError, PublisherLegStats, TrackStats};
+use relay_engine::{PublisherLegStats, TrackStats};
 
 use crate::auth::{Action, Caller, Denied, Grant, decide};
 use crate::events::CloseCode;
@@ -15,8 +15,8 @@ use crate::http::events::identify;
 use crate::http::problem::{Code, Problem};
 use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
 use crate::metrics::JoinAttempt;
-use crate::session::{Claim, MediaJoin, MediaSeat, ServiceError, SessionError, Status, Subscription};
-use crate::shard::{Egress, RingReceiver, ShardError, ring};
+use crate::session::{Claim, MediaJoin, MediaSeat, SessionError, Status, Subscription};
+use crate::shard::{Egress, RingReceiver, ring};
 use crate::webrtc::{ResourceId, Role};
 
 /// Which track a socket is for, and whose socket it is.
@@ -125,7 +125,9 @@ async fn sit(
     let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
     // A position that the track has not reached is one of another track, or of one that is over.
     let from = hello.from.filter(|from| *from <= stats.next_position);
-    let mut seat = take_seat(api, target, &caller, (claim(&caller, &hello), from)).await?;
+    let claim = claim(&caller, &hello);
+    let join = MediaJoin { role: target.role(), session, language, caller: &caller, claim, from };
+    let mut seat = api.service.join_media(join).await.map_err(|error| refusal(error.into()))?;
     let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
     news.follow(view.holder);
     let paused = directory.view(session).is_ok_and(|view| view.status == Status::Paused);
@@ -155,28 +157,6 @@ async fn sit(
     Ok(Seated { caller, seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
 }
 
-/// A seat beside another one whose socket goes just then is asked for again: then it comes after that one.
-async fn take_seat(
-    api: &Api,
-    target: &Target,
-    caller: &Caller,
-    (claim, from): (Claim, Option<u64>),
-) -> Result<MediaSeat, Refusal> {
-    let (session, language) = (target.session.as_str(), Some(target.language.as_str()));
-    let mut again = AGAIN;
-    loop {
-        let claim = claim.clone();
-        let join = MediaJoin { role: target.role(), session, language, caller, claim, from };
-        match api.service.join_media(join).await {
-            Err(ServiceError::Shard(ShardError::Open(OpenError::UnknownListener(_)))) if again > 0 => {
-                again -= 1;
-                tokio::time::sleep(PAUSE).await;
-            }
-            taken => return taken.map_err(|error| refusal(error.into())),
-        }
-    }
-}
-
 /// What the relay has all of, up to here, but for what the leg no longer has; what a publisher sends again begins here.
 pub(in crate::http) fn first_missing(track: &TrackStats, leg: Option<&PublisherLegStats>) -> u64 {
     let contiguous = leg.and_then(|leg| leg.contiguous).max(track.contiguous);
@@ -189,10 +169,6 @@ fn bring_up(api: &Api, seat: &MediaSeat) -> Result<Option<RingReceiver>, Refusal
         Role::Publisher => (shard.publisher_up(seat.leg), None),
         Role::Listener => {
             let (sender, receiver) = ring(RING_FRAMES);
-            if let Some(before) = seat.from.and_then(|from| from.checked_sub(1)) {
-                // What it has not acknowledged when it comes back begins there.
-                shard.feedback(seat.leg, Feedback::Delivered(before));
-            }
             (shard.leg_up(seat.leg, Egress::Ring(sender)), Some(receiver))
         }
     };
@@ -239,8 +215,5 @@ fn failed() -> Refusal {
 
 /// Frames between the media plane and a socket: 1.28 s of 20 ms frames. What does not fit waits in the history.
 const RING_FRAMES: usize = 64;
-/// How often a seat is asked for again, and after how long.
-const AGAIN: usize = 10;
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long the history of a track is.
 const HISTORY_MS: u64 = 30_000;
