@@ -9,6 +9,9 @@
 //! | switching | collapses | joining | | complete, close old → idle | waiting, or give up | orphaned | switch again |
 //! | orphaned | idle first | joining | | complete → idle | | | idle |
 //!
+//! A connection that is `max_age` old is closed, in every state: at once where nobody is on the way to take over, else when
+//! the second one is gone, or `deadline` later, which makes the second one the only one. Each ages from when it came up.
+//!
 //! Invariants: the old connection is closed only after the new one has taken over; nothing is asked for while a second
 //! connection is there; every order ends in exactly one [`Output::Over`]; orders that come while one is under way
 //! become one with it.
@@ -26,6 +29,8 @@ pub(super) struct Refresh {
     state: State,
     /// Of the connection that is there alone, or of the older one.
     age: Option<Age>,
+    /// When the second one came up.
+    second_up: Option<Instant>,
     outputs: VecDeque<Output>,
 }
 
@@ -124,6 +129,8 @@ pub(super) enum Output {
     Complete { spent: Spent, attempts: u32 },
     /// Close the older connection: the newer one is the holder's from now on.
     CloseOld,
+    /// Close the older connection, or the only one: it is older than connections get.
+    TooOld,
     /// It ended like this; without a cause, the client had come by itself.
     Over { cause: Option<Cause>, outcome: Outcome, took: Duration },
 }
@@ -159,7 +166,7 @@ struct Age {
 impl Refresh {
     /// For a holder whose connection is not up yet.
     pub(super) fn new(rules: RefreshRules, seed: u64) -> Self {
-        Self { rules, random: seed, state: State::Idle, age: None, outputs: VecDeque::new() }
+        Self { rules, random: seed, state: State::Idle, age: None, second_up: None, outputs: VecDeque::new() }
     }
 
     /// The connection is to be replaced: asked for at `at` or soon after, until `deadline`. One that is under way
@@ -223,10 +230,12 @@ impl Refresh {
             }
         };
         self.state = State::Joining { order };
+        self.second_up = None;
     }
 
     /// The second connection is up.
-    pub(super) fn handle_connected(&mut self) {
+    pub(super) fn handle_connected(&mut self, now: Instant) {
+        self.second_up = Some(now);
         if let State::Joining { order } = self.state {
             self.state = State::Switching { order, again: None };
             self.outputs.push_back(Output::Switch);
@@ -252,9 +261,11 @@ impl Refresh {
         self.outputs.push_back(Output::Complete { spent, attempts: order.attempts });
         if second {
             self.outputs.push_back(Output::CloseOld);
-            self.handle_up(now);
+            let up = self.second_up.take().unwrap_or(now);
+            self.handle_up(up);
         }
         self.end(now, order, Outcome::Completed);
+        self.grow_old(now);
     }
 
     /// The second connection is gone.
@@ -265,6 +276,7 @@ impl Refresh {
         } else {
             self.back_off(now, order);
         }
+        self.grow_old(now);
     }
 
     /// The first connection is gone; a second one, if there is one, is the only one now.
@@ -272,7 +284,10 @@ impl Refresh {
         match self.state {
             State::Joining { order } | State::Switching { order, .. } => {
                 self.state = State::Orphaned { order, until: now + SPENT_AFTER };
-                self.handle_up(now);
+                self.age = None;
+                if let Some(up) = self.second_up.take() {
+                    self.handle_up(up);
+                }
             }
             State::Waiting { order, .. } | State::Asked { order, .. } | State::Orphaned { order, .. } => {
                 self.end(now, order, Outcome::Dropped);
@@ -280,6 +295,7 @@ impl Refresh {
             }
             State::Idle => self.age = None,
         }
+        self.grow_old(now);
     }
 
     /// Time has passed.
@@ -293,7 +309,8 @@ impl Refresh {
                 order.attempts = order.attempts.saturating_add(1);
                 self.state = State::Asked { order, until: now + ANSWER_AFTER };
                 let cause = order.cause.expect("what is waited for was ordered");
-                self.outputs.push_back(Output::Require { cause, deadline: order.deadline });
+                let deadline = self.age.map_or(order.deadline, |age| age.limit.min(order.deadline));
+                self.outputs.push_back(Output::Require { cause, deadline });
             }
             State::Asked { order, until } if now >= until => self.back_off(now, order),
             State::Switching { order, again: Some(again) } if now >= again => {
@@ -325,14 +342,9 @@ impl Refresh {
         let age = self.age.and_then(|age| {
             let warning = (!age.warned).then(|| before(age.limit, self.rules.warn_before));
             let order = (!age.ordered).then(|| before(age.limit, self.rules.refresh_before));
-            warning.into_iter().chain(order).min()
+            warning.into_iter().chain(order).chain([self.close_at(age)]).min()
         });
         state.into_iter().chain(age).min()
-    }
-
-    /// Whether the connection is older than connections get.
-    pub(super) fn is_too_old(&self, now: Instant) -> bool {
-        self.age.is_some_and(|age| age.limit <= now)
     }
 }
 
@@ -347,6 +359,25 @@ impl Refresh {
         if !age.ordered && now >= before(limit, self.rules.refresh_before) {
             age.ordered = true;
             self.order(now, Cause::Age, now, limit);
+        }
+        if self.age.is_some_and(|age| now >= self.close_at(age)) {
+            self.age = None;
+            match self.state {
+                State::Waiting { order, .. } | State::Asked { order, .. } => {
+                    self.end(now, order, Outcome::GaveUp);
+                }
+                State::Orphaned { order, .. } => self.end(now, order, Outcome::Dropped),
+                State::Idle | State::Joining { .. } | State::Switching { .. } => {}
+            }
+            self.outputs.push_back(Output::TooOld);
+        }
+    }
+
+    /// When a connection is closed, whatever is asked for or on its way.
+    fn close_at(&self, age: Age) -> Instant {
+        match self.state {
+            State::Joining { .. } | State::Switching { .. } => age.limit + self.rules.deadline,
+            _ => age.limit,
         }
     }
 

@@ -63,7 +63,7 @@ impl Machine {
         if rank == 0 {
             member.refresh.handle_up(now);
         } else {
-            member.refresh.handle_connected();
+            member.refresh.handle_connected(now);
         }
         let first = !std::mem::replace(&mut member.connected, true);
         if first {

@@ -29,6 +29,7 @@ struct Run {
     switches: BTreeSet<HolderId>,
     resources: u64,
     completes: u64,
+    too_old: u64,
     /// Members whose listening was told of.
     told: i64,
 }
@@ -38,7 +39,9 @@ impl Run {
         let (now, ids) = (Instant::now(), tests::ids(2));
         let tracks = vec![(language("en"), ids[0].0), (language("es"), ids[1].0)];
         // An empty session stays: its end is for others to test.
-        let rules = Rules { permanent: true, max_listeners: 4, seed, ..rules() };
+        let max_age = if seed.is_multiple_of(2) { Duration::from_secs(100) } else { Duration::ZERO };
+        let refresh = RefreshRules { max_age, ..rules().refresh };
+        let rules = Rules { permanent: true, max_listeners: 4, seed, refresh, ..rules() };
         Self {
             random: seed.wrapping_mul(2) + 1,
             now,
@@ -49,6 +52,7 @@ impl Run {
             switches: BTreeSet::new(),
             resources: 0,
             completes: 0,
+            too_old: 0,
             told: 0,
         }
     }
@@ -184,9 +188,16 @@ impl Run {
                     assert_eq!(self.live(holder.member), [holder], "nobody else is on the way");
                 }
                 Output::CloseLeg { resource, reason } => {
-                    assert_eq!(reason, CloseReason::Refreshed);
-                    let line = self.lines.values().find(|line| line.resource == Some(resource));
-                    assert!(line.is_some_and(|line| line.dismissed), "{resource}");
+                    let line = self.lines.values_mut().find(|line| line.resource == Some(resource));
+                    let line = line.expect("it is there until it is gone");
+                    match reason {
+                        CloseReason::MaxAge => {
+                            assert!(line.up && !line.dismissed, "{resource}");
+                            line.dismissed = true;
+                            self.too_old += 1;
+                        }
+                        reason => assert!(reason == CloseReason::Refreshed && line.dismissed, "{resource}"),
+                    }
                 }
                 Output::Publish(_, Event::ListenerJoined { .. }) => self.told += 1,
                 Output::Publish(_, Event::ListenerLeft { .. }) => self.told -= 1,
@@ -210,7 +221,7 @@ impl Run {
         assert!(self.machine.timers.len() <= self.machine.members.len());
     }
 
-    fn finish(mut self) -> u64 {
+    fn finish(mut self) -> (u64, u64) {
         for holder in self.lines.keys().copied().collect::<Vec<_>>() {
             self.machine.handle_gone(self.now, holder);
             self.lines.remove(&holder);
@@ -219,7 +230,7 @@ impl Run {
         self.check();
         assert!(self.machine.members.is_empty() && self.machine.names.is_empty());
         assert!(self.machine.timers.is_empty());
-        self.completes
+        (self.completes, self.too_old)
     }
 }
 
@@ -227,7 +238,7 @@ impl Run {
 fn in_random_sequences_of_second_connections_each_place_counts_once() {
     let one = std::env::var("PAIRS_SEED").ok().map(|seed| seed.parse().expect("PAIRS_SEED is a number"));
     let seeds = one.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
-    let mut completes = 0;
+    let (mut completes, mut too_old) = (0, 0);
     for seed in seeds {
         let replay =
             format!("replay: PAIRS_SEED={seed} cargo test -p relayd --lib random_sequences_of_second");
@@ -237,7 +248,9 @@ fn in_random_sequences_of_second_connections_each_place_counts_once() {
             (0..STEPS).for_each(|_| run.step());
             run.finish()
         });
-        completes += ran.unwrap_or_else(|_| panic!("{replay}"));
+        let (more, older) = ran.unwrap_or_else(|_| panic!("{replay}"));
+        (completes, too_old) = (completes + more, too_old + older);
     }
     assert!(one.is_some() || completes > SEEDS, "only {completes} took over");
+    assert!(one.is_some() || too_old > SEEDS / 10, "only {too_old} were too old");
 }

@@ -129,10 +129,12 @@ impl Machine {
         if let Some(resource) = resource {
             self.outputs.push_back(Output::CloseLeg { resource, reason });
         }
-        self.outputs.push_back(match reason {
-            CloseReason::Refreshed => Output::Retire(holder),
-            _ => Output::Revoke(holder),
-        });
+        match reason {
+            CloseReason::Refreshed => self.outputs.push_back(Output::Retire(holder)),
+            // Its client may resume.
+            CloseReason::MaxAge => {}
+            _ => self.outputs.push_back(Output::Revoke(holder)),
+        }
     }
 
     /// A lease is over: this holder of it goes. Their other connection stays, if it does not live on this lease.

@@ -175,31 +175,24 @@ impl Machine {
                         self.dismiss_link(holder, CloseReason::Refreshed);
                     }
                 }
+                (refresh::Output::TooOld, _) => match holder(0).filter(|_| numbers.len() > 1) {
+                    Some(holder) => {
+                        member.refresh.handle_old_gone(now);
+                        self.dismiss_link(holder, CloseReason::MaxAge);
+                    }
+                    None => self.dismiss(now, id, CloseReason::MaxAge),
+                },
                 (refresh::Output::Over { cause, outcome, took }, _) => {
-                    self.refresh_over(now, id, holder(0), (cause, outcome, took));
+                    self.outputs.push_back(Output::Report(Report::Refresh { cause, outcome, took }));
+                    if let Some(first) = holder(0).filter(|_| outcome == Outcome::GaveUp) {
+                        self.outputs.push_back(Output::Withdraw(first));
+                    }
                 }
                 (refresh::Output::Warn { .. } | refresh::Output::Require { .. }, None)
                 | (refresh::Output::Complete { .. }, None) => {}
             }
         }
         self.set_timer(id);
-    }
-
-    fn refresh_over(
-        &mut self,
-        now: Instant,
-        id: MemberId,
-        first: Option<HolderId>,
-        (cause, outcome, took): (Option<Cause>, Outcome, Duration),
-    ) {
-        self.outputs.push_back(Output::Report(Report::Refresh { cause, outcome, took }));
-        if let Some(first) = first.filter(|_| outcome == Outcome::GaveUp) {
-            self.outputs.push_back(Output::Withdraw(first));
-        }
-        let too_old = self.members.get(&id).is_some_and(|member| member.refresh.is_too_old(now));
-        if too_old && outcome == Outcome::GaveUp {
-            self.dismiss(now, id, CloseReason::MaxAge);
-        }
     }
 
     fn set_timer(&mut self, id: MemberId) {

@@ -25,6 +25,7 @@ fn heard(refresh: &mut Refresh) -> Vec<&'static str> {
         Output::Switch => "switch",
         Output::Complete { .. } => "complete",
         Output::CloseOld => "close old",
+        Output::TooOld => "too old",
         Output::Over { outcome, .. } => outcome.name(),
     };
     drain(refresh).iter().map(word).collect()
@@ -44,7 +45,7 @@ fn the_old_connection_goes_when_the_new_one_has_taken_over() {
     let mut refresh = ordered(now);
     refresh.handle_joined(now + SECOND);
     assert!(heard(&mut refresh).is_empty());
-    refresh.handle_connected();
+    refresh.handle_connected(now);
     assert_eq!(heard(&mut refresh), ["switch"]);
     refresh.handle_not_switched(now + SECOND);
     refresh.handle_timeout(refresh.poll_timeout().unwrap());
@@ -152,14 +153,154 @@ fn age_warns_then_asks_and_then_the_connection_is_too_old() {
     assert!(asked > now + 80 * SECOND && asked <= now + 82 * SECOND);
     refresh.handle_timeout(asked);
     assert_eq!(drain(&mut refresh), [Output::Require { cause: Cause::Age, deadline: at }], "warned before");
-    assert!(!refresh.is_too_old(now + 99 * SECOND));
+    refresh.handle_timeout(now + 99 * SECOND);
+    assert!(heard(&mut refresh).is_empty());
     refresh.handle_timeout(at);
-    assert_eq!(heard(&mut refresh), ["gave_up"]);
-    assert!(refresh.is_too_old(at) && refresh.poll_timeout().is_none());
-    refresh.handle_joined(at);
-    refresh.handle_spent(at, Spent::default(), true);
-    assert!(!refresh.is_too_old(at), "the new one is young");
-    assert_eq!(refresh.poll_timeout(), Some(at + 70 * SECOND));
+    assert_eq!(heard(&mut refresh), ["gave_up", "too old"]);
+    assert!(refresh.poll_timeout().is_none());
+}
+
+/// A connection that is `max_age` old at 100 s, asked for since 80 s.
+fn aging(now: Instant) -> Refresh {
+    let mut refresh = Refresh::new(RefreshRules { max_age: 100 * SECOND, ..rules() }, 7);
+    refresh.handle_up(now);
+    for at in [70, 80, 82] {
+        refresh.handle_timeout(now + at * SECOND);
+    }
+    assert_eq!(heard(&mut refresh), ["warn", "require"]);
+    refresh
+}
+
+#[test]
+fn a_second_connection_ages_from_when_it_came_up() {
+    let now = Instant::now();
+    let mut refresh = aging(now);
+    refresh.handle_joined(now + 85 * SECOND);
+    refresh.handle_connected(now + 90 * SECOND);
+    assert_eq!(heard(&mut refresh), ["switch"]);
+    refresh.handle_spent(now + 120 * SECOND, Spent::default(), true);
+    assert_eq!(heard(&mut refresh), ["complete", "close old", "completed"]);
+    assert_eq!(refresh.poll_timeout(), Some(now + (90 + 70) * SECOND));
+    // One that lost its first one, too; one that is not up yet is of no age.
+    for (up, next) in [(Some(90), Some(160)), (None, None)] {
+        let mut refresh = aging(now);
+        refresh.handle_joined(now + 85 * SECOND);
+        up.iter().for_each(|up| refresh.handle_connected(now + *up * SECOND));
+        refresh.handle_old_gone(now + 95 * SECOND);
+        refresh.handle_timeout(now + 95 * SECOND + SPENT_AFTER);
+        assert_eq!(refresh.poll_timeout(), next.map(|next| now + next * SECOND));
+    }
+}
+
+#[test]
+fn a_refresh_that_never_ends_does_not_keep_the_old_connection_beyond_its_age_and_the_deadline() {
+    let now = Instant::now();
+    let limit = now + 100 * SECOND + rules().deadline;
+    for up in [false, true] {
+        let mut refresh = aging(now);
+        for at in (85..160).step_by(5) {
+            // Whoever comes again and again; the media plane never says that it has moved.
+            refresh.handle_joined(now + at * SECOND);
+            if up {
+                refresh.handle_connected(now + at * SECOND);
+                assert_eq!(heard(&mut refresh), ["switch"]);
+                refresh.handle_not_switched(now + at * SECOND);
+            }
+            refresh.handle_timeout(now + (at + 4) * SECOND);
+            refresh.handle_not_switched(now + (at + 4) * SECOND);
+            assert!(!heard(&mut refresh).contains(&"too old"), "{at}");
+        }
+        refresh.handle_timeout(limit);
+        assert!(heard(&mut refresh).contains(&"too old"), "{up}");
+    }
+}
+
+#[test]
+fn a_second_connection_that_fails_when_the_first_is_too_old_is_not_waited_for_again() {
+    let now = Instant::now();
+    let mut refresh = aging(now);
+    refresh.handle_joined(now + 85 * SECOND);
+    // An operator's order stands for longer than the connection may.
+    refresh.order(now + 95 * SECOND, Cause::Operator, now + 95 * SECOND, now + 300 * SECOND);
+    refresh.handle_timeout(now + 105 * SECOND);
+    assert!(heard(&mut refresh).is_empty(), "it is on its way");
+    refresh.handle_failed(now + 110 * SECOND);
+    assert_eq!(heard(&mut refresh), ["gave_up", "too old"]);
+    let mut asked = aging(now);
+    asked.order(now + 95 * SECOND, Cause::Operator, now + 95 * SECOND, now + 300 * SECOND);
+    asked.handle_timeout(now + 100 * SECOND);
+    assert_eq!(heard(&mut asked), ["gave_up", "too old"], "nor is anybody waited for who was asked");
+}
+
+#[test]
+fn who_is_asked_is_told_no_later_deadline_than_the_end_of_the_connection() {
+    let now = Instant::now();
+    let mut refresh = Refresh::new(RefreshRules { max_age: 100 * SECOND, ..rules() }, 7);
+    refresh.handle_up(now);
+    refresh.order(now + 60 * SECOND, Cause::Operator, now + 60 * SECOND, now + 300 * SECOND);
+    let told = drain(&mut refresh).into_iter().find_map(|output| match output {
+        Output::Require { deadline, .. } => Some(deadline),
+        _ => None,
+    });
+    assert_eq!(told, Some(now + 100 * SECOND));
+}
+
+#[test]
+fn whatever_happens_no_connection_gets_older_than_it_may() {
+    const MAX: Duration = Duration::from_secs(100);
+    let mut closed = 0;
+    for seed in 0..2000 {
+        let start = Instant::now();
+        let mut random = Random(seed * 2 + 1);
+        let mut refresh = Refresh::new(RefreshRules { max_age: MAX, ..rules() }, seed);
+        let (mut now, mut first, mut second) = (start, Some(start), None::<Option<Instant>>);
+        refresh.handle_up(now);
+        for _ in 0..120 {
+            match random.below(8) {
+                0 if first.is_some() => {
+                    let until = now + Duration::from_millis(1 + random.below(200_000));
+                    refresh.order(now, Cause::Operator, now, until);
+                }
+                1 | 2 if first.is_some() => {
+                    second = Some(None);
+                    refresh.handle_joined(now);
+                }
+                3 if second == Some(None) => {
+                    second = Some(Some(now));
+                    refresh.handle_connected(now);
+                }
+                4 if second.is_some_and(|up| up.is_some()) && random.below(4) == 0 => {
+                    first = second.take().flatten();
+                    refresh.handle_spent(now, Spent::default(), true);
+                }
+                5 if second.is_some() => {
+                    second = None;
+                    refresh.handle_failed(now);
+                }
+                6 if first.is_none() && second.is_none() => {
+                    first = Some(now);
+                    refresh.handle_up(now);
+                }
+                _ => {
+                    let at = refresh.poll_timeout().unwrap_or(now + SECOND);
+                    now = at.min(now + Duration::from_millis(random.below(20_000))).max(now);
+                    refresh.handle_timeout(now);
+                }
+            }
+            while let Some(output) = refresh.poll_output() {
+                if output == Output::TooOld {
+                    closed += 1;
+                    assert!(first.is_some_and(|up| now >= up + MAX), "seed {seed}");
+                    first = second.take().flatten();
+                    refresh.handle_old_gone(now);
+                }
+            }
+            let most = if second.is_some() { MAX + rules().deadline } else { MAX };
+            assert!(first.is_none_or(|up| now < up + most), "seed {seed}");
+            assert!(refresh.poll_timeout().is_none_or(|at| at > now), "I4: seed {seed}");
+        }
+    }
+    assert!(closed > 2000, "only {closed}");
 }
 
 #[test]
@@ -241,7 +382,7 @@ impl Run {
                 self.model.second = Some(false);
             }
             3 if self.model.second == Some(false) => {
-                self.refresh.handle_connected();
+                self.refresh.handle_connected(now);
                 self.model.second = Some(true);
                 self.expect(Output::Switch);
             }
