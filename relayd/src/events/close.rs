@@ -107,16 +107,21 @@ impl Close {
     /// What a control frame has room for (RFC 6455 §5.5).
     pub const MAX_REASON: usize = 123;
 
-    /// A close; of a reason that is too long, the beginning.
+    /// A close; of a reason that is too long, the words that fit, and an ellipsis.
     pub fn new(code: CloseCode, reason: impl Into<Cow<'static, str>>) -> Self {
         let mut reason = reason.into();
         if reason.len() > Self::MAX_REASON {
-            let end = (0..=Self::MAX_REASON).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
-            reason = reason[..end].to_owned().into();
+            let room = Self::MAX_REASON - ELLIPSIS.len_utf8();
+            let (fits, rest) = reason.split_at(reason.floor_char_boundary(room));
+            let words =
+                if rest.starts_with(' ') { fits } else { fits.rsplit_once(' ').unwrap_or((fits, "")).0 };
+            reason = format!("{}{ELLIPSIS}", words.trim_end()).into();
         }
         Self { code, reason }
     }
 }
+
+const ELLIPSIS: char = '…';
 
 #[cfg(test)]
 mod tests {
@@ -131,10 +136,29 @@ mod tests {
         assert!(numbers.iter().all(|number| [1000, 1009].contains(number) || (4000..5000).contains(number)));
     }
 
+    fn cut(reason: impl Into<Cow<'static, str>>) -> String {
+        Close::new(CloseCode::Internal, reason).reason.into_owned()
+    }
+
     #[test]
-    fn a_reason_fits_its_frame_and_stays_text() {
-        let close = Close::new(CloseCode::Internal, "é".repeat(100));
-        assert_eq!(close.reason.len(), 122);
-        assert_eq!(Close::new(CloseCode::Internal, "short").reason, "short");
+    fn a_reason_that_is_too_long_ends_with_a_whole_word_and_an_ellipsis() {
+        assert_eq!(cut("short"), "short");
+        let fits = format!("{} {}", "a".repeat(100), "b".repeat(22));
+        assert_eq!(cut(fits.clone()), fits);
+        assert_eq!(cut(format!("{fits}b")), format!("{}…", "a".repeat(100)));
+        // The word before the cut ends just there.
+        let exact = format!("{} {}", "a".repeat(100), "b".repeat(19));
+        assert_eq!(cut(format!("{exact} and more")), format!("{exact}…"));
+        // A word that is longer than all the room is cut between characters.
+        assert_eq!(cut("é".repeat(100)), format!("{}…", "é".repeat(60)));
+        assert_eq!(cut(format!("{} ü", "€ ".repeat(40))), format!("{}…", ["€"; 30].join(" ")));
+        for length in 0..200 {
+            for text in ["ä ", "€uro ", "x", "😀", "word "] {
+                let reason = text.repeat(length);
+                let told = cut(reason.clone());
+                assert!(told.len() <= Close::MAX_REASON, "{told}");
+                assert!(reason.starts_with(told.trim_end_matches('…')), "{told}");
+            }
+        }
     }
 }
