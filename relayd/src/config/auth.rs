@@ -5,12 +5,13 @@ use std::time::Duration;
 use axum::http::Uri;
 use ipnet::IpNet;
 
+use super::limit::{meaningless, no_longer};
 use super::{AuthMode, Config, ConfigError};
 
 /// What RFC 7518 §3.2 asks of an HS256 key: as long as the hash.
 pub(crate) const MIN_SECRET_BYTES: usize = 32;
 /// Clocks that are further apart are broken ones.
-const MAX_LEEWAY: Duration = Duration::from_secs(60);
+const MAX_LEEWAY: (Duration, &str) = (Duration::from_secs(60), "1m");
 
 impl Config {
     pub(super) fn check_auth(&self) -> Result<(), ConfigError> {
@@ -33,37 +34,33 @@ impl Config {
                 least: format!("{MIN_SECRET_BYTES} bytes; `relayd token secret` makes one"),
             });
         }
-        if auth.leeway > MAX_LEEWAY {
-            let value = format!("{}s", auth.leeway.as_secs());
-            return Err(ConfigError::TooLarge { key: "auth.leeway", value, most: "1m".into() });
-        }
+        no_longer("auth.leeway", auth.leeway, MAX_LEEWAY)?;
         self.check_trust_texts()
     }
 
     fn check_trust_texts(&self) -> Result<(), ConfigError> {
-        let refuse = |key, value: &str, reason: &str| {
-            Err(ConfigError::Meaningless { key, value: value.to_owned(), reason: reason.to_owned() })
-        };
         let auth = &self.auth;
         if auth.audience.is_empty() {
-            return refuse(
+            return meaningless(
                 "auth.audience",
                 "",
                 "tokens are issued for somebody: the claim `aud` is required",
             );
         }
         if auth.issuers.iter().any(String::is_empty) {
-            return refuse("auth.issuers", "", "the claim `iss` of a token is never empty");
+            return meaningless("auth.issuers", "", "the claim `iss` of a token is never empty");
         }
         if !auth.jwks_url.is_empty() && !is_https(&auth.jwks_url) {
-            return refuse(
+            return meaningless(
                 "auth.jwks_url",
                 &auth.jwks_url,
                 "must be like https://issuer.example/jwks.json: whoever changes keys on the way could issue tokens",
             );
         }
         match self.outbound.allow.iter().find(|range| range.parse::<IpNet>().is_err()) {
-            Some(range) => refuse("outbound.allow", range, "must be an address range such as 10.1.2.0/24"),
+            Some(range) => {
+                meaningless("outbound.allow", range, "must be an address range such as 10.1.2.0/24")
+            }
             None => Ok(()),
         }
     }

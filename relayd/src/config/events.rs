@@ -1,7 +1,6 @@
 //! Checks of the section `events`.
 
-use std::time::Duration;
-
+use super::limit::{AN_HOUR, at_least, at_most, meaningless, no_longer, some_time};
 use super::{Config, ConfigError};
 
 impl Config {
@@ -17,16 +16,8 @@ impl Config {
             ("events.max_streams_per_leg", events.max_streams_per_leg, 1, 100),
         ];
         for (key, value, least, most) in sizes {
-            if value < least {
-                return Err(ConfigError::TooSmall {
-                    key,
-                    value: value.to_string(),
-                    least: least.to_string(),
-                });
-            }
-            if value > most {
-                return Err(ConfigError::TooLarge { key, value: value.to_string(), most: most.to_string() });
-            }
+            at_least(key, value, least)?;
+            at_most(key, value, most)?;
         }
         let durations = [
             ("events.hello_timeout", events.hello_timeout),
@@ -37,23 +28,17 @@ impl Config {
             ("events.dead_after", events.dead_after),
         ];
         for (key, value) in durations {
-            if value.is_zero() {
-                return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
-            }
-            if value > MAX_DURATION {
-                let value = format!("{}s", value.as_secs());
-                return Err(ConfigError::TooLarge { key, value, most: "1h".into() });
-            }
+            some_time(key, value)?;
+            no_longer(key, value, AN_HOUR)?;
         }
         if events.dead_after <= events.heartbeat {
-            let reason = "must be longer than `events.heartbeat`, or whoever answers in time is dead".into();
-            let value = format!("{:?}", events.dead_after);
-            return Err(ConfigError::Meaningless { key: "events.dead_after", value, reason });
+            let reason = "must be longer than `events.heartbeat`, or whoever answers in time is dead";
+            return meaningless("events.dead_after", format!("{:?}", events.dead_after), reason);
         }
         let url = &events.drain_url;
         if !url.is_empty() && (url.len() > MAX_DRAIN_URL || !is_address(url)) {
             let reason = format!("must be a ws, wss, http or https address of at most {MAX_DRAIN_URL} bytes");
-            return Err(ConfigError::Meaningless { key: "events.drain_url", value: url.clone(), reason });
+            return meaningless("events.drain_url", url, reason);
         }
         Ok(())
     }
@@ -67,21 +52,16 @@ fn is_address(url: &str) -> bool {
 
 /// The reason of a close has 123 bytes (RFC 6455 §5.5).
 const MAX_DRAIN_URL: usize = 100;
-const MAX_DURATION: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
     use crate::config::ByteSize;
+    use crate::config::tests::refuse;
 
     #[test]
     fn what_cannot_work_is_refused_with_its_key() {
-        let refuse = |key: &str, change: fn(&mut Config)| {
-            let mut config = Config::default();
-            change(&mut config);
-            let error = config.check().expect_err(key).to_string();
-            assert!(error.contains(key), "{error}");
-        };
         refuse("events.max_message", |config| config.events.max_message = ByteSize::kib(2048));
         refuse("events.write_buffer", |config| config.events.write_buffer = ByteSize::kib(1));
         refuse("events.rate", |config| config.events.rate = 0);
@@ -90,10 +70,5 @@ mod tests {
         refuse("events.keep_alive", |config| config.events.keep_alive = Duration::from_secs(7200));
         refuse("events.drain_url", |config| config.events.drain_url = "other.example".into());
         refuse("events.drain_url", |config| config.events.drain_url = format!("wss://{}", "a".repeat(100)));
-    }
-
-    #[test]
-    fn the_defaults_hold() {
-        assert!(Config::default().check().is_ok());
     }
 }

@@ -8,6 +8,7 @@ mod auth;
 mod error;
 mod events;
 mod file;
+mod limit;
 mod refresh;
 mod settings;
 mod value;
@@ -25,6 +26,7 @@ use tracing_subscriber::filter::ParseError;
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
+use limit::{A_YEAR, AN_HOUR, at_least, at_most, meaningless, no_longer, some_time};
 pub use settings::{
     Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Refresh, Sessions, WebRtc,
     Webhooks,
@@ -101,53 +103,50 @@ impl Config {
     }
 
     fn check_texts(&self) -> Result<(), ConfigError> {
-        let refuse = |key, value: &str, reason: String| {
-            Err(ConfigError::Meaningless { key, value: value.to_owned(), reason })
-        };
         let (url, origins) = (&self.http.public_url, &self.http.allowed_origins);
         if !url.is_empty() && !is_origin(url.trim_end_matches('/')) {
             // The pages and the connections' addresses begin at the root: a path in front would lead nowhere.
-            return refuse(
+            return meaningless(
                 "http.public_url",
                 url,
-                "must be like https://relay.example or http://relay.example:8080, without a path".into(),
+                "must be like https://relay.example or http://relay.example:8080, without a path",
             );
         }
         if let Some(origin) = origins.iter().find(|origin| !is_origin(origin)) {
-            return refuse(
+            return meaningless(
                 "http.allowed_origins",
                 origin,
-                "must be like https://stage.example, without a path".into(),
+                "must be like https://stage.example, without a path",
             );
         }
         if let Some(host) =
             self.http.allowed_hosts.iter().find(|host| host.is_empty() || host.contains(['/', ':']))
         {
-            return refuse(
+            return meaningless(
                 "http.allowed_hosts",
                 host,
-                "must be a bare host name, without scheme and port".into(),
+                "must be a bare host name, without scheme and port",
             );
         }
         if let Some(text) = self.http.trusted_proxies.iter().find(|text| range(text).is_none()) {
-            return refuse("http.trusted_proxies", text, NOT_A_RANGE.into());
+            return meaningless("http.trusted_proxies", text, NOT_A_RANGE);
         }
         if let Some(text) = self.webrtc.ice_servers.iter().find(|text| !is_ice_server(text)) {
             let form = "must be like \"stun:stun.example:3478\" or \"turn:turn.example:3478 user password\"";
-            return refuse("webrtc.ice_servers", text, form.into());
+            return meaningless("webrtc.ice_servers", text, form);
         }
         if let Some(text) = self.limits.exempt.iter().find(|text| range(text).is_none()) {
-            return refuse("limits.exempt", text, NOT_A_RANGE.into());
+            return meaningless("limits.exempt", text, NOT_A_RANGE);
         }
         if let Err(error) = self.log.to_filter() {
-            return refuse("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
+            return meaningless("log.filter", &self.log.filter, format!("must be a log filter: {error}"));
         }
         Ok(())
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {
         let http = &self.http;
-        let at_least = [
+        let least = [
             ("http.max_header", http.max_header.bytes(), 8 * 1024),
             ("http.max_sdp", http.max_sdp.bytes(), 1024),
             ("http.max_fragment", http.max_fragment.bytes(), 256),
@@ -169,26 +168,15 @@ impl Config {
             ("limits.pending_per_address", self.limits.pending_per_address, 1),
             ("limits.pending_per_token", self.limits.pending_per_token, 1),
         ];
-        for (key, value, least) in at_least {
-            if value < least {
-                return Err(ConfigError::TooSmall {
-                    key,
-                    value: value.to_string(),
-                    least: least.to_string(),
-                });
-            }
-        }
-        let at_most = [
-            ("http.max_header", http.max_header, ByteSize::kib(1024)),
+        least.into_iter().try_for_each(|(key, value, least)| at_least(key, value, least))?;
+        let most = [
+            ("http.max_header", http.max_header, 1024 * 1024),
             // More than these is refused wherever it comes from.
-            ("http.max_sdp", http.max_sdp, ByteSize::new(MAX_OFFER_BYTES)),
-            ("http.max_fragment", http.max_fragment, ByteSize::new(MAX_FRAGMENT_BYTES)),
-            ("http.max_json", http.max_json, ByteSize::kib(1024)),
+            ("http.max_sdp", http.max_sdp, MAX_OFFER_BYTES),
+            ("http.max_fragment", http.max_fragment, MAX_FRAGMENT_BYTES),
+            ("http.max_json", http.max_json, 1024 * 1024),
         ];
-        if let Some((key, value, most)) = at_most.into_iter().find(|(_, value, most)| value > most) {
-            let (value, most) = (value.bytes().to_string(), most.bytes().to_string());
-            return Err(ConfigError::TooLarge { key, value, most });
-        }
+        most.into_iter().try_for_each(|(key, value, most)| at_most(key, value.bytes(), most))?;
         self.check_durations()
     }
 
@@ -214,22 +202,11 @@ impl Config {
             ("auth.grace", self.auth.grace),
             ("auth.warn_before", self.auth.warn_before),
         ];
-        for (key, value) in durations {
-            if value.is_zero() {
-                return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
-            }
-        }
-        if self.media.history > MAX_HISTORY {
-            let value = format!("{}s", self.media.history.as_secs());
-            return Err(ConfigError::TooLarge { key: "media.history", value, most: "1h".into() });
-        }
-        // Added to the time of day they must still be a time.
+        durations.into_iter().try_for_each(|(key, value)| some_time(key, value))?;
+        // What the engine's largest history holds of the shortest frames.
+        no_longer("media.history", self.media.history, AN_HOUR)?;
         let mut all = durations.into_iter().chain(may_be_zero);
-        if let Some((key, value)) = all.find(|(_, value)| *value > MAX_DURATION) {
-            let value = format!("{}s", value.as_secs());
-            return Err(ConfigError::TooLarge { key, value, most: "8760h".into() });
-        }
-        Ok(())
+        all.try_for_each(|(key, value)| no_longer(key, value, A_YEAR))
     }
 }
 
@@ -352,10 +329,6 @@ fn nearest(key: &str) -> Option<String> {
 }
 
 const NOT_A_RANGE: &str = "must be an address or a range such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
-/// What the engine's largest history holds of the shortest frames.
-const MAX_HISTORY: Duration = Duration::from_secs(3600);
-/// A year.
-const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
 /// What every variable that is ours starts with.
 const PREFIX: &str = "RELAYD_";
 /// Short name of `log.filter`.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::limit::{A_YEAR, meaningless, no_longer, some_time};
 use super::{Config, ConfigError};
 use crate::session::RefreshRules;
 
@@ -13,34 +14,20 @@ impl Config {
             ("refresh.retry_min", refresh.retry_min),
             ("refresh.retry_max", refresh.retry_max),
         ];
-        for (key, value) in durations {
-            if value.is_zero() {
-                return Err(ConfigError::TooSmall { key, value: "0s".into(), least: "1ms".into() });
-            }
-        }
         let all = [
             ("refresh.max_age", refresh.max_age),
             ("refresh.refresh_before", refresh.refresh_before),
             ("refresh.warn_before", refresh.warn_before),
         ];
-        if let Some((key, value)) = all.into_iter().chain(durations).find(|(_, value)| *value > MAX_DURATION)
-        {
-            let value = format!("{}s", value.as_secs());
-            return Err(ConfigError::TooLarge { key, value, most: "8760h".into() });
-        }
-        let refuse = |key, value: Duration, reason: &str| {
-            Err(ConfigError::Meaningless { key, value: format!("{value:?}"), reason: reason.into() })
-        };
+        durations.into_iter().try_for_each(|(key, value)| some_time(key, value))?;
+        all.into_iter().chain(durations).try_for_each(|(key, value)| no_longer(key, value, A_YEAR))?;
         if refresh.retry_min > refresh.retry_max {
-            return refuse(
-                "refresh.retry_min",
-                refresh.retry_min,
-                "must not be longer than `refresh.retry_max`",
-            );
+            let value = format!("{:?}", refresh.retry_min);
+            return meaningless("refresh.retry_min", value, "must not be longer than `refresh.retry_max`");
         }
         if !refresh.max_age.is_zero() && refresh.max_age < refresh.refresh_before + LEAST_AGE {
             let reason = "must be at least 1s longer than `refresh.refresh_before`, or connections are replaced without end";
-            return refuse("refresh.max_age", refresh.max_age, reason);
+            return meaningless("refresh.max_age", format!("{:?}", refresh.max_age), reason);
         }
         Ok(())
     }
@@ -61,21 +48,14 @@ impl From<&super::Refresh> for RefreshRules {
 
 /// How long a connection is left alone.
 const LEAST_AGE: Duration = Duration::from_secs(1);
-/// Added to the time of day it must still be a time.
-const MAX_DURATION: Duration = Duration::from_secs(8760 * 3600);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::refuse;
 
     #[test]
     fn what_cannot_work_is_refused_with_its_key() {
-        let refuse = |key: &str, change: fn(&mut Config)| {
-            let mut config = Config::default();
-            change(&mut config);
-            let error = config.check().expect_err(key).to_string();
-            assert!(error.contains(key), "{error}");
-        };
         refuse("refresh.max_age", |config| config.refresh.max_age = config.refresh.refresh_before);
         refuse("refresh.max_age", |config| {
             config.refresh.max_age = config.refresh.refresh_before + Duration::from_millis(999);

@@ -27,6 +27,14 @@ fn flag(key: &str, value: &str) -> (String, String, String) {
     (format!("--{}", key.replace('.', "-")), key.to_owned(), value.to_owned())
 }
 
+/// Refuses what this makes of the default, and names the key.
+pub(super) fn refuse(key: &str, change: fn(&mut Config)) {
+    let mut config = Config::default();
+    change(&mut config);
+    let error = config.check().expect_err(key).to_string();
+    assert!(error.contains(key), "{error}");
+}
+
 #[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(from_file("").unwrap(), Config::default());

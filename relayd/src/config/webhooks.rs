@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 
+use super::limit::{at_least, at_most, meaningless};
 use super::{Config, ConfigError, MIN_SECRET_BYTES};
 use crate::session::Event;
 
@@ -18,19 +19,15 @@ const MAX_QUEUE: usize = 10_000;
 impl Config {
     pub(super) fn check_webhooks(&self) -> Result<(), ConfigError> {
         let webhooks = &self.webhooks;
-        let refuse = |key, value: &str, reason: &str| {
-            Err(ConfigError::Meaningless { key, value: value.to_owned(), reason: reason.to_owned() })
-        };
         if let Some(name) = webhooks.events.iter().find(|name| !Event::NAMES.contains(&name.as_str())) {
-            return refuse("webhooks.events", name, &format!("must be one of {}", Event::NAMES.join(", ")));
+            return meaningless(
+                "webhooks.events",
+                name,
+                format!("must be one of {}", Event::NAMES.join(", ")),
+            );
         }
-        let limits = [(webhooks.queue < 1, "1"), (webhooks.queue > MAX_QUEUE, "10000")];
-        let (key, value) = ("webhooks.queue", webhooks.queue.to_string());
-        match limits {
-            [(true, least), _] => return Err(ConfigError::TooSmall { key, value, least: least.into() }),
-            [_, (true, most)] => return Err(ConfigError::TooLarge { key, value, most: most.into() }),
-            _ => {}
-        }
+        at_least("webhooks.queue", webhooks.queue, 1)?;
+        at_most("webhooks.queue", webhooks.queue, MAX_QUEUE)?;
         match (webhooks.url.is_empty(), webhooks.secret.is_empty()) {
             (true, true) => return Ok(()),
             (true, false) => {
@@ -40,7 +37,7 @@ impl Config {
             (false, false) => {}
         }
         if !self.may_post_to(&webhooks.url) {
-            return refuse("webhooks.url", &webhooks.url, NOT_AN_ENDPOINT);
+            return meaningless("webhooks.url", &webhooks.url, NOT_AN_ENDPOINT);
         }
         if is_strong(webhooks.secret.reveal()) { Ok(()) } else { Err(ConfigError::Conflict(WEAK)) }
     }
