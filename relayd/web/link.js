@@ -221,6 +221,11 @@ export class Link extends EventTarget {
       this.#claim = this.#owned();
       return this.#join();
     }
+    if (error.code === 'TICKET_INVALID' && this.#claim.secret) {
+      // A session of this name, but not the one that this page made.
+      this.#claim = {};
+      return this.#join();
+    }
     if (this.#isFinal(error)) {
       this.#endpoint = null;
       return this.#say('failed', { error });

@@ -33,7 +33,7 @@ pub(super) fn routes(role: Role, path: &str, form: &str, post: MethodRouter<Arc<
         "name": "Relay-Resume",
         "in": "header",
         "required": false,
-        "description": "The session's `resumeSecret`: takes the place of a publisher that is still there.",
+        "description": "The session's `resumeSecret`: takes the place of a publisher that is still there. One that is not the session's is refused, also where nobody has the place.",
         "schema": { "type": "string" },
     });
     let ticket = json!({

@@ -41,8 +41,8 @@ codes! {
     Unauthorized = 401, "UNAUTHORIZED", "unauthorized", "A valid token is needed";
     /// A token that does not grant this.
     Forbidden = 403, "FORBIDDEN", "forbidden", "The token does not allow this";
-    /// A ticket that is none, was used, or is another one's.
-    TicketInvalid = 403, "TICKET_INVALID", "ticket-invalid", "The ticket is not good for this";
+    /// A ticket that is none, was used, or is another one's; or a resume secret that is not the session's.
+    TicketInvalid = 403, "TICKET_INVALID", "ticket-invalid", "The ticket or resume secret is not good for this";
     /// An `Origin` that may not change anything here.
     OriginNotAllowed = 403, "FORBIDDEN", "origin-not-allowed", "This origin is not allowed";
     /// A path nobody serves.
@@ -293,7 +293,7 @@ impl From<SessionError> for Problem {
             SessionError::SourceLanguage { .. } => Code::SourceLanguage,
             SessionError::LanguagesFull { .. } => Code::InvalidField,
             SessionError::IssuerFull { .. } => Code::Forbidden,
-            SessionError::Ticket { .. } => Code::TicketInvalid,
+            SessionError::Ticket { .. } | SessionError::Secret { .. } => Code::TicketInvalid,
             SessionError::ListenersFull { .. }
             | SessionError::FollowersFull { .. }
             | SessionError::SessionsFull { .. } => Code::Capacity,

@@ -317,7 +317,13 @@ impl Directory {
         let (place, seat) = self.shared.seat(now, id, |entry| {
             let claimed = match claim {
                 Claim::None | Claim::Ticket(_) => false,
-                Claim::ResumeSecret(secret) => entry.resume.as_ref().is_some_and(|hash| hash.verify(secret)),
+                Claim::ResumeSecret(secret) => {
+                    let known = entry.resume.as_ref().is_some_and(|hash| hash.verify(secret));
+                    // Also where nobody has the place: whoever thinks that they resume is not let in as a stranger.
+                    known
+                        .then_some(true)
+                        .ok_or_else(|| SessionError::Secret { id: entry.access.id.clone() })?
+                }
                 Claim::TakeoverGrant => match caller {
                     Caller::Open => true,
                     Caller::Anonymous => false,

@@ -100,6 +100,12 @@ pub enum SessionError {
         /// The session.
         id: SessionId,
     },
+    /// The resume secret is not that of the session, or the session has none.
+    #[error("the resume secret is not that of the session {id}; without one, only a free place is given")]
+    Secret {
+        /// The session.
+        id: SessionId,
+    },
     /// The session has as many connections that follow its events as it may have.
     #[error("the session {id} has its {max} followers with tokens, twice as many as sessions.max_listeners")]
     FollowersFull {

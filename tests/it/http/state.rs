@@ -33,9 +33,13 @@ async fn a_live_speaker_gives_way_to_who_knows_the_secret() {
     let (id, secret) = session(&relay).await;
     let whip = format!("/whip/{id}");
     let (mut old, first) = live(&relay, &whip, &[]).await;
-    for wrong in ["0123456789abcdef0123456789abcdef", &secret[1..], &secret.to_uppercase()] {
-        let reply = relay.send("POST", &whip, &[SDP, ("relay-resume", wrong)], &offer(SPEAKER)).await;
-        reply.problem(409, "SPEAKER_EXISTS");
+    relay.send("POST", &whip, &[SDP], &offer(SPEAKER)).await.problem(409, "SPEAKER_EXISTS");
+    // Nor where nobody has the place: whoever thinks that they resume is told that they do not.
+    for place in [&whip, &format!("/whip/{id}/es")] {
+        for wrong in ["0123456789abcdef0123456789abcdef", &secret[1..], &secret.to_uppercase()] {
+            let reply = relay.send("POST", place, &[SDP, ("relay-resume", wrong)], &offer(SPEAKER)).await;
+            assert!(reply.problem(403, "TICKET_INVALID").contains("resume secret"), "{reply:?}");
+        }
     }
     let twice = [SDP, ("relay-resume", secret.as_str()), ("relay-resume", secret.as_str())];
     relay.send("POST", &whip, &twice, &offer(SPEAKER)).await.problem(422, "INVALID_FIELD");

@@ -330,13 +330,17 @@ fn the_right_secret_or_grant_takes_over_and_nothing_else_does() {
     for (caller, claim) in [
         (&plain, &Claim::None),
         (&grant, &Claim::None),
-        (&plain, &wrong),
         (&plain, &Claim::TakeoverGrant),
         (&Caller::Anonymous, &Claim::TakeoverGrant),
     ] {
         let refused = directory.publisher_slot(now, &id, None, caller, claim).unwrap_err();
         assert!(matches!(refused, SessionError::SpeakerExists { .. }), "{caller} {claim:?}: {refused}");
     }
+    let free = |claim| directory.publisher_slot(now, &id, Some("es"), &plain, claim);
+    for refused in [directory.publisher_slot(now, &id, None, &plain, &wrong), free(&wrong)] {
+        assert!(matches!(refused, Err(SessionError::Secret { .. })), "{refused:?}");
+    }
+    drop(free(&secret()).unwrap());
     for (caller, claim) in
         [(&plain, secret()), (&grant, Claim::TakeoverGrant), (&Caller::Open, Claim::TakeoverGrant)]
     {
