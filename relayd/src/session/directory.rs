@@ -39,7 +39,7 @@ pub(crate) use feed::FeedSender;
 pub use feed::{FEED, Feed};
 pub(super) use shared::Shared;
 pub(super) use state::Work;
-pub(super) use tickets::{HeldTicket, Return, Returned};
+pub(super) use tickets::{HeldTicket, Left, Return, Returned};
 
 /// Bounds and times of the sessions; see the sections `sessions` and `auth` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::directory::{Claim, HeldTicket};
 use super::id::SessionId;
-use super::service::{Service, ServiceError, Slot};
+use super::service::{Service, ServiceError, Slot, left_at};
 use super::slot::Place;
 use super::ticket::Right;
 use crate::auth::Caller;
@@ -117,8 +117,7 @@ impl Service {
             Role::Publisher => (self.shard().open_publisher(track, spec.epoch(epoch)).await?, None, None),
             Role::Listener => {
                 let spec = from.into_iter().fold(spec.order(Order::Position), LegSpec::resume_from);
-                let (listener, leg, from) =
-                    self.attach(&place, track, attach, (spec, from), held.as_ref()).await?;
+                let (listener, leg, from) = self.attach(track, attach, (spec, from), held.as_ref()).await?;
                 (leg, Some(listener), from)
             }
         };
@@ -139,7 +138,6 @@ impl Service {
     /// Opens a listener's leg: beside the one that it has, or where that was. Tells the first position that is promised.
     async fn attach(
         &self,
-        place: &Place,
         track: TrackId,
         attach: Attach,
         (spec, from): (LegSpec, Option<u64>),
@@ -150,7 +148,7 @@ impl Service {
             Attach::Second { listener } => match (self.shard().add_leg(listener, spec).await, held) {
                 // The leg that it had was closed just then: this one comes after it.
                 (Err(ShardError::Open(OpenError::UnknownListener(_))), Some(held)) => {
-                    self.left_at(place, held).await
+                    left_at(held.left().clone()).await
                 }
                 (leg, _) => return Ok((listener, leg?, from)),
             },

@@ -9,7 +9,9 @@ use relay_engine::{Epoch, LegId, Peer, SwitchError, TrackId};
 use thiserror::Error;
 use tokio::sync::Mutex;
 
-use super::directory::{Claim, Created, Directory, HeldTicket, RefreshTarget, Return, Returned, SessionSpec};
+use super::directory::{
+    Claim, Created, Directory, HeldTicket, Left, RefreshTarget, Return, Returned, SessionSpec,
+};
 use super::error::SessionError;
 use super::event::EndReason;
 use super::id::SessionId;
@@ -23,7 +25,9 @@ use super::view::SessionView;
 use crate::auth::Caller;
 use crate::events::Anchors;
 use crate::shard::{Shard, ShardError};
-use crate::webrtc::{Attach, CloseReason, Connections, Join, JoinError, Joined, Record, Role, dry_run};
+use crate::webrtc::{
+    Attach, CloseReason, Connections, Join, JoinError, Joined, LeftAt, Record, Role, dry_run,
+};
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
 ///
@@ -146,7 +150,8 @@ impl Service {
         }
         let taken = self.take_slot(now, (role, session, language), caller, &claim).await?;
         let Slot { record: slot, place, track, attach, epoch, held } = taken;
-        let join = Join { offer, track, attach, epoch, record: record(slot) };
+        let left_at = held.as_ref().map(|held| -> LeftAt { Box::pin(left_at(held.left().clone())) });
+        let join = Join { offer, track, attach, left_at, epoch, record: record(slot) };
         let joined = match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,
@@ -313,7 +318,7 @@ impl Service {
         let attach = match seat.listener.filter(|_| seat.second) {
             Some(listener) => Attach::Second { listener },
             None if role == Role::Listener && !seat.second => {
-                Attach::New { resume_from: self.left_at(&place, &held).await }
+                Attach::New { resume_from: left_at(held.left().clone()).await }
             }
             None => Attach::default(),
         };
@@ -322,23 +327,6 @@ impl Service {
             Role::Listener => Slot::listener(ListenerSlot::new(place), seat.track, attach),
         };
         Ok(Slot { held: Some(held), ..slot })
-    }
-
-    /// Where the leg was that somebody comes back from. It was closed with its connection, and the media plane is about
-    /// to say so; whoever cannot be told goes on at the live edge.
-    pub(super) async fn left_at(&self, place: &Place, held: &HeldTicket) -> Option<u64> {
-        let told = async {
-            loop {
-                let mut closed = std::pin::pin!(place.shared.leg_is_closed());
-                // From here on nothing that is told goes unnoticed.
-                closed.as_mut().enable();
-                if let Some(next) = held.closed() {
-                    return next;
-                }
-                closed.await;
-            }
-        };
-        tokio::time::timeout(TOLD_WITHIN, told).await.ok().flatten()
     }
 
     /// Lets a holder's second leg take over, or has it asked for again.
@@ -439,6 +427,12 @@ pub struct JoinRequest<'a> {
     pub claim: Claim,
     /// The SDP offer as it came.
     pub offer: String,
+}
+
+/// Where the leg was that somebody comes back from. It was closed with its connection, and the media plane is about
+/// to say so; whoever cannot be told goes on at the live edge.
+pub(super) async fn left_at(left: Left) -> Option<u64> {
+    tokio::time::timeout(TOLD_WITHIN, left.position()).await.ok().flatten()
 }
 
 /// Runs `work` to its end even if the caller is dropped, as a request is whose client hangs up: a session half

@@ -26,6 +26,7 @@ mod stack;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::str::FromStr;
 
 use relay_engine::{LegId, ListenerId, TrackId};
@@ -136,8 +137,8 @@ impl Connections {
     async fn join(&self, role: Role, join: Join) -> Result<Joined, JoinError> {
         // Read on the caller's task: a stranger's text costs the actor nothing.
         let offer = offer::inspect(&join.offer, role)?;
-        let Join { offer: _, track, attach, epoch, record } = join;
-        let accept = Accept { role, offer, track, attach, epoch, record };
+        let Join { offer: _, track, attach, left_at, epoch, record } = join;
+        let accept = Accept { role, offer, track, attach, left_at, epoch, record };
         let (reply, answer) = oneshot::channel();
         let command = Command::Join { accept: Box::new(accept), reply };
         self.commands.send(command).await.map_err(|_| JoinError::Closed)?;
@@ -153,6 +154,9 @@ pub struct Join {
     pub track: TrackId,
     /// What a listener's connection is to its listener; means nothing for a publisher.
     pub attach: Attach,
+    /// Where the listener of [`Attach::Second`] was, should it be gone when the leg is opened: then the leg is the first of a
+    /// new one that goes on from there. Without this the join is refused.
+    pub left_at: Option<LeftAt>,
     /// The ownership that a publisher has of its track: those of lower ones are fenced. Means nothing for a listener.
     pub epoch: u64,
     /// Told of the connection's life, dropped when the connection is gone.
@@ -164,6 +168,9 @@ impl fmt::Debug for Join {
         f.debug_struct("Join").field("track", &self.track).finish_non_exhaustive()
     }
 }
+
+/// Tells the first position that a listener who is gone is not known to have.
+pub type LeftAt = Pin<Box<dyn Future<Output = Option<u64>> + Send>>;
 
 /// What a connection is to its listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -388,6 +395,7 @@ struct Accept {
     offer: offer::Offer,
     track: TrackId,
     attach: Attach,
+    left_at: Option<LeftAt>,
     epoch: u64,
     record: Box<dyn Record>,
 }

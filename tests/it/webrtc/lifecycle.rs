@@ -212,8 +212,9 @@ async fn a_stopped_relay_says_so() {
     relay.stop().await;
     assert_eq!(ledger.last().reasons, [CloseReason::Shutdown]);
     until(&mut [&mut listener], "the listener is told", |peers| peers[0].closed);
-    let (attach, epoch) = (relayd::webrtc::Attach::default(), 0);
-    let join = relayd::webrtc::Join { offer: listener.offer(), track, attach, epoch, record: ledger.open() };
+    let (attach, left_at, epoch) = (relayd::webrtc::Attach::default(), None, 0);
+    let (offer, record) = (listener.offer(), ledger.open());
+    let join = relayd::webrtc::Join { offer, track, attach, left_at, epoch, record };
     assert_eq!(connections.listen(join).await, Err(JoinError::Closed));
     assert_eq!(
         connections.close(&listener.joined().resource, CloseReason::Deleted).await,

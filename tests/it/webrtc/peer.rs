@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use relay_engine::TrackId;
 use relayd::shard::{Shard, ShardConfig};
 use relayd::webrtc::{
-    Attach, CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, Record, Role, WebRtcConfig,
+    Attach, CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, LeftAt, Record, Role,
+    WebRtcConfig,
 };
 use str0m::change::{SdpAnswer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid};
@@ -43,7 +44,7 @@ impl Relay {
     }
 
     pub(crate) async fn join(&self, role: Role, offer: String) -> Result<Joined, JoinError> {
-        self.join_as(role, offer, Attach::default()).await
+        self.join_as(role, offer, Attach::default(), None).await
     }
 
     pub(crate) async fn join_as(
@@ -51,8 +52,11 @@ impl Relay {
         role: Role,
         offer: String,
         attach: Attach,
+        left_at: Option<u64>,
     ) -> Result<Joined, JoinError> {
-        let join = Join { offer, track: self.track, attach, epoch: 0, record: self.ledger.open() };
+        let left_at = left_at.map(|position| -> LeftAt { Box::pin(async move { Some(position) }) });
+        let (track, record) = (self.track, self.ledger.open());
+        let join = Join { offer, track, attach, left_at, epoch: 0, record };
         match role {
             Role::Publisher => self.connections.publish(join).await,
             Role::Listener => self.connections.listen(join).await,

@@ -111,10 +111,10 @@ async fn a_second_connection_takes_over_from_the_first() {
     let listener = first.joined().listener.expect("a listener's connection says which it is");
     let mut second = Peer::new(Role::Listener);
     let attach = Attach::Second { listener };
-    let joined = relay.join_as(Role::Listener, second.offer(), attach).await.unwrap();
+    let joined = relay.join_as(Role::Listener, second.offer(), attach, None).await.unwrap();
     assert_eq!(joined.listener, Some(listener));
     second.take_answer(joined);
-    let third = relay.join_as(Role::Listener, Peer::new(Role::Listener).offer(), attach).await;
+    let third = relay.join_as(Role::Listener, Peer::new(Role::Listener).offer(), attach, None).await;
     assert_eq!(third, Err(JoinError::LegExists));
     relay.connect(&mut second).await;
     relay.shard.switch(second.joined().leg).await.unwrap();
@@ -143,8 +143,16 @@ async fn a_second_connection_takes_over_from_the_first() {
     assert_ne!(first.announced_ssrc(), second.announced_ssrc());
     relay.connections.close(&second.joined().resource, CloseReason::Deleted).await.unwrap();
     assert_eq!(relay.shard.listener_stats(listener).await.unwrap(), None, "it goes with its last leg");
-    let gone = relay.join_as(Role::Listener, Peer::new(Role::Listener).offer(), attach).await;
+    let gone = relay.join_as(Role::Listener, Peer::new(Role::Listener).offer(), attach, None).await;
     assert_eq!(gone, Err(JoinError::ListenerGone));
+    // If it is known where it was, whoever comes for its second leg gets the first one of a new listener.
+    let mut third = Peer::new(Role::Listener);
+    let joined = relay.join_as(Role::Listener, third.offer(), attach, Some(70)).await.unwrap();
+    assert!(joined.listener.is_some_and(|new| new != listener));
+    third.take_answer(joined);
+    relay.connect(&mut third).await;
+    converse(&mut publisher, &mut [&mut third], 80..90);
+    assert_eq!(third.numbers(), (70..90).collect::<Vec<_>>());
     relay.stop().await;
 }
 
@@ -169,7 +177,7 @@ async fn a_listener_that_comes_again_goes_on_where_the_old_one_was() {
     }
     let mut new = Peer::new(Role::Listener);
     let attach = Attach::New { resume_from: next };
-    new.take_answer(relay.join_as(Role::Listener, new.offer(), attach).await.unwrap());
+    new.take_answer(relay.join_as(Role::Listener, new.offer(), attach, None).await.unwrap());
     relay.connect(&mut new).await;
     converse(&mut publisher, &mut [&mut new], 50..70);
     assert_eq!(new.numbers(), (next.unwrap() as u32..70).collect::<Vec<_>>());

@@ -35,14 +35,20 @@ pub(in crate::session) struct Returned {
 /// A ticket that somebody is coming with: as good as before when this is dropped, unless it has opened something.
 #[derive(Debug)]
 pub(in crate::session) struct HeldTicket {
-    shared: Arc<Shared>,
-    session: SessionId,
-    serial: u64,
-    holder: HolderId,
+    of: Left,
     /// What it has opened.
     opened: Option<HolderId>,
     /// Whose return is to be counted.
     resumes: Option<Role>,
+}
+
+/// A connection that somebody comes back from.
+#[derive(Debug, Clone)]
+pub(in crate::session) struct Left {
+    shared: Arc<Shared>,
+    session: SessionId,
+    serial: u64,
+    holder: HolderId,
 }
 
 impl HeldTicket {
@@ -51,8 +57,27 @@ impl HeldTicket {
         self.opened = Some(place.holder);
     }
 
-    /// Where the listener's leg was, once the media plane has said so.
-    pub(in crate::session) fn closed(&self) -> Option<Option<u64>> {
+    /// The connection that it was given to.
+    pub(in crate::session) fn left(&self) -> &Left {
+        &self.of
+    }
+}
+
+impl Left {
+    /// Where the listener's leg was, as soon as the media plane says that it has closed it.
+    pub(in crate::session) async fn position(&self) -> Option<u64> {
+        loop {
+            let mut closed = std::pin::pin!(self.shared.leg_is_closed());
+            // From here on nothing that is told goes unnoticed.
+            closed.as_mut().enable();
+            if let Some(next) = self.closed() {
+                return next;
+            }
+            closed.await;
+        }
+    }
+
+    fn closed(&self) -> Option<Option<u64>> {
         let state = self.shared.state();
         let entry = state.entry(self.session.as_str()).ok()?;
         if entry.serial == self.serial { entry.tickets.closed(self.holder) } else { Some(None) }
@@ -61,14 +86,15 @@ impl HeldTicket {
 
 impl Drop for HeldTicket {
     fn drop(&mut self) {
+        let Left { shared, session, serial, holder } = &self.of;
         if let Some(role) = self.resumes {
-            self.shared.report(Report::Resume { role, admitted: self.opened.is_some() });
+            shared.report(Report::Resume { role, admitted: self.opened.is_some() });
         }
-        let mut state = self.shared.state();
-        if let Some(entry) = state.entry_mut(&self.session).filter(|entry| entry.serial == self.serial) {
+        let mut state = shared.state();
+        if let Some(entry) = state.entry_mut(session).filter(|entry| entry.serial == *serial) {
             match self.opened {
-                Some(opened) => entry.tickets.spend(Instant::now(), self.holder, opened),
-                None => entry.tickets.give_back(self.holder),
+                Some(opened) => entry.tickets.spend(Instant::now(), *holder, opened),
+                None => entry.tickets.give_back(*holder),
             }
         }
     }
@@ -127,7 +153,8 @@ impl Directory {
         let resumes = (!seat.second).then_some(coming.role);
         let holder = old.expect("a seat was taken with a ticket");
         let (shared, session, serial) = (self.shared.clone(), place.session.clone(), place.serial);
-        let held = HeldTicket { shared, session, serial, holder, opened: None, resumes };
+        let of = Left { shared, session, serial, holder };
+        let held = HeldTicket { of, opened: None, resumes };
         Ok(Returned { place, seat, held })
     }
 }

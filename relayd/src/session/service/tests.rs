@@ -280,9 +280,35 @@ async fn a_join_whose_place_is_gone_when_it_is_accepted_opens_no_leg() {
     }
     let service = service().await;
     let track = service.shard.open_track("en").await.unwrap();
-    let (attach, epoch) = (Attach::default(), 0);
-    let join = Join { offer: offer("sendonly"), track, attach, epoch, record: Box::new(Gone) };
+    let (attach, left_at, epoch) = (Attach::default(), None, 0);
+    let join = Join { offer: offer("sendonly"), track, attach, left_at, epoch, record: Box::new(Gone) };
     assert_eq!(service.connections.publish(join).await.unwrap_err(), JoinError::PublisherExists);
     assert_eq!(connections(&service).await, (0, 0));
     service.shard.open_publisher(track, LegSpec::new(111)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_listener_that_is_gone_while_its_second_leg_is_opened_comes_back_in_the_same_request() {
+    let service = service().await;
+    let hearing = tokio::spawn(service.clone().run());
+    let created = session(&service).await;
+    let request = |claim| JoinRequest {
+        role: Role::Listener,
+        session: created.view.id.as_str(),
+        language: None,
+        caller: &Caller::Open,
+        claim,
+        offer: offer("recvonly"),
+    };
+    let first = service.join(request(Claim::None), |record| record).await.unwrap();
+    let second = service.join(request(Claim::Ticket(first.ticket)), |record| {
+        // The place beside the first one is taken, the leg is not open yet.
+        service.shard.close(Peer::Leg(first.joined.leg));
+        record
+    });
+    let second = second.await.unwrap();
+    assert!(second.joined.listener.is_some() && second.joined.listener != first.joined.listener);
+    let view = service.directory.leg(created.view.id.as_str(), &second.joined.resource).unwrap();
+    assert_eq!((view.holder, view.listener), (first.joined.resource, second.joined.listener));
+    hearing.abort();
 }

@@ -16,7 +16,8 @@ use crate::webrtc::fragment::Fragment;
 use crate::webrtc::offer::{IceCredentials, Offer};
 use crate::webrtc::stack::{Stack, StackError};
 use crate::webrtc::{
-    Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, PatchError, Patched, ResourceId, Role,
+    Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, LeftAt, PatchError, Patched,
+    ResourceId, Role,
 };
 
 /// RFC 8839 §5.4 asks for 128 bits; these are 160.
@@ -102,7 +103,7 @@ impl Plane {
         accept: Box<Accept>,
         reply: oneshot::Sender<Result<Joined, JoinError>>,
     ) -> Result<(), (JoinError, oneshot::Sender<Result<Joined, JoinError>>)> {
-        let Accept { role, offer, track, attach, epoch, mut record } = *accept;
+        let Accept { role, offer, track, attach, left_at, epoch, mut record } = *accept;
         if self.pending >= self.parts.config.max_pending || self.is_full() {
             return Err((JoinError::Capacity, reply));
         }
@@ -164,7 +165,7 @@ impl Plane {
         tokio::spawn(async move {
             let leg = match role {
                 Role::Publisher => shard.open_publisher(track, spec).await.map(|leg| (leg, None)),
-                Role::Listener => open_listener(&shard, track, attach, spec).await,
+                Role::Listener => open_listener(&shard, track, (attach, left_at), spec).await,
             };
             if let Err(unheard) = report.send(Opened { slot, generation, leg }) {
                 close_unheard(&shard, &unheard.0);
@@ -282,16 +283,19 @@ fn new_credentials(slot: usize) -> IceCredentials {
 async fn open_listener(
     shard: &Shard,
     track: TrackId,
-    attach: Attach,
+    (attach, left_at): (Attach, Option<LeftAt>),
     spec: LegSpec,
 ) -> Result<(LegId, Option<ListenerId>), ShardError> {
-    match attach {
-        Attach::New { resume_from } => {
-            let spec = resume_from.map_or(spec, |position| spec.resume_from(position));
-            shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
-        }
-        Attach::Second { listener } => shard.add_leg(listener, spec).await.map(|leg| (leg, Some(listener))),
-    }
+    let resume_from = match attach {
+        Attach::New { resume_from } => resume_from,
+        Attach::Second { listener } => match (shard.add_leg(listener, spec).await, left_at) {
+            // Its last leg was closed just then: this one comes after it.
+            (Err(ShardError::Open(OpenError::UnknownListener(_))), Some(left_at)) => left_at.await,
+            (added, _) => return added.map(|leg| (leg, Some(listener))),
+        },
+    };
+    let spec = resume_from.map_or(spec, |position| spec.resume_from(position));
+    shard.open_listener(track, spec).await.map(|(listener, leg)| (leg, Some(listener)))
 }
 
 fn leg_spec(role: Role, offer: &Offer, ssrc: u32, epoch: u64) -> LegSpec {

@@ -166,7 +166,15 @@ fn join(plane: &mut Plane, now: Instant, record: Box<dyn Record>) -> (usize, Ans
     .open_track(now, relay_engine::TrackSpec { name: "en".to_owned() })
     .unwrap();
     let offer = offer::inspect(OFFER, Role::Listener).unwrap();
-    let accept = Accept { role: Role::Listener, offer, track, attach: Attach::default(), epoch: 0, record };
+    let accept = Accept {
+        role: Role::Listener,
+        offer,
+        track,
+        attach: Attach::default(),
+        left_at: None,
+        epoch: 0,
+        record,
+    };
     let slot = plane.connections.vacant_key();
     let (reply, answer) = oneshot::channel();
     plane.handle_join(now, Box::new(accept), reply);
