@@ -1,8 +1,8 @@
 //! A bad network path in user space: what it does to datagrams and to byte streams is drawn from its seed.
 //!
 //! An [`Impairer`] is pure: what goes in comes out later, altered as its [`LinkSpec`]s and outages say, by a clock of the
-//! owner's. [`udp`] and [`tcp`] are thin drivers that put one between real sockets: as a NAT for datagrams, which may
-//! change its ports at any time, and as a proxy for streams, where loss is a retransmission and an outage a stall.
+//! owner's. A [`Proxy`] puts one for each way between real sockets: as a NAT for datagrams, which may change its ports at
+//! any time, and as a proxy for streams, where loss is a retransmission and an outage a stall.
 //!
 //! Invariants: nothing comes out before it went in, or during an outage; a stream's bytes come out whole and in order;
 //! what is in flight is bounded.
@@ -12,14 +12,20 @@ use std::time::Duration;
 
 use crate::link::{Link, LinkSpec};
 
-pub mod tcp;
-pub mod udp;
+mod proxy;
+mod tcp;
+mod udp;
+
+pub use self::proxy::Proxy;
 
 /// Datagrams or pieces that may be in flight; beyond, datagrams are lost and streams are not read.
 pub const MAX_IN_FLIGHT: usize = 4096;
 
-/// How long TCP takes to find a loss and send again (RFC 6298 §2: the least that systems use).
+/// How long TCP takes to find a loss and send again (RFC 6298 §2: the least that systems use). Each further wait is twice
+/// as long (§5.5).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
+/// A piece of a stream is lost so often at most: what is lost for ever would be another thing, a cut.
+const MAX_LOSSES: u32 = 6;
 
 /// What the path carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,26 +65,15 @@ impl Impairer {
         }
     }
 
-    /// Something enters.
+    /// Something enters. The end of a stream is a piece without bytes: it takes its time like any other.
     pub fn handle_input(&mut self, now: Duration, bytes: &[u8]) {
-        let mut arrivals = self.link.carry(now, bytes.len());
         match self.carries {
-            Carries::Datagrams if now < self.dark_until => arrivals.clear(),
-            Carries::Datagrams => {}
+            Carries::Datagrams => self.take_datagram(now, bytes),
             Carries::Stream => {
-                let first = arrivals.first().copied().unwrap_or(now + RETRANSMISSION);
-                self.last = self.last.max(first).max(self.dark_until);
-                arrivals = vec![self.last];
+                let arrival = self.arrival_of_piece(now, bytes.len());
+                self.last = self.last.max(arrival).max(self.dark_until);
+                self.insert(self.last, bytes);
             }
-        }
-        self.lost += u64::from(arrivals.is_empty());
-        for at in arrivals {
-            if self.in_flight.len() >= MAX_IN_FLIGHT && self.carries == Carries::Datagrams {
-                self.lost += 1;
-                continue;
-            }
-            self.count += 1;
-            self.in_flight.insert((at, self.count), bytes.to_vec());
         }
     }
 
@@ -119,20 +114,44 @@ impl Impairer {
         self.in_flight.len() < MAX_IN_FLIGHT
     }
 
-    /// Datagrams that never came out.
+    /// Datagrams that never came out, and further copies of some that did not either.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
     }
-}
 
-/// What the owner of a proxy asks of its paths while they run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Control {
-    /// Until then, since the proxy's start, nothing passes.
-    dark_until: Duration,
-    /// Datagrams: how often the ports were changed. Streams: how often connections were cut.
-    generation: u64,
+    fn take_datagram(&mut self, now: Duration, bytes: &[u8]) {
+        let mut arrivals = self.link.carry(now, bytes.len());
+        if now < self.dark_until {
+            arrivals.clear();
+        }
+        self.lost += u64::from(arrivals.is_empty());
+        for at in arrivals {
+            if self.has_room() {
+                self.insert(at, bytes);
+            } else {
+                self.lost += 1;
+            }
+        }
+    }
+
+    /// When a piece that enters now is there whole, sent again as often as it is lost.
+    fn arrival_of_piece(&mut self, now: Duration, bytes: usize) -> Duration {
+        let mut waited = Duration::ZERO;
+        for losses in 0..MAX_LOSSES {
+            // What enters a link enters in order of time, so the wait comes after it.
+            if let Some(arrival) = self.link.carry(now, bytes).into_iter().min() {
+                return arrival + waited;
+            }
+            waited += RETRANSMISSION * (1 << losses);
+        }
+        now + waited
+    }
+
+    fn insert(&mut self, at: Duration, bytes: &[u8]) {
+        self.count += 1;
+        self.in_flight.insert((at, self.count), bytes.to_vec());
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +215,23 @@ mod tests {
         let late = out.iter().filter(|(at, number)| *at >= FRAME * *number + RETRANSMISSION).count();
         assert!(late >= 50, "{late}");
         assert_eq!(path.lost(), 0);
+    }
+
+    #[test]
+    fn a_piece_that_is_sent_again_has_the_whole_way_before_it_and_each_wait_is_longer() {
+        let spec = |loss| LinkSpec::perfect().loss(GilbertElliott::independent(loss)).delay(ms(300));
+        let mut arrivals = BTreeMap::new();
+        for seed in 0..1_000 {
+            let mut path = Impairer::new(Carries::Stream, &spec(0.5), seed);
+            path.handle_input(ms(10), &[0]);
+            *arrivals.entry(path.poll_timeout().unwrap()).or_insert(0) += 1;
+        }
+        let expected = [0, 200, 600, 1_400, 3_000, 6_200].map(|waited| ms(10 + 300 + waited));
+        assert!(arrivals.keys().take(6).eq(&expected), "{arrivals:?}");
+        assert!((450..550).contains(&arrivals[&ms(310)]), "{arrivals:?}");
+        let mut hopeless = Impairer::new(Carries::Stream, &spec(1.0), 1);
+        hopeless.handle_input(ms(0), &[0]);
+        assert_eq!(hopeless.poll_timeout(), Some(ms(200 * 63)));
     }
 
     #[test]

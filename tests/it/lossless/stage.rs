@@ -6,12 +6,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_tests::impair::{tcp, udp};
+use relay_tests::impair::{Carries, Proxy};
 use relay_tests::link::LinkSpec;
 use relay_tests::stream::fnv;
 use relayd::client::{
-    ClientError, ListenOptions, ListenReport, PublishOptions, PublishReport, Stop, listen, ogg, publish,
-    read_file,
+    ClientError, ListenOptions, ListenReport, PublishOptions, PublishReport, Role, Stop, listen, ogg,
+    publish, read_file,
 };
 use relayd::config::Config;
 use relayd::daemon::Daemon;
@@ -40,55 +40,68 @@ pub(super) struct Cast {
     pub websocket: usize,
     /// Audio that is published at most; it ends when the test has seen enough.
     pub seconds: u64,
-    /// Each way of each path.
+    /// Each way of each path. What it loses of a stream is sent again, and what comes behind it waits.
     pub path: LinkSpec,
     pub seed: u64,
+}
+
+/// Whose paths something befalls.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Who {
+    Speaker,
+    Listeners,
 }
 
 /// What befalls a path.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Act {
-    SpeakerDark(Duration),
-    ListenersDark(Duration),
-    /// Another source port for datagrams, and every TCP connection cut.
-    SpeakerMoves,
-    ListenersMove,
+    Dark(Duration),
+    /// Another source port for datagrams, and every TCP connection broken.
+    Moves,
 }
 
-/// A client's own path: datagrams and streams.
+impl Act {
+    const fn lasts(self) -> Duration {
+        match self {
+            Self::Dark(time) => time,
+            Self::Moves => Duration::ZERO,
+        }
+    }
+}
+
+/// A client's own path: for its datagrams, and for its streams.
 struct Path {
-    udp: udp::Proxy,
-    tcp: tcp::Proxy,
+    datagrams: Proxy,
+    streams: Proxy,
 }
 
 impl Path {
-    async fn open(daemon: &Daemon, spec: &LinkSpec, seed: u64) -> Self {
-        let (up, down) = (spec.clone(), spec.clone());
-        let udp = udp::Proxy::start(daemon.webrtc_addr(), up, down, seed).await.unwrap();
-        // What loss is to a stream, the proxy knows; here it is rarer, because a stream stops for it.
-        let clean = LinkSpec::perfect().delay(Duration::from_millis(15));
-        let tcp = tcp::Proxy::start(daemon.http_addr(), clean.clone(), clean, seed).await.unwrap();
-        Self { udp, tcp }
-    }
-
-    fn url(&self, kind: Kind, session: &str, publishes: bool) -> String {
-        let at = self.tcp.address();
-        match (kind, publishes) {
-            (Kind::WebRtc, true) => format!("http://{at}/v1/sessions/{session}/whip/en"),
-            (Kind::WebRtc, false) => format!("http://{at}/v1/sessions/{session}/whep/en"),
-            (Kind::WebSocket, true) => format!("ws://{at}/v1/sessions/{session}/publish/en"),
-            (Kind::WebSocket, false) => format!("ws://{at}/v1/sessions/{session}/listen/en"),
+    async fn open(daemon: &Daemon, cast: &Cast, number: u64) -> Self {
+        let (spec, seed) = (&cast.path, cast.seed + number);
+        let start = |carries, to| Proxy::start(carries, to, spec.clone(), seed);
+        Self {
+            datagrams: start(Carries::Datagrams, daemon.webrtc_addr()).await.unwrap(),
+            streams: start(Carries::Stream, daemon.http_addr()).await.unwrap(),
         }
     }
 
-    fn darken(&self, time: Duration) {
-        self.udp.black_out(time);
-        self.tcp.black_out(time);
+    fn url(&self, kind: Kind, session: &str, role: Role) -> String {
+        let (scheme, verb) = match (kind, role) {
+            (Kind::WebRtc, Role::Publisher) => ("http", "whip"),
+            (Kind::WebRtc, Role::Listener) => ("http", "whep"),
+            (Kind::WebSocket, Role::Publisher) => ("ws", "publish"),
+            (Kind::WebSocket, Role::Listener) => ("ws", "listen"),
+        };
+        format!("{scheme}://{}/v1/sessions/{session}/{verb}/en", self.streams.address())
     }
 
-    fn move_away(&self) {
-        self.udp.rebind();
-        self.tcp.cut();
+    fn suffer(&self, act: Act) {
+        for proxy in [&self.datagrams, &self.streams] {
+            match act {
+                Act::Dark(time) => proxy.black_out(time),
+                Act::Moves => proxy.move_clients(),
+            }
+        }
     }
 }
 
@@ -98,6 +111,23 @@ struct Client<R> {
     stop: Stop,
     report: Arc<Mutex<R>>,
     thread: JoinHandle<Result<R, ClientError>>,
+}
+
+impl<R: Copy + Default + Send + 'static> Client<R> {
+    /// Runs it on a thread of its own; it is given how to be stopped, and where to tell how far it is.
+    fn start(
+        path: Path,
+        run: impl FnOnce(Stop, &dyn Fn(&R)) -> Result<R, ClientError> + Send + 'static,
+    ) -> Self {
+        let (stop, report) = (Stop::new(), Arc::new(Mutex::new(R::default())));
+        let (stopped, told) = (stop.clone(), report.clone());
+        let thread = std::thread::spawn(move || run(stopped, &|report| *told.lock().unwrap() = *report));
+        Self { path, stop, report, thread }
+    }
+
+    fn report(&self) -> R {
+        *self.report.lock().unwrap()
+    }
 }
 
 struct Listener {
@@ -126,18 +156,29 @@ impl Stage {
         let (session, secret) = runtime.block_on(session(&daemon));
         let said = speech(cast.seconds * FRAMES_PER_SECOND, cast.seed);
         let kinds = [vec![Kind::WebRtc; cast.webrtc], vec![Kind::WebSocket; cast.websocket]].concat();
-        let path = |number| runtime.block_on(Path::open(&daemon, &cast.path, cast.seed + number));
+        let path = |number| runtime.block_on(Path::open(&daemon, &cast, number));
         let listeners: Vec<Listener> = (1..)
             .zip(kinds)
             .map(|(number, kind)| Listener::start(path(number), kind, &session, number))
             .collect();
         for listener in &listeners {
-            wait("the listeners connect", || listener.client.report.lock().unwrap().connected);
+            wait("the listeners connect", || listener.report().connected);
         }
         let speaker = start_speaker(path(0), cast.speaker, &session, &secret, &said);
-        wait("the speaker connects", || speaker.report.lock().unwrap().packets > 0);
+        wait("the speaker connects", || speaker.report().packets > 0);
         let start = Instant::now();
         Self { runtime, daemon, session, said, speaker, listeners, start }
+    }
+
+    /// Waits until so many frames are said.
+    pub(super) fn listen_until(&self, frames: u64) {
+        wait("the frames are said", || self.speaker.report().packets >= frames);
+    }
+
+    /// Frames that the relay sent again on newer connections of this kind.
+    pub(super) fn replayed(&self, kind: Kind) -> u64 {
+        let of_kind = self.listeners.iter().filter(|it| it.kind == kind);
+        of_kind.map(|it| it.report().switches.replayed).sum()
     }
 
     /// Orders a refresh of everybody, for the time `round`, and waits until everybody has had so many.
@@ -153,7 +194,7 @@ impl Stage {
         let what = || format!("refresh {round}: {}", self.figures());
         // A drop in the middle of a refresh makes it a resume.
         wait_or(what, || {
-            let speaker = *self.speaker.report.lock().unwrap();
+            let speaker = self.speaker.report();
             let replaced = |it: &Listener| it.report().switches.refreshes + it.report().switches.resumes;
             speaker.refreshes + speaker.resumes >= round
                 && self.listeners.iter().all(|it| replaced(it) >= round)
@@ -162,29 +203,32 @@ impl Stage {
         eprintln!("refresh {round}: {new} gap frames over {} listeners, {time:.1?}", self.listeners.len());
     }
 
-    /// Lets things happen at their times, counted from the first word.
-    pub(super) fn play(&self, script: &[(Duration, Act)]) {
-        for (at, act) in script {
-            let left = (self.start + *at).saturating_duration_since(Instant::now());
-            // The path is the thing under test: it happens at a time, not after an event.
-            std::thread::sleep(left);
-            self.act(*act);
+    /// Lets things happen at their times, counted from the first word, to the end of the last outage: what is said in
+    /// one counts too.
+    pub(super) fn play(&self, script: &[(Duration, Who, Act)]) {
+        // The path is the thing under test: it happens at a time, not after an event.
+        let wait =
+            |at: Duration| std::thread::sleep((self.start + at).saturating_duration_since(Instant::now()));
+        let mut end = Duration::ZERO;
+        for (at, who, act) in script {
+            wait(*at);
+            self.act(*who, *act);
+            end = end.max(*at + act.lasts());
         }
+        wait(end);
     }
 
     /// Lets something happen now.
-    pub(super) fn act(&self, act: Act) {
-        match act {
-            Act::SpeakerDark(time) => self.speaker.path.darken(time),
-            Act::ListenersDark(time) => self.listeners.iter().for_each(|it| it.client.path.darken(time)),
-            Act::SpeakerMoves => self.speaker.path.move_away(),
-            Act::ListenersMove => self.listeners.iter().for_each(|it| it.client.path.move_away()),
+    pub(super) fn act(&self, who: Who, act: Act) {
+        match who {
+            Who::Speaker => self.speaker.path.suffer(act),
+            Who::Listeners => self.listeners.iter().for_each(|it| it.client.path.suffer(act)),
         }
     }
 
     /// Waits for the end of the speech and holds every listener's file against it.
     pub(super) fn close(self) {
-        let said = || self.speaker.report.lock().unwrap().packets;
+        let said = || self.speaker.report().packets;
         let counts = said();
         let spoken = || said() >= counts + TAIL as u64 || self.speaker.thread.is_finished();
         wait_or(|| format!("the tail: {}", self.figures()), spoken);
@@ -216,7 +260,7 @@ impl Stage {
 
     /// Everybody's counts.
     fn figures(&self) -> String {
-        let mut text = format!("speaker {:?}", *self.speaker.report.lock().unwrap());
+        let mut text = format!("speaker {:?}", self.speaker.report());
         for listener in &self.listeners {
             let report = listener.report();
             text.push_str(&format!("\n{:?} {:?} {:?}", listener.kind, report.reception, report.switches));
@@ -229,21 +273,18 @@ impl Listener {
     fn start(path: Path, kind: Kind, session: &str, number: u64) -> Self {
         let name = format!("relay-lossless-{}-{session}-{number}.ogg", std::process::id());
         let out = std::env::temp_dir().join(name);
-        let (stop, report) = (Stop::new(), Arc::new(Mutex::new(ListenReport::default())));
         let options = ListenOptions {
-            url: path.url(kind, session, false),
+            url: path.url(kind, session, Role::Listener),
             out: Some(out.clone()),
-            stop: stop.clone(),
-            media_proxy: Some(path.udp.address()),
+            media_proxy: Some(path.datagrams.address()),
             ..ListenOptions::default()
         };
-        let told = report.clone();
-        let thread = std::thread::spawn(move || listen(&options, |report| *told.lock().unwrap() = *report));
-        Self { client: Client { path, stop, report, thread }, kind, out }
+        let client = Client::start(path, move |stop, tell| listen(&ListenOptions { stop, ..options }, tell));
+        Self { client, kind, out }
     }
 
     fn report(&self) -> ListenReport {
-        *self.client.report.lock().unwrap()
+        self.client.report()
     }
 
     /// Ends it and compares its file: every frame that counts once and in order, and of the tail what came in order.
@@ -274,18 +315,14 @@ fn start_speaker(
     secret: &str,
     said: &Arc<[ogg::Packet]>,
 ) -> Client<PublishReport> {
-    let (stop, report) = (Stop::new(), Arc::new(Mutex::new(PublishReport::default())));
     let options = PublishOptions {
-        url: path.url(kind, session, true),
+        url: path.url(kind, session, Role::Publisher),
         resume_secret: Some(secret.to_owned()),
         packets: said.clone(),
-        stop: stop.clone(),
-        media_proxy: Some(path.udp.address()),
+        media_proxy: Some(path.datagrams.address()),
         ..PublishOptions::default()
     };
-    let told = report.clone();
-    let thread = std::thread::spawn(move || publish(&options, |report| *told.lock().unwrap() = *report));
-    Client { path, stop, report, thread }
+    Client::start(path, move |stop, tell| publish(&PublishOptions { stop, ..options }, tell))
 }
 
 fn config() -> Config {

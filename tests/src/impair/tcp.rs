@@ -1,135 +1,112 @@
-//! Byte streams through an [`Impairer`]: a proxy whose connections stall, and break when told.
+//! Byte streams through an [`Impairer`]: connections that stall, and break when told.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use super::{Carries, Control, Impairer};
-use crate::link::LinkSpec;
+use super::Impairer;
+use super::proxy::{Control, Plan};
 
 /// A piece of a stream, about what a segment carries.
 const PIECE_BYTES: usize = 1400;
 
-/// A proxy in front of one server. Ends when dropped.
-#[derive(Debug)]
-pub struct Proxy {
-    address: SocketAddr,
-    start: Instant,
-    control: watch::Sender<Control>,
-}
-
-impl Proxy {
-    /// Starts on a loopback port of its own, on the caller's tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// If no port can be had.
-    pub async fn start(server: SocketAddr, up: LinkSpec, down: LinkSpec, seed: u64) -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        let (control, watched) = watch::channel(Control::default());
-        let start = Instant::now();
-        tokio::spawn(serve(listener, server, up, down, seed, start, watched));
-        Ok(Self { address, start, control })
-    }
-
-    /// Where clients connect to.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Nothing passes for so long; then everything does.
-    pub fn black_out(&self, time: Duration) {
-        let until = self.start.elapsed() + time;
-        self.control.send_modify(|control| control.dark_until = until);
-    }
-
-    /// Every connection there is breaks.
-    pub fn cut(&self) {
-        self.control.send_modify(|control| control.generation += 1);
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    server: SocketAddr,
-    up: LinkSpec,
-    down: LinkSpec,
-    seed: u64,
-    start: Instant,
-    mut control: watch::Receiver<Control>,
-) {
+pub(super) async fn serve(listener: TcpListener, mut plan: Plan) {
     for number in 0.. {
         let accepted = loop {
             tokio::select! {
                 accepted = listener.accept() => break accepted,
-                gone = control.changed() => if gone.is_err() { return },
+                gone = plan.control.changed() => if gone.is_err() { return },
             }
         };
-        let Ok((client, _)) = accepted else { continue };
-        let Ok(relay) = TcpStream::connect(server).await else { continue };
-        // Small pieces of audio must not wait for each other.
-        let _small = (client.set_nodelay(true), relay.set_nodelay(true));
-        let (client_read, client_write) = client.into_split();
-        let (relay_read, relay_write) = relay.into_split();
-        let seed = seed.wrapping_mul(1_000_003).wrapping_add(number * 2);
-        let one_way = |spec: &LinkSpec, seed| Impairer::new(Carries::Stream, spec, seed);
-        tokio::spawn(pump(client_read, relay_write, one_way(&up, seed), start, control.clone()));
-        tokio::spawn(pump(relay_read, client_write, one_way(&down, seed + 1), start, control.clone()));
+        if let Ok((client, _)) = accepted {
+            // Moves from here on are this connection's too.
+            let made = *plan.control.borrow();
+            tokio::spawn(connect(client, number, made, plan.clone()));
+        }
     }
 }
 
-/// Carries one way of a connection until it ends or is cut.
-async fn pump(
+/// Connects a client with the server, when there is no outage.
+async fn connect(client: TcpStream, number: u64, made: Control, plan: Plan) {
+    let mut control = plan.control.clone();
+    loop {
+        let Control { dark_until, moves } = *control.borrow_and_update();
+        if moves != made.moves {
+            return;
+        }
+        if plan.start.elapsed() >= dark_until {
+            break;
+        }
+        tokio::select! {
+            changed = control.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until((plan.start + dark_until).into()) => {}
+        }
+    }
+    let Ok(server) = TcpStream::connect(plan.server).await else { return };
+    // Small pieces of audio must not wait for each other.
+    let _small = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let (up, down) = plan.path(number);
+    tokio::spawn(carry(from_client, to_server, up, made, plan.clone()));
+    tokio::spawn(carry(from_server, to_client, down, made, plan));
+}
+
+/// Carries one way of a connection until it ends or breaks. Whatever waits, a break does not.
+async fn carry(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut path: Impairer,
-    start: Instant,
-    mut control: watch::Receiver<Control>,
+    made: Control,
+    mut plan: Plan,
 ) {
-    let generation = control.borrow_and_update().generation;
-    path.black_out(control.borrow().dark_until);
     let mut buffer = [0; PIECE_BYTES];
     let mut ended = false;
-    while !(ended && path.poll_timeout().is_none()) {
-        let wake = path.poll_timeout().unwrap_or(Duration::from_secs(86_400));
-        tokio::select! {
-            read = from.read(&mut buffer), if !ended && path.has_room() => match read {
-                Ok(0) => ended = true,
-                Ok(length) => path.handle_input(start.elapsed(), &buffer[..length]),
-                Err(_) => return,
-            },
-            changed = control.changed() => {
-                let asked = *control.borrow();
-                // Dropping the halves breaks the connection.
-                if changed.is_err() || asked.generation != generation {
-                    return;
-                }
-                path.black_out(asked.dark_until);
-            }
-            () = tokio::time::sleep_until((start + wake).into()) => {}
+    // What has come out and is not written yet.
+    let mut out = std::collections::VecDeque::new();
+    loop {
+        let asked = *plan.control.borrow_and_update();
+        if asked.moves != made.moves {
+            // Dropping the halves breaks the connection.
+            return;
         }
-        while let Some(piece) = path.poll_output(start.elapsed()) {
-            if to.write_all(&piece).await.is_err() {
+        path.black_out(asked.dark_until);
+        while out.is_empty()
+            && let Some(piece) = path.poll_output(plan.start.elapsed())
+        {
+            if piece.is_empty() {
+                let _closed = to.shutdown().await.is_ok();
                 return;
             }
+            out.extend(piece);
+        }
+        let wake = path.poll_timeout().unwrap_or(Duration::from_secs(86_400));
+        tokio::select! {
+            read = from.read(&mut buffer), if !ended && path.has_room() => {
+                // A connection that broke there has ended there; here it is known when that has come through.
+                let length = read.unwrap_or(0);
+                ended = length == 0;
+                path.handle_input(plan.start.elapsed(), &buffer[..length]);
+            }
+            written = to.write_buf(&mut out), if !out.is_empty() => if written.is_err() { return },
+            changed = plan.control.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until((plan.start + wake).into()), if out.is_empty() => {}
         }
     }
-    let _closed = to.shutdown().await.is_ok();
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
     use tokio::time::timeout;
 
     use super::*;
-    use crate::link::GilbertElliott;
+    use crate::impair::{Carries, Proxy};
+    use crate::link::{GilbertElliott, LinkSpec};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -149,10 +126,14 @@ mod tests {
         address
     }
 
+    async fn proxy(server: SocketAddr) -> Proxy {
+        Proxy::start(Carries::Stream, server, LinkSpec::perfect(), 3).await.unwrap()
+    }
+
     #[tokio::test]
     async fn bytes_come_back_whole_over_a_lossy_path_and_an_outage() {
         let spec = LinkSpec::perfect().loss(GilbertElliott::independent(0.05));
-        let proxy = Proxy::start(echo().await, spec.clone(), spec, 3).await.unwrap();
+        let proxy = Proxy::start(Carries::Stream, echo().await, spec, 3).await.unwrap();
         let said: Vec<u8> = (0..40_000_u32).flat_map(u32::to_be_bytes).collect();
         let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
         proxy.black_out(Duration::from_millis(100));
@@ -171,17 +152,51 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_breaks_what_is_there_and_not_what_comes() {
-        let proxy = Proxy::start(echo().await, LinkSpec::perfect(), LinkSpec::perfect(), 3).await.unwrap();
+    async fn a_move_breaks_what_is_there_and_not_what_comes() {
+        let proxy = proxy(echo().await).await;
         for _ in 0..2 {
             let mut stream = TcpStream::connect(proxy.address()).await.unwrap();
             stream.write_all(b"hello").await.unwrap();
             let mut heard = [0; 5];
             timeout(PATIENCE, stream.read_exact(&mut heard)).await.unwrap().unwrap();
             assert_eq!(&heard, b"hello");
-            proxy.cut();
+            proxy.move_clients();
             let broken = timeout(PATIENCE, stream.read(&mut heard)).await.unwrap();
             assert!(matches!(broken, Ok(0) | Err(_)), "{broken:?}");
         }
+    }
+    #[tokio::test]
+    async fn neither_a_connection_nor_its_end_comes_through_an_outage() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = proxy(server.local_addr().unwrap()).await;
+        let client = TcpStream::connect(proxy.address()).await.unwrap();
+        let (mut there, _) = timeout(PATIENCE, server.accept()).await.unwrap().unwrap();
+        let (outage, start) = (Duration::from_millis(300), Instant::now());
+        proxy.black_out(outage);
+        // A shorter one does not end it.
+        proxy.black_out(Duration::ZERO);
+        drop(client);
+        let _late = TcpStream::connect(proxy.address()).await.unwrap();
+        let end = async { assert_eq!(there.read(&mut [0]).await.unwrap(), 0) };
+        timeout(PATIENCE, end).await.unwrap();
+        assert!(start.elapsed() >= outage);
+        timeout(PATIENCE, server.accept()).await.unwrap().unwrap();
+        assert!(start.elapsed() >= outage);
+    }
+
+    #[tokio::test]
+    async fn a_connection_breaks_though_its_far_end_takes_nothing() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = proxy(server.local_addr().unwrap()).await;
+        let mut client = TcpStream::connect(proxy.address()).await.unwrap();
+        let (_deaf, _) = timeout(PATIENCE, server.accept()).await.unwrap().unwrap();
+        let piece = vec![0; 1 << 16];
+        // All buffers on the way are full when nothing can be written for a while.
+        while let Ok(written) = timeout(Duration::from_millis(300), client.write(&piece)).await {
+            written.unwrap();
+        }
+        proxy.move_clients();
+        let broken = async { while client.write(&piece).await.is_ok() {} };
+        timeout(PATIENCE, broken).await.unwrap();
     }
 }

@@ -1,15 +1,14 @@
-//! Datagrams through an [`Impairer`]: a NAT with a port for each of its clients' addresses.
+//! Datagrams through an [`Impairer`](super::Impairer): a NAT with a port for each of its clients' addresses.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::UdpSocket;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::{Carries, Control, Impairer};
-use crate::link::LinkSpec;
+use super::proxy::{ANY_PORT, Plan};
 
 /// Client addresses at one time; beyond, the one that was first is forgotten.
 const MAX_CLIENTS: usize = 16;
@@ -17,67 +16,14 @@ const MAX_CLIENTS: usize = 16;
 const QUEUE: usize = 1024;
 const DATAGRAM_BYTES: usize = 2048;
 
-/// A NAT in front of one server, with a bad path behind it. Ends when dropped.
-#[derive(Debug)]
-pub struct Proxy {
-    address: SocketAddr,
-    start: Instant,
-    control: watch::Sender<Control>,
-}
-
-impl Proxy {
-    /// Starts on a loopback port of its own, on the caller's tokio runtime.
-    ///
-    /// # Errors
-    ///
-    /// If no port can be had.
-    pub async fn start(server: SocketAddr, up: LinkSpec, down: LinkSpec, seed: u64) -> io::Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = socket.local_addr()?;
-        let (control, watched) = watch::channel(Control::default());
-        let start = Instant::now();
-        let path = Path { server, up, down, seed, start, control: watched };
-        tokio::spawn(serve(std::sync::Arc::new(socket), path));
-        Ok(Self { address, start, control })
-    }
-
-    /// Where clients send to.
-    #[must_use]
-    pub const fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Nothing passes for so long.
-    pub fn black_out(&self, time: Duration) {
-        let until = self.start.elapsed() + time;
-        self.control.send_modify(|control| control.dark_until = until);
-    }
-
-    /// The server sees each client come from another port from now on.
-    pub fn rebind(&self) {
-        self.control.send_modify(|control| control.generation += 1);
-    }
-}
-
-#[derive(Clone)]
-struct Path {
-    server: SocketAddr,
-    up: LinkSpec,
-    down: LinkSpec,
-    seed: u64,
-    start: Instant,
-    control: watch::Receiver<Control>,
-}
-
-async fn serve(socket: std::sync::Arc<UdpSocket>, path: Path) {
+pub(super) async fn serve(socket: Arc<UdpSocket>, mut plan: Plan) {
     let mut clients: BTreeMap<SocketAddr, (u64, mpsc::Sender<Vec<u8>>)> = BTreeMap::new();
     let mut made = 0;
     let mut buffer = [0; DATAGRAM_BYTES];
-    let mut owner = path.control.clone();
     loop {
         let received = tokio::select! {
             received = socket.recv_from(&mut buffer) => received,
-            gone = owner.changed() => match gone {
+            gone = plan.control.changed() => match gone {
                 Ok(()) => continue,
                 Err(_) => return,
             },
@@ -85,13 +31,14 @@ async fn serve(socket: std::sync::Arc<UdpSocket>, path: Path) {
         // An error tells of an earlier datagram that nobody took.
         let Ok((length, source)) = received else { continue };
         if clients.get(&source).is_none_or(|(_, path)| path.is_closed()) {
+            clients.remove(&source);
             if clients.len() >= MAX_CLIENTS {
                 let oldest = clients.iter().min_by_key(|(_, (number, _))| *number).map(|(key, _)| *key);
                 oldest.map(|key| clients.remove(&key));
             }
             made += 1;
             let (sender, receiver) = mpsc::channel(QUEUE);
-            tokio::spawn(carry(path.clone(), made, socket.clone(), source, receiver));
+            tokio::spawn(carry(plan.clone(), made, socket.clone(), source, receiver));
             clients.insert(source, (made, sender));
         }
         if let Some((_, path)) = clients.get(&source) {
@@ -103,50 +50,47 @@ async fn serve(socket: std::sync::Arc<UdpSocket>, path: Path) {
 
 /// Carries one client's datagrams both ways.
 async fn carry(
-    path: Path,
+    mut plan: Plan,
     number: u64,
-    front: std::sync::Arc<UdpSocket>,
+    front: Arc<UdpSocket>,
     client: SocketAddr,
     mut from_client: mpsc::Receiver<Vec<u8>>,
 ) {
-    let seed = path.seed.wrapping_mul(1_000_003).wrapping_add(number * 2);
-    let mut up = Impairer::new(Carries::Datagrams, &path.up, seed);
-    let mut down = Impairer::new(Carries::Datagrams, &path.down, seed + 1);
-    let mut control = path.control.clone();
-    let mut generation = control.borrow().generation;
-    let Ok(mut back) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { return };
+    let (mut up, mut down) = plan.path(number);
+    let mut moves = plan.control.borrow().moves;
+    let Ok(mut back) = UdpSocket::bind(ANY_PORT).await else { return };
     let mut buffer = [0; DATAGRAM_BYTES];
     loop {
         let wake = up.poll_timeout().into_iter().chain(down.poll_timeout()).min();
-        let wake = path.start + wake.unwrap_or(Duration::from_secs(86_400));
+        let wake = plan.start + wake.unwrap_or(Duration::from_secs(86_400));
         let entered = tokio::select! {
             datagram = from_client.recv() => match datagram {
                 Some(datagram) => Some((true, datagram)),
                 None => return,
             },
             received = back.recv_from(&mut buffer) => match received {
-                Ok((length, source)) if source == path.server => Some((false, buffer[..length].to_vec())),
+                Ok((length, source)) if source == plan.server => Some((false, buffer[..length].to_vec())),
                 _ => None,
             },
-            changed = control.changed() => if changed.is_ok() { None } else { return },
+            changed = plan.control.changed() => if changed.is_ok() { None } else { return },
             () = tokio::time::sleep_until(wake.into()) => None,
         };
         // What was asked before a datagram came holds for it.
-        let asked = *control.borrow();
+        let asked = *plan.control.borrow();
         up.black_out(asked.dark_until);
         down.black_out(asked.dark_until);
-        if asked.generation != generation {
-            generation = asked.generation;
-            let Ok(other) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await else { return };
+        if asked.moves != moves {
+            moves = asked.moves;
+            let Ok(other) = UdpSocket::bind(ANY_PORT).await else { return };
             back = other;
         }
         if let Some((upwards, datagram)) = entered {
             let way = if upwards { &mut up } else { &mut down };
-            way.handle_input(path.start.elapsed(), &datagram);
+            way.handle_input(plan.start.elapsed(), &datagram);
         }
-        let now = path.start.elapsed();
+        let now = plan.start.elapsed();
         while let Some(datagram) = up.poll_output(now) {
-            let _lost = back.send_to(&datagram, path.server).await.is_err();
+            let _lost = back.send_to(&datagram, plan.server).await.is_err();
         }
         while let Some(datagram) = down.poll_output(now) {
             let _lost = front.send_to(&datagram, client).await.is_err();
@@ -156,9 +100,13 @@ async fn carry(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use tokio::time::timeout;
 
     use super::*;
+    use crate::impair::{Carries, Proxy};
+    use crate::link::LinkSpec;
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -168,11 +116,15 @@ mod tests {
         (buffer[..length].to_vec(), source)
     }
 
+    async fn proxy(server: &UdpSocket) -> Proxy {
+        let server = server.local_addr().unwrap();
+        Proxy::start(Carries::Datagrams, server, LinkSpec::perfect(), 1).await.unwrap()
+    }
+
     #[tokio::test]
     async fn each_client_has_a_port_that_changes_when_told() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let perfect = LinkSpec::perfect;
-        let proxy = Proxy::start(server.local_addr().unwrap(), perfect(), perfect(), 1).await.unwrap();
+        let proxy = proxy(&server).await;
         let (one, two) =
             (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
         one.send_to(b"one", proxy.address()).await.unwrap();
@@ -183,7 +135,7 @@ mod tests {
         assert_ne!(first, second);
         server.send_to(b"to one", first).await.unwrap();
         assert_eq!(heard(&one).await, (b"to one".to_vec(), proxy.address()));
-        proxy.rebind();
+        proxy.move_clients();
         one.send_to(b"again", proxy.address()).await.unwrap();
         let (_, moved) = heard(&server).await;
         assert_ne!(moved, first);
@@ -194,8 +146,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_passes_in_an_outage_and_all_does_after_it() {
         let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let perfect = LinkSpec::perfect;
-        let proxy = Proxy::start(server.local_addr().unwrap(), perfect(), perfect(), 1).await.unwrap();
+        let proxy = proxy(&server).await;
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let outage = Duration::from_millis(200);
         proxy.black_out(outage);
