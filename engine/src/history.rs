@@ -255,6 +255,9 @@ impl History {
         if self.next_arrival() > 0 {
             self.lost.add(self.oldest, position);
         }
+        // Nothing that is logged is held any more, and the log may be too narrow for such a step.
+        self.first_arrival = self.next_arrival();
+        self.arrivals.clear();
         self.oldest = position;
     }
 

@@ -194,6 +194,19 @@ fn a_frame_comes_back_as_it_was() {
 }
 
 #[test]
+fn frames_without_a_byte_come_and_go_like_others() {
+    let mut history = History::new(Config::new().history_frames(200).history);
+    let start = origin();
+    for position in 0..10_000 {
+        // 32 of 128 bytes fill a chunk to its last byte.
+        let bytes = if position % 33 == 32 { 0 } else { 128 };
+        history.push(frame(position, start, bytes));
+        assert_eq!(history.get(position).map(|frame| frame.payload.len()), Some(bytes));
+    }
+    assert_eq!(history.frames(), 200);
+}
+
+#[test]
 fn positions_wider_than_the_log_are_told_in_full() {
     let start = origin();
     let mut history = History::new(Config::new().history);
@@ -204,9 +217,11 @@ fn positions_wider_than_the_log_are_told_in_full() {
     let order: Vec<_> =
         (0..5).map(|arrival| history.arrival(arrival).map(|position| position - base)).collect();
     assert_eq!(order, [Some(0), Some(4), Some(2), Some(1), Some(8)]);
-    history.push(frame(base + (1 << 33), start, 1));
-    assert_eq!(history.arrival(5), Some(base + (1 << 33)));
+    // Further than the log is wide, and to the same low half as the last one.
+    history.push(frame(base + 8 + (1 << 32), start, 1));
+    assert_eq!(history.arrival(5), Some(base + 8 + (1 << 32)));
     assert_eq!(history.arrival(4), None);
+    assert_eq!(history.first_arrival(), 5);
 }
 
 #[test]
