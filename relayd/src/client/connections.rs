@@ -194,6 +194,11 @@ impl<T: Default> Connections<T> {
         self.legs.live()
     }
 
+    /// The one that was opened first of those that are there.
+    pub(super) fn oldest(&self) -> Option<Key> {
+        self.all.first_key_value().map(|(key, _)| *key)
+    }
+
     /// One of them.
     pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Connection<T>> {
         self.all.get_mut(&key)

@@ -1,7 +1,8 @@
 //! One stream out of one or two connections that bring it: frames by ascending position, each once.
 //!
 //! At a hole the later frames wait until it is filled, or for as long as it can still be: then it stays a hole. Nobody
-//! waits for a file, so the wait is long where a missing frame can be had again, and short where it cannot.
+//! waits for a file, so the wait is long where a missing frame can be had again, and short where it cannot. Frames also
+//! wait until it is known that none comes before them: the newer of two connections may be heard first.
 //!
 //! Invariants: positions that come out strictly increase; at most [`MAX_HELD`] frames wait.
 
@@ -25,7 +26,10 @@ pub(super) enum News {
 /// Puts frames in order.
 #[derive(Debug)]
 pub(super) struct Merge<T> {
+    /// Once the stream has begun.
     next: Option<u64>,
+    /// The first position that was heard of before that.
+    earliest: Option<u64>,
     held: BTreeMap<u64, T>,
     /// How long a hole is waited for.
     patience: Duration,
@@ -42,18 +46,27 @@ impl<T> Merge<T> {
     /// Waits for a hole so long, and while so many frames come after it.
     pub(super) fn new(patience: Duration, most: usize) -> Self {
         let (held, lost) = (BTreeMap::new(), Vec::new());
-        Self { next: None, held, patience, most: most.min(MAX_HELD), hole: None, given_up: 0, lost }
+        let most = most.min(MAX_HELD);
+        Self { next: None, earliest: None, held, patience, most, hole: None, given_up: 0, lost }
     }
 
-    /// The stream begins here, if it has not begun.
-    pub(super) fn begin(&mut self, position: u64) {
-        self.next.get_or_insert(position);
+    /// There is a frame at this position, which may or may not come.
+    pub(super) fn expect(&mut self, position: u64) {
+        self.earliest = Some(self.earliest.map_or(position, |earliest| earliest.min(position)));
+    }
+
+    /// Nothing comes before what was heard of by now: the stream begins, if it has not begun.
+    pub(super) fn begin(&mut self, now: Instant) {
+        if self.next.is_none() {
+            self.next = self.earliest;
+            self.look(now);
+        }
     }
 
     /// Adds a frame.
     pub(super) fn push(&mut self, now: Instant, position: u64, frame: T) -> News {
-        let next = *self.next.get_or_insert(position);
-        if position < next {
+        self.expect(position);
+        if self.next.is_some_and(|next| position < next) {
             let lost = self.lost.iter().any(|(from, to)| (*from..*to).contains(&position));
             return if lost { News::Late } else { News::Again };
         }
@@ -100,7 +113,8 @@ impl<T> Merge<T> {
     }
 
     fn take(&mut self, now: Instant, position: u64) -> (u64, T) {
-        let next = self.next.replace(position.saturating_add(1)).unwrap_or(position);
+        let next = self.next.or(self.earliest).unwrap_or(position);
+        self.next = Some(position.saturating_add(1));
         if position > next {
             self.given_up += position - next;
             self.lost.push((next, position));
@@ -116,7 +130,8 @@ impl<T> Merge<T> {
 
     /// Notes since when there is a hole in front.
     fn look(&mut self, now: Instant) {
-        let waits = self.held.first_key_value().is_some_and(|(first, _)| Some(*first) != self.next);
+        let first = self.held.first_key_value().map(|(first, _)| *first);
+        let waits = self.next.is_some() && first.is_some() && first != self.next;
         if !waits {
             self.hole = None;
         } else if self.hole.is_none() {
@@ -146,6 +161,7 @@ mod tests {
 
         fn push(&mut self, position: u64) -> News {
             let news = self.merge.push(self.now, position, position);
+            self.merge.begin(self.now);
             self.drain();
             news
         }
@@ -212,12 +228,44 @@ mod tests {
     #[test]
     fn the_beginning_may_be_known_before_the_first_frame() {
         let mut run = Run::new(PATIENCE, 32);
-        run.merge.begin(7);
-        run.merge.begin(3);
+        run.merge.expect(7);
+        run.merge.begin(run.now);
+        run.merge.expect(3);
         run.push(8);
         assert!(run.out.is_empty());
         run.push(7);
         assert_eq!(run.out, [7, 8]);
+    }
+
+    #[test]
+    fn frames_wait_until_the_beginning_is_known() {
+        let mut run = Run::new(PATIENCE, 32);
+        run.merge.expect(7);
+        for position in [8, 9, 3, 4] {
+            assert_eq!(run.merge.push(run.now, position, position), News::First);
+            run.drain();
+        }
+        assert_eq!((run.out.len(), run.merge.next(), run.merge.hole()), (0, None, None));
+        run.merge.expect(2);
+        run.merge.begin(run.now);
+        run.drain();
+        assert_eq!((run.out.len(), run.merge.hole()), (0, Some((2..3, run.now))));
+        for position in [2, 5, 6, 7] {
+            run.push(position);
+        }
+        assert!(run.out.iter().copied().eq(2..10));
+    }
+
+    #[test]
+    fn a_beginning_that_nobody_tells_is_not_waited_for_for_ever() {
+        let mut run = Run::new(PATIENCE, 32);
+        run.merge.expect(5);
+        for position in 6..6 + 33 {
+            run.merge.push(run.now, position, position);
+            run.drain();
+        }
+        assert!(run.out.iter().copied().eq(6..39));
+        assert_eq!(run.merge.given_up(), 1, "what was expected is declared");
     }
 
     #[test]
@@ -238,7 +286,8 @@ mod tests {
             order in Just((0..200_u64).chain(0..200).collect::<Vec<_>>()).prop_shuffle(),
         ) {
             let mut run = Run::new(PATIENCE, MAX_HELD);
-            run.merge.begin(0);
+            run.merge.expect(0);
+            run.merge.begin(run.now);
             let first = order.iter().filter(|position| run.push(**position) == News::First).count();
             prop_assert_eq!(first, 200);
             prop_assert!(run.out.iter().copied().eq(0..200));

@@ -156,7 +156,10 @@ impl<'a> Ear<'a> {
                 let resumed = self.connections.attach(now, key, attached.ticket);
                 self.report.switches.resumes += u64::from(resumed);
             }
-            News::Begin(position) => self.merge.begin(position),
+            News::Begin(position) => {
+                self.merge.expect(position);
+                self.begin(now, key);
+            }
             News::Order(order) => self.connections.order(now, order),
             News::Complete { position, replayed, gap_frames } => {
                 self.complete(now, key, position, (replayed, gap_frames));
@@ -199,6 +202,7 @@ impl<'a> Ear<'a> {
         match place {
             Place::Position(position) => {
                 let news = self.merge.push(arrived, position, (timestamp, payload));
+                self.begin(arrived, key);
                 let first = news == merge::News::First;
                 self.report.switches.repaired += u64::from(first && key == REPAIR);
                 self.reception.count_placed(arrived, position, timestamp, bytes, first);
@@ -210,8 +214,16 @@ impl<'a> Ear<'a> {
                 }
                 if self.reception.count(arrived, ssrc, sequence, timestamp, bytes) {
                     self.merge.push(arrived, sequence.wrapping_add(self.shift), (timestamp, payload));
+                    self.merge.begin(arrived);
                 }
             }
+        }
+    }
+
+    /// The oldest connection was sent the beginning; a newer one, heard before it, may not have been.
+    fn begin(&mut self, now: Instant, key: Key) {
+        if self.connections.oldest() == Some(key) {
+            self.merge.begin(now);
         }
     }
 
