@@ -6,6 +6,7 @@ pub mod auth;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod conversation;
 pub mod daemon;
 pub mod demo;
 pub mod events;

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::frame::{ClientFrame, Hello, Hidden, LegName, LineAnchor, TokenRefresh, TrackAck, TrackSnapshot};
-use super::{CloseCode, SUBPROTOCOL, ServerFrame, Snapshot};
+use super::frame::{ClientFrame, Hello, LegName, LineAnchor, TokenRefresh, TrackAck, TrackSnapshot};
+use super::{SUBPROTOCOL, ServerFrame, Snapshot};
 use crate::auth::Role;
+use crate::conversation::{CloseCode, Hidden};
 use crate::session::{
     Audience, EndReason, Event, Language, LossScope, Numbered, SessionId, Status, WarningReason,
 };

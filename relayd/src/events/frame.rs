@@ -3,12 +3,9 @@
 //! A client's frame is `{"t", "d"}`, the relay's is `{"t", "seq", "ts", "d"}`: `seq` is the number of the last event
 //! that this socket was told or passed over, `ts` Unix milliseconds. Session events are `session::Event`.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-use thiserror::Error;
 
+use crate::conversation::{FrameError, Hidden, Reply, envelope, within};
 use crate::session::{Language, SessionId, SessionView, Status};
 
 /// What a client says.
@@ -67,17 +64,6 @@ pub struct TokenRefresh {
     pub token: Hidden,
 }
 
-/// Text that is nobody's to see.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(pub String);
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
-    }
-}
-
 impl ClientFrame {
     /// Reads a message. What is wrong with it is told without what it holds.
     pub fn read(text: &str) -> Result<Self, FrameError> {
@@ -86,7 +72,7 @@ impl ClientFrame {
             "hello" => {
                 let hello: Hello = within(data)?;
                 if hello.token.is_some() && hello.resume.is_some() {
-                    return Err(FrameError("hello has a token or a resume ticket, not both".to_owned()));
+                    return Err(FrameError::of("hello has a token or a resume ticket, not both"));
                 }
                 Ok(Self::Hello(hello))
             }
@@ -107,49 +93,6 @@ impl ClientFrame {
         };
         let data = data.expect("texts and numbers are JSON");
         serde_json::json!({ "t": name, "d": data }).to_string()
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Envelope {
-    t: String,
-    d: Option<Map<String, Value>>,
-}
-
-/// A message's name and its data; none is an object without fields.
-pub(crate) fn envelope(text: &str) -> Result<(String, Value), FrameError> {
-    let Envelope { t, d } = serde_json::from_str(text).map_err(|error| FrameError::new(&error))?;
-    Ok((t, Value::Object(d.unwrap_or_default())))
-}
-
-/// The data of a message of a known name.
-pub(crate) fn within<T: serde::de::DeserializeOwned>(data: Value) -> Result<T, FrameError> {
-    serde_json::from_value(data).map_err(|error| FrameError::new(&error))
-}
-
-/// Why a message is no frame.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct FrameError(String);
-
-impl FrameError {
-    /// For a reason of our own.
-    pub(crate) fn of(why: &str) -> Self {
-        Self(why.to_owned())
-    }
-
-    /// serde's messages name fields and types; of what was sent they repeat at most one value, which is cut.
-    pub(crate) fn new(error: &serde_json::Error) -> Self {
-        let text = match error.classify() {
-            serde_json::error::Category::Data => {
-                let text = error.to_string();
-                // A string of the wrong place may be a token.
-                if text.contains("string \"") { "a field has the wrong type".to_owned() } else { text }
-            }
-            _ => format!("the message is not JSON: line {}, column {}", error.line(), error.column()),
-        };
-        Self(text.chars().take(MAX_DETAIL).collect())
     }
 }
 
@@ -216,6 +159,17 @@ impl ServerFrame {
             frame: &'a ServerFrame,
         }
         serde_json::to_string(&Envelope { seq, ts, frame: self }).expect("a frame is JSON")
+    }
+}
+
+impl From<Reply> for ServerFrame {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Heartbeat => Self::Heartbeat {},
+            Reply::HeartbeatAck => Self::HeartbeatAck {},
+            Reply::TokenRefreshed(expires_at) => Self::TokenRefreshed { expires_at },
+            Reply::Error(code, detail) => Self::Error { code, detail },
+        }
     }
 }
 
@@ -306,13 +260,10 @@ impl From<&SessionView> for Snapshot {
     }
 }
 
-/// Characters of the detail of an error.
-const MAX_DETAIL: usize = 200;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -357,7 +308,7 @@ mod tests {
             r#"{"t":"heartbeat","t":"heartbeat"}"#,
         ] {
             let error = ClientFrame::read(text).expect_err(text).to_string();
-            assert!(!error.is_empty() && error.len() < 4 * MAX_DETAIL, "{error}");
+            assert!(!error.is_empty() && error.len() < 800, "{error}");
             assert!(!error.contains("geheim"), "{error}");
         }
         let deep = format!(r#"{{"t":"hello","d":{}"#, r#"{"a":"#.repeat(5000));

@@ -123,7 +123,7 @@ async fn answer(
         api.check_load()?;
     }
     api.service.directory().track(session, language)?;
-    let (peer, caller) = (Peer::of(&request), caller_of(&request));
+    let (peer, caller) = (Peer::of(request.extensions()), caller_of(&request));
     let claim = claim(&caller, request.headers())?;
     let gone = || SessionError::NotFound { id: session.to_owned() };
     let session_id = api.service.directory().access(session).ok_or_else(gone)?.id;

@@ -1,37 +1,27 @@
-//! The events of a session over a WebSocket: the socket around [`Protocol`].
+//! The events of a session over a WebSocket: what is at the sockets of [`Following`](crate::events::Following).
 //!
-//! Anybody may open one; the first frame says who is there. The record and the place among the connections live as
-//! long as the socket, in [`Talk`]: however it ends, dropping that gives back everything.
+//! Anybody may open one; the first frame says who is there.
 
 mod bound;
 
 use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::routes;
 
-use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
-use super::server::Upgraded;
-use super::wire::Wire;
+use super::socket::{self, Asking, Opening, Side, Unknown, answer, identify, some};
+use super::wire::Turn;
 use super::{Api, Segments};
-use crate::auth::{Action, Caller, Grant, SessionAccess, decide};
-use crate::events::frame::{Hello, Hidden, TrackAck};
-use crate::events::protocol::Refusal;
-use crate::events::{
-    ASYNCAPI, Anchor, Close, CloseCode, Output, Protocol, SUBPROTOCOL, ServerFrame, Snapshot, Ticket, Timing,
-    Welcomed, unix_ms,
-};
-use crate::records::{Kind, RecordGuard};
+use crate::auth::{Action, Caller, SessionAccess, decide};
+use crate::conversation::{CloseCode, Hidden, Timing};
+use crate::events::frame::{Hello, TrackAck};
+use crate::events::protocol::{Following, Refusal};
+use crate::events::{ASYNCAPI, Anchor, Protocol, ServerFrame, Snapshot, Task, Ticket, Welcomed, unix_ms};
+use crate::records::Kind;
 use crate::session::{Hub, Lease, Next, SessionError, Subscription};
 use bound::{Bound, anchored, progress};
 
@@ -66,48 +56,17 @@ async fn asyncapi() -> impl IntoResponse {
     operation_id = "followSession",
     responses((status = 101, description = "The WebSocket is open."))
 )]
-async fn open(
-    State(api): State<Arc<Api>>,
-    Segments(session): Segments<String>,
-    Extension(Peer(peer)): Extension<Peer>,
-    upgraded: Option<Extension<Upgraded>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Problem> {
-    api.check_open()?;
-    let upgrade = upgrade.map_err(|rejection| Problem::new(Code::UpgradeRequired, rejection.body_text()))?;
-    let record = api.metrics.records().open(Kind::Events, peer, None, String::new());
-    let offered = upgrade.requested_protocols().next().is_some();
-    let settings = &api.followers.settings;
-    let message = settings.max_message.bytes();
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(message)
-        .max_frame_size(message)
-        .write_buffer_size(0)
-        .max_write_buffer_size(settings.write_buffer.bytes());
-    let spoken = upgrade.selected_protocol().is_some();
-    Ok(upgrade.on_upgrade(async move |socket: WebSocket| {
-        let _held = upgraded;
-        let wire =
-            Wire::new(socket, api.followers.settings.write_buffer.bytes(), api.metrics.sockets().open());
-        let mut talk = Talk::new(api, session, peer, record, wire);
-        if offered && !spoken {
-            talk.protocol.handle_version();
-        }
-        talk.run().await;
-    }))
+async fn open(opening: Opening, Segments(session): Segments<String>) -> Result<Response, Problem> {
+    let tally = opening.api.metrics.sockets().open();
+    opening.talk(Kind::Events, session, tally, Follower::default())
 }
 
-/// One socket's conversation, and everything that it holds.
-struct Talk {
-    api: Arc<Api>,
-    session: String,
-    peer: IpAddr,
-    record: RecordGuard,
-    wire: Wire<WebSocket>,
-    protocol: Protocol,
+type Line = socket::Line<Following>;
+
+/// One socket's follower, and what they hold.
+#[derive(Default)]
+struct Follower {
     admitting: Option<Asking<Result<Admitted, Refusal>>>,
-    renewing: Option<Asking<Result<Arc<Grant>, NotRenewed>>>,
     identity: Option<Identity>,
     subscription: Option<Subscription>,
     hub: Option<Hub>,
@@ -116,278 +75,154 @@ struct Talk {
     bound: Option<Bound>,
 }
 
-type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
-
-/// A code of an `error` frame, and why.
-pub(super) type NotRenewed = (&'static str, String);
-
 /// Somebody who was let in.
 struct Identity {
-    caller: Caller,
     access: SessionAccess,
-    lease: Option<Lease>,
     ticket: Ticket,
 }
 
 struct Admitted {
     welcomed: Welcomed,
+    caller: Caller,
+    lease: Option<Lease>,
     identity: Identity,
     subscription: Subscription,
     hub: Hub,
 }
 
-/// What a socket waits for.
+/// What a follower waits for.
 enum Happening {
-    Drained,
-    Time,
     TakenOver,
-    Expired,
     Admitted(Box<Result<Admitted, Refusal>>),
-    Renewed(Result<Arc<Grant>, NotRenewed>),
     Bound(Option<Bound>),
     Progress(Option<TrackAck>),
     Anchor(Anchor),
-    Heard(Option<Result<Message, axum::Error>>),
     News(Next),
 }
 
-impl Talk {
-    fn new(api: Arc<Api>, session: String, peer: IpAddr, record: RecordGuard, wire: Wire<WebSocket>) -> Self {
-        let protocol = Protocol::new(Instant::now(), unix_ms(), Timing::from(&api.followers.settings));
-        Self {
-            api,
-            session,
-            peer,
-            record,
-            wire,
-            protocol,
-            admitting: None,
-            renewing: None,
-            identity: None,
-            subscription: None,
-            hub: None,
-            binding: None,
-            asking: None,
-            bound: None,
-        }
+impl Side for Follower {
+    type Subprotocol = Following;
+    type Happening = Happening;
+
+    fn begin(&self, now: Instant, timing: Timing) -> Protocol {
+        Protocol::new(now, unix_ms(), timing)
     }
 
-    async fn run(mut self) {
-        loop {
-            while let Some(output) = self.protocol.poll_output() {
-                match output {
-                    Output::Send(text) => {
-                        if !self.wire.push(text) {
-                            self.protocol.handle_slow();
-                        }
-                    }
-                    Output::Authenticate(hello) => self.ask(hello),
-                    Output::Renew(token) => self.renew(token),
-                    Output::Bind(leg) => self.bind(&leg),
-                    Output::Ask => self.ask_progress(),
-                    Output::Close(close) => return self.close(close).await,
-                }
+    fn handle_task(&mut self, line: &mut Line, task: Task) {
+        let (api, session, peer) = (line.api.clone(), line.session.clone(), line.peer);
+        match task {
+            Task::Authenticate(hello) => {
+                self.admitting = Some(Box::pin(async move { admit(&api, &session, peer, hello).await }));
             }
-            let happening = self.next().await;
-            if !self.handle(happening) {
-                // The client has closed: the answer to that is under way.
-                let limit = self.api.followers.settings.close_timeout;
-                let _answered = tokio::time::timeout(limit, self.wire.linger()).await.is_ok();
-                return;
+            Task::Bind(Hidden(leg)) => {
+                let (resource, caller) = (leg.parse().ok(), line.caller.clone());
+                self.binding =
+                    Some(Box::pin(async move { Bound::find(&api, &session, &caller?, resource?).await }));
             }
         }
     }
 
-    /// Waits for one thing. What is owed for long comes before what others may send without end.
-    async fn next(&mut self) -> Happening {
-        let at = self.protocol.poll_timeout();
-        let identity = self.identity.as_ref();
-        tokio::select! {
+    fn ask(&mut self, line: &Line) {
+        let (Some(bound), api) = (&self.bound, line.api.clone()) else { return };
+        let (view, leg) = (bound.view.clone(), bound.leg);
+        self.asking = Some(Box::pin(async move { progress(&api, view, leg).await }));
+    }
+
+    async fn next(
+        &mut self,
+        _roomy: bool,
+        wire: impl Future<Output = Turn<axum::Error>> + Send,
+    ) -> socket::Next<Happening> {
+        let ticket = self.identity.as_ref().map(|identity| identity.ticket.taken_over());
+        let news = self.subscription.as_mut().filter(|_| self.binding.is_none());
+        socket::Next::Own(tokio::select! {
             biased;
-            () = self.api.followers.drained() => Happening::Drained,
-            () = until(at) => Happening::Time,
-            () = taken_over(identity) => Happening::TakenOver,
-            () = expired(identity) => Happening::Expired,
+            () = some(ticket) => Happening::TakenOver,
             admitted = answer(&mut self.admitting) => Happening::Admitted(Box::new(admitted)),
-            renewed = answer(&mut self.renewing) => Happening::Renewed(renewed),
             bound = answer(&mut self.binding) => Happening::Bound(bound),
             progress = answer(&mut self.asking) => Happening::Progress(progress),
             anchor = anchored(self.bound.as_mut()) => Happening::Anchor(anchor),
-            heard = self.wire.next() => Happening::Heard(heard),
+            turn = wire => return socket::Next::Wire(turn),
             // Who is looked up is about to be told what is theirs alone, from where they left off.
-            next = news(&mut self.subscription), if self.binding.is_none() => Happening::News(next),
-        }
+            next = some(news.map(Subscription::next)) => Happening::News(next),
+        })
     }
 
-    /// Takes it in; `false` when the client is gone.
-    fn handle(&mut self, happening: Happening) -> bool {
-        let now = Instant::now();
+    fn handle(&mut self, now: Instant, line: &mut Line, happening: Happening) {
         match happening {
-            Happening::Drained => self.protocol.handle_drain(&self.api.followers.settings.drain_url),
-            Happening::Time => self.protocol.handle_timeout(now),
-            Happening::TakenOver => self.protocol.handle_taken_over(),
-            Happening::Expired => self.protocol.handle_expired(),
-            Happening::Admitted(admitted) => self.handle_admitted(now, *admitted),
-            Happening::Renewed(renewed) => self.handle_renewed(now, renewed),
-            Happening::News(next) => self.handle_news(now, &next),
+            Happening::TakenOver => line.protocol.handle_taken_over(),
+            Happening::Admitted(admitted) => self.handle_admitted(now, line, *admitted),
+            Happening::News(next) => self.handle_news(now, line, &next),
             Happening::Bound(bound) => {
                 self.binding = None;
                 if let (Some(bound), Some(subscription)) = (&bound, &mut self.subscription) {
                     subscription.follow(bound.view.holder);
                 }
-                self.protocol.handle_bound(now, bound.as_ref().map(Bound::publishes));
+                line.protocol.handle_bound(now, bound.as_ref().map(Bound::publishes));
                 // Who names a connection that is not there stays with the one before.
                 self.bound = bound.or_else(|| self.bound.take());
             }
             Happening::Progress(ack) => {
                 self.asking = None;
-                self.protocol.handle_progress(now, ack);
+                line.protocol.handle_progress(now, ack);
             }
             Happening::Anchor(anchor) => {
                 if let Some(bound) = &self.bound {
-                    self.protocol.handle_anchor(now, bound.line(anchor));
+                    line.protocol.handle_anchor(now, bound.line(anchor));
                 }
             }
-            Happening::Heard(Some(Ok(Message::Text(text)))) => self.protocol.handle_text(now, &text),
-            Happening::Heard(Some(Ok(Message::Binary(_)))) => self.protocol.handle_binary(now),
-            Happening::Heard(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => {
-                self.protocol.handle_control(now);
-            }
-            Happening::Heard(Some(Ok(Message::Close(frame)))) => {
-                self.api.metrics.websocket_closed(frame.map_or(NO_CODE, |frame| frame.code));
-                return false;
-            }
-            Happening::Heard(None) => return false,
-            Happening::Heard(Some(Err(error))) => return self.handle_broken(error),
         }
-        true
     }
 
-    fn handle_broken(&mut self, error: axum::Error) -> bool {
-        tracing::debug!(peer = %self.peer, session = self.session, %error, "websocket failed");
-        match broken(error) {
-            Broken::TooLong => self.protocol.handle_too_long(),
-            Broken::Unreadable => self.protocol.handle_unreadable(),
-            Broken::Gone => {
-                self.api.metrics.websocket_closed(ABNORMAL);
-                return false;
-            }
+    fn handle_renewed(&mut self, caller: &Caller) {
+        if let Some(identity) = &mut self.identity {
+            identity.ticket.renew(caller.clone());
         }
-        true
     }
 
-    fn handle_admitted(&mut self, now: Instant, admitted: Result<Admitted, Refusal>) {
+    fn handle_expired(&mut self, line: &mut Line) {
+        line.protocol.handle_expired();
+    }
+
+    async fn leave(self, _code: Option<CloseCode>) {}
+}
+
+impl Follower {
+    fn handle_admitted(&mut self, now: Instant, line: &mut Line, admitted: Result<Admitted, Refusal>) {
         self.admitting = None;
         match admitted {
-            Ok(Admitted { welcomed, identity, subscription, hub }) => {
-                self.record.identify(Some(identity.access.id.clone()), identity.caller.to_string());
-                self.protocol.handle_welcomed(now, welcomed);
+            Ok(Admitted { welcomed, caller, lease, identity, subscription, hub }) => {
+                line.identify(identity.access.id.clone(), caller);
+                line.lease = lease;
+                line.protocol.handle_welcomed(now, welcomed);
                 (self.identity, self.subscription, self.hub) =
                     (Some(identity), Some(subscription), Some(hub));
             }
             Err(refusal) => {
-                tracing::debug!(peer = %self.peer, session = self.session, ?refusal, "hello refused");
-                self.protocol.handle_refused(refusal);
+                tracing::debug!(peer = %line.peer, session = line.session, ?refusal, "hello refused");
+                line.protocol.handle_refused(refusal);
             }
         }
     }
 
-    fn handle_news(&mut self, now: Instant, next: &Next) {
-        let Some(identity) = &self.identity else { return };
+    fn handle_news(&self, now: Instant, line: &mut Line, next: &Next) {
+        let (Some(Identity { access, .. }), Some(caller)) = (&self.identity, &line.caller) else { return };
         match next {
             Next::Event(event) => {
                 if let Some(hub) = &self.hub {
                     let behind = hub.head().saturating_sub(event.seq);
-                    self.api.metrics.websocket_behind(usize::try_from(behind).unwrap_or(usize::MAX));
+                    line.api.metrics.websocket_behind(usize::try_from(behind).unwrap_or(usize::MAX));
                 }
                 let holder = self.bound.as_ref().map(|bound| &bound.view.holder);
-                let visible = event.audience.includes(&identity.caller, &identity.access, holder);
-                self.protocol.handle_event(event, visible);
+                let visible = event.audience.includes(caller, access, holder);
+                line.protocol.handle_event(event, visible);
             }
-            Next::Lost => match self.api.service.directory().view(&self.session) {
-                Ok(view) => self.protocol.handle_lost(now, view.seq, Snapshot::from(&view)),
-                Err(_) => self.protocol.handle_over(),
+            Next::Lost => match line.api.service.directory().view(&line.session) {
+                Ok(view) => line.protocol.handle_lost(now, view.seq, Snapshot::from(&view)),
+                Err(_) => line.protocol.handle_over(),
             },
-            Next::Over => self.protocol.handle_over(),
+            Next::Over => line.protocol.handle_over(),
         }
-    }
-
-    fn handle_renewed(&mut self, now: Instant, renewed: Result<Arc<Grant>, NotRenewed>) {
-        self.renewing = None;
-        let directory = self.api.service.directory();
-        let renewed = renewed.and_then(|grant| {
-            let identity = self.identity.as_mut().ok_or_else(nobody)?;
-            let caller = Caller::Token(grant.clone());
-            // The older share goes only when the newer one is there.
-            identity.lease = directory
-                .lease(now, &self.session, &caller)
-                .map_err(|error| ("SESSION_ENDED", error.to_string()))?;
-            identity.ticket.renew(caller.clone());
-            identity.caller = caller;
-            Ok(directory.unix_ms(grant.expires))
-        });
-        self.protocol.handle_renewed(now, renewed);
-    }
-
-    fn ask(&mut self, hello: Hello) {
-        let (api, session, peer) = (self.api.clone(), self.session.clone(), self.peer);
-        self.admitting = Some(Box::pin(async move { admit(&api, &session, peer, hello).await }));
-    }
-
-    fn renew(&mut self, token: Hidden) {
-        let (api, peer) = (self.api.clone(), self.peer);
-        let known = self.identity.as_ref().map(|identity| (identity.caller.clone(), identity.access.clone()));
-        self.renewing = Some(Box::pin(async move {
-            let (caller, access) = known.ok_or_else(nobody)?;
-            renewed(&api, peer, &caller, &access, &token).await
-        }));
-    }
-
-    fn bind(&mut self, leg: &Hidden) {
-        let (api, session) = (self.api.clone(), self.session.clone());
-        let resource = leg.0.parse().ok();
-        let caller = self.identity.as_ref().map(|identity| identity.caller.clone());
-        self.binding = Some(Box::pin(async move { Bound::find(&api, &session, &caller?, resource?).await }));
-    }
-
-    fn ask_progress(&mut self) {
-        let (Some(bound), api) = (&self.bound, self.api.clone()) else { return };
-        let (view, leg) = (bound.view.clone(), bound.leg);
-        self.asking = Some(Box::pin(async move { progress(&api, view, leg).await }));
-    }
-
-    async fn close(self, close: Close) {
-        let Self { api, record, wire, identity, subscription, .. } = self;
-        // What it held is given back before the goodbye, which may take long.
-        drop((identity, subscription));
-        api.metrics.websocket_closed(close.code.number());
-        let limit = api.followers.settings.close_timeout;
-        let limit = if close.code == CloseCode::Draining { limit.min(DRAIN_GOODBYE) } else { limit };
-        wire.close(close, limit).await;
-        drop(record);
-    }
-}
-
-/// Why a WebSocket cannot be read any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broken {
-    /// A message was longer than messages may be.
-    TooLong,
-    /// What came is no WebSocket message.
-    Unreadable,
-    /// The client is gone.
-    Gone,
-}
-
-pub(super) fn broken(error: axum::Error) -> Broken {
-    use tungstenite::Error::{Capacity, Protocol, Utf8};
-    use tungstenite::error::ProtocolError::ResetWithoutClosingHandshake;
-
-    match error.into_inner().downcast_ref::<tungstenite::Error>() {
-        Some(Capacity(_)) => Broken::TooLong,
-        Some(Protocol(error)) if *error != ResetWithoutClosingHandshake => Broken::Unreadable,
-        Some(Utf8(_)) => Broken::Unreadable,
-        _ => Broken::Gone,
     }
 }
 
@@ -401,7 +236,7 @@ async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<A
                 followers.tickets.resume(now, session, &ticket.0).ok_or(Refusal::Ticket)?;
             (Some(ticket), caller)
         }
-        None => (None, identify(api, peer, hello.token.as_ref()).await?),
+        None => (None, identify(api, peer, hello.token.as_ref()).await.map_err(refusal)?),
     };
     if caller.grant().is_some_and(|grant| followers.is_over(now, grant.expires)) {
         return Err(Refusal::Token("the token has expired".to_owned()));
@@ -431,55 +266,15 @@ async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<A
     let snapshot = hello.seq.is_none().then(|| Snapshot::from(&view));
     let after = after.min(view.seq);
     let welcomed = Welcomed { frame, after, head: view.seq, snapshot };
-    let identity = Identity { caller, access, lease, ticket };
-    Ok(Admitted { welcomed, identity, subscription, hub })
+    let identity = Identity { access, ticket };
+    Ok(Admitted { welcomed, caller, lease, identity, subscription, hub })
 }
 
-/// The caller of a token, or of none.
-pub(super) async fn identify(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Caller, Refusal> {
-    let (now, token) = (Instant::now(), token.map(|token| token.0.as_str()));
-    api.check_patience(now, peer).map_err(|_| Refusal::RateLimited)?;
-    api.authority.authenticate(now, token).await.map_err(|error| {
-        tracing::info!(%peer, reason = error.reason(), "token refused");
-        api.metrics.token_failed(error.reason());
-        let why = error.to_string();
-        if error.is_temporary() {
-            return Refusal::Unavailable(why);
-        }
-        api.limits.auth_failed(now, peer);
-        Refusal::Token(why)
-    })
-}
-
-/// The grant of a newer token of the same subject and role for the same session.
-pub(super) async fn renewed(
-    api: &Api,
-    peer: IpAddr,
-    known: &Caller,
-    access: &SessionAccess,
-    token: &Hidden,
-) -> Result<Arc<Grant>, NotRenewed> {
-    let forbidden = |detail: &str| Err(("FORBIDDEN", detail.to_owned()));
-    let Some(old) = known.grant() else {
-        return forbidden("this connection lives on no token; open another with one");
-    };
-    let caller = match identify(api, peer, Some(token)).await {
-        Ok(caller) => caller,
-        Err(Refusal::RateLimited) => {
-            return Err(("RATE_LIMITED", "too many tokens from this address did not hold".to_owned()));
-        }
-        Err(Refusal::Unavailable(why)) => return Err(("UNAVAILABLE", why)),
-        Err(Refusal::Token(why)) => return Err(("UNAUTHORIZED", why)),
-        Err(_) => return Err(("UNAUTHORIZED", "the token is not taken".to_owned())),
-    };
-    match caller.grant() {
-        Some(new) if new.subject != old.subject => forbidden("the token is of another subject"),
-        Some(new) if new.role != old.role => forbidden("the token is for another role"),
-        Some(new) if !new.covers(access) && old.covers(access) => {
-            forbidden("the token is for another session")
-        }
-        Some(new) => Ok(new.clone()),
-        None => forbidden("this relay takes no tokens"),
+fn refusal(unknown: Unknown) -> Refusal {
+    match unknown {
+        Unknown::Token(why) => Refusal::Token(why),
+        Unknown::Unavailable(why) => Refusal::Unavailable(why),
+        Unknown::RateLimited => Refusal::RateLimited,
     }
 }
 
@@ -491,48 +286,3 @@ fn role(caller: &Caller, access: &SessionAccess) -> &'static str {
         Caller::Anonymous | Caller::Token(_) => "listen",
     }
 }
-
-pub(super) async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn taken_over(identity: Option<&Identity>) {
-    match identity {
-        Some(identity) => identity.ticket.taken_over().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn expired(identity: Option<&Identity>) {
-    match identity.and_then(|identity| identity.lease.as_ref()) {
-        Some(lease) => lease.expired().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn answer<T>(asking: &mut Option<Asking<T>>) -> T {
-    match asking {
-        Some(asking) => asking.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn news(subscription: &mut Option<Subscription>) -> Next {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) fn nobody() -> NotRenewed {
-    ("FORBIDDEN", "nobody is here".to_owned())
-}
-
-/// A relay that stops waits no longer for anybody's goodbye.
-pub(super) const DRAIN_GOODBYE: Duration = Duration::from_secs(1);
-/// A close without a code, and an end without a close (RFC 6455 §7.4.1).
-pub(super) const NO_CODE: u16 = 1005;
-pub(super) const ABNORMAL: u16 = 1006;

@@ -49,7 +49,7 @@ impl Gate {
         if self.policy == Policy::Public {
             return Ok(());
         }
-        let (api, now, peer) = (&self.api, Instant::now(), Peer::of(request));
+        let (api, now, peer) = (&self.api, Instant::now(), Peer::of(request.extensions()));
         api.check_patience(now, peer)?;
         let named = Named::in_path(request).await?;
         let access = named.session.as_deref().and_then(|id| api.service.directory().access(id));

@@ -1,7 +1,7 @@
-//! Media over a WebSocket: the socket around [`media::Protocol`](Protocol).
+//! Media over a WebSocket: what is at the sockets of [`media::Media`](Media).
 //!
-//! Anybody may open one; the first message says who is there. The seat, the record and the place among the
-//! connections live as long as the socket, in [`Talk`]: however it ends, dropping that gives back everything.
+//! Anybody may open one; the first message says who is there. The seat and the place among the connections live as
+//! long as the socket, in [`End`].
 //!
 //! Nothing is lost between the socket and the media plane: a publisher is read no faster than its frames are taken,
 //! and a listener's frames wait in the history for as long as its socket takes none.
@@ -9,33 +9,24 @@
 mod join;
 mod pace;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Extension;
-use axum::extract::State;
-use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use relay_engine::{CarriedFrame, Feedback, LegStats, MediaTime};
 use utoipa_axum::routes;
 
-use super::events::{ABNORMAL, Broken, DRAIN_GOODBYE, NO_CODE, NotRenewed, broken, nobody, renewed, until};
-use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
-use super::server::Upgraded;
-use super::wire::{Turn, Wire};
+use super::socket::{self, Asking, Opening, Side, answer, some};
+use super::wire::Turn;
 use super::{Api, Segments};
-use crate::auth::{Caller, Grant};
-use crate::events::frame::Hidden;
-use crate::events::{Close, CloseCode, Tally, Timing};
-use crate::media::{
-    MediaFrame, MediaHello, MediaRole, Output, Protocol, Refusal, SUBPROTOCOL, ServerMessage,
-};
-use crate::records::{Kind, RecordGuard};
-use crate::session::{Event, Lease, LossScope, Next, Status, Subscription};
+use crate::auth::Caller;
+use crate::conversation::{CloseCode, Timing};
+use crate::events::Tally;
+use crate::media::{Media, MediaFrame, MediaRole, Protocol, Refusal, ServerMessage, Task};
+use crate::records::Kind;
+use crate::session::{Event, LossScope, Next, Status, Subscription};
 use crate::shard::{RingFrame, RingReceiver};
 use crate::webrtc::CloseReason;
 pub(super) use join::first_missing;
@@ -63,14 +54,8 @@ pub(super) fn routes() -> Routes {
     operation_id = "publishSocket",
     responses((status = 101, description = "The WebSocket is open."))
 )]
-async fn publish(
-    State(api): State<Arc<Api>>,
-    Segments(place): Segments<(String, String)>,
-    Extension(peer): Extension<Peer>,
-    upgraded: Option<Extension<Upgraded>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Problem> {
-    open(api, MediaRole::Publisher, place, peer, upgraded, upgrade)
+async fn publish(opening: Opening, Segments(place): Segments<(String, String)>) -> Result<Response, Problem> {
+    talk(opening, MediaRole::Publisher, place)
 }
 
 /// Listen over a WebSocket
@@ -84,73 +69,38 @@ async fn publish(
     operation_id = "listenSocket",
     responses((status = 101, description = "The WebSocket is open."))
 )]
-async fn listen(
-    State(api): State<Arc<Api>>,
-    Segments(place): Segments<(String, String)>,
-    Extension(peer): Extension<Peer>,
-    upgraded: Option<Extension<Upgraded>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Result<Response, Problem> {
-    open(api, MediaRole::Listener, place, peer, upgraded, upgrade)
+async fn listen(opening: Opening, Segments(place): Segments<(String, String)>) -> Result<Response, Problem> {
+    talk(opening, MediaRole::Listener, place)
 }
 
-fn open(
-    api: Arc<Api>,
+fn talk(
+    opening: Opening,
     role: MediaRole,
     (session, language): (String, String),
-    Peer(peer): Peer,
-    upgraded: Option<Extension<Upgraded>>,
-    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Problem> {
-    api.check_open()?;
-    let upgrade = upgrade.map_err(|rejection| Problem::new(Code::UpgradeRequired, rejection.body_text()))?;
     let kind = match role {
         MediaRole::Publisher => Kind::Publisher,
         MediaRole::Listener => Kind::Listener,
     };
-    let record = api.metrics.records().open(kind, peer, None, String::new());
-    let offered = upgrade.requested_protocols().next().is_some();
-    let settings = &api.followers.settings;
-    let message = settings.max_message.bytes();
-    let upgrade = upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(message)
-        .max_frame_size(message)
-        .write_buffer_size(0)
-        .max_write_buffer_size(settings.write_buffer.bytes());
-    let spoken = upgrade.selected_protocol().is_some();
-    let target = Target { role, session, language, peer };
-    Ok(upgrade.on_upgrade(async move |socket: WebSocket| {
-        let _held = upgraded;
-        let limit = api.followers.settings.write_buffer.bytes();
-        let wire = Wire::new(socket, limit, Tally::default().open());
-        let mut talk = Talk::new(api, target, record, wire);
-        if offered && !spoken {
-            talk.protocol.handle_version();
-        }
-        talk.run().await;
-    }))
+    let (api, peer) = (opening.api.clone(), opening.peer);
+    let target = Target { role, session: session.clone(), language, peer };
+    opening.talk(kind, session, Tally::default().open(), End::new(api, target))
 }
 
-/// One socket's conversation, and everything that it holds.
-struct Talk {
+type Line = socket::Line<Media>;
+
+/// One socket's end of the media plane.
+struct End {
     api: Arc<Api>,
     target: Target,
-    record: RecordGuard,
-    wire: Wire<WebSocket>,
-    protocol: Protocol,
-    joining: Option<Asking<Result<Seated, Refusal>>>,
-    renewing: Option<Asking<Result<Arc<Grant>, NotRenewed>>>,
+    joining: Option<Asking<Result<(Caller, Seated), Refusal>>>,
     asking: Option<Asking<Option<Progress>>>,
     seated: Option<Box<Seated>>,
-    lease: Option<Lease>,
     /// How fast frames are read.
     pace: Pace,
     /// A frame that the media plane has not taken yet.
     waiting: Option<CarriedFrame>,
 }
-
-type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// How far a track is.
 struct Progress {
@@ -163,253 +113,202 @@ struct Progress {
 
 /// What a socket waits for.
 enum Happening {
-    Drained,
-    Time,
     Retry,
-    Joined(Box<Result<Seated, Refusal>>),
-    Renewed(Result<Arc<Grant>, NotRenewed>),
+    Joined(Box<Result<(Caller, Seated), Refusal>>),
     Progress(Option<Progress>),
     News(Next),
     Closed(CloseReason),
-    Wire(Turn<axum::Error>),
     Frame(Option<RingFrame>),
 }
 
-impl Talk {
-    fn new(api: Arc<Api>, target: Target, record: RecordGuard, wire: Wire<WebSocket>) -> Self {
-        let timing = Timing::from(&api.followers.settings);
-        let protocol = Protocol::new(Instant::now(), target.role, timing);
-        Self {
-            api,
-            target,
-            record,
-            wire,
-            protocol,
-            joining: None,
-            renewing: None,
-            asking: None,
-            seated: None,
-            lease: None,
-            pace: Pace::default(),
-            waiting: None,
-        }
+impl Side for End {
+    type Subprotocol = Media;
+    type Happening = Happening;
+
+    fn begin(&self, now: Instant, timing: Timing) -> Protocol {
+        Protocol::new(now, self.target.role, timing)
     }
 
-    async fn run(mut self) {
-        loop {
-            while let Some(output) = self.protocol.poll_output() {
-                match output {
-                    Output::Send(text) => {
-                        if !self.wire.push(text) {
-                            self.protocol.handle_slow();
-                        }
-                    }
-                    Output::SendFrame(bytes) => self.wire.push_frame(bytes),
-                    Output::Join(hello) => self.join(hello),
-                    Output::Take(frame) => self.waiting = Some(carried(frame)),
-                    Output::Delivered(position) => self.delivered(position),
-                    Output::Ask => self.ask(false),
-                    Output::Renew(token) => self.renew(token),
-                    Output::Close(close) => return self.close(close).await,
+    fn handle_task(&mut self, _: &mut Line, task: Task) {
+        match task {
+            Task::Join(hello) => {
+                let (api, target) = (self.api.clone(), self.target.clone());
+                self.joining = Some(Box::pin(async move { join(&api, &target, hello).await }));
+            }
+            Task::Take(frame) => self.waiting = Some(carried(frame)),
+            Task::Delivered(position) => {
+                if let Some(seated) = &self.seated {
+                    // Lost in a crowd it is made good by the next one.
+                    let shard = self.api.service.shard();
+                    let _taken = shard.feedback(seated.seat.leg, Feedback::Delivered(position));
                 }
             }
-            self.hand_in();
-            let happening = self.next().await;
-            if !self.handle(happening) {
-                // The client has closed: its place is free before the answer to that has gone.
-                let limit = self.api.followers.settings.close_timeout;
-                self.gone().await;
-                let _answered = tokio::time::timeout(limit, self.wire.linger()).await.is_ok();
-                return;
-            }
         }
     }
 
-    /// Waits for one thing. What is owed for long comes before what others may send without end.
-    async fn next(&mut self) -> Happening {
-        let at = self.protocol.poll_timeout();
-        let (reads, roomy) = (self.waiting.is_none(), self.wire.has_room());
+    fn ask(&mut self, _: &Line) {
+        self.ask_progress(false);
+    }
+
+    fn reads(&mut self) -> bool {
+        self.hand_in();
+        self.waiting.is_none()
+    }
+
+    async fn next(
+        &mut self,
+        roomy: bool,
+        wire: impl Future<Output = Turn<axum::Error>> + Send,
+    ) -> socket::Next<Happening> {
+        let waits = self.waiting.is_some();
         let over = self.seated.as_ref().map(|seated| seated.seat.closed());
         let (news, frames) = match self.seated.as_deref_mut() {
             Some(Seated { news, frames, .. }) => (Some(news), frames.as_mut()),
             None => (None, None),
         };
-        tokio::select! {
+        socket::Next::Own(tokio::select! {
             biased;
-            () = self.api.followers.drained() => Happening::Drained,
-            () = until(at) => Happening::Time,
             joined = answer(&mut self.joining) => Happening::Joined(Box::new(joined)),
-            renewed = answer(&mut self.renewing) => Happening::Renewed(renewed),
             progress = answer(&mut self.asking) => Happening::Progress(progress),
             // The end of a refresh is told before the close that it brings.
-            next = told(news) => Happening::News(next),
-            reason = closed(over) => Happening::Closed(reason),
-            () = expired(self.lease.as_ref()) => Happening::Closed(CloseReason::TokenExpired),
-            turn = self.wire.turn(reads) => Happening::Wire(turn),
-            () = tokio::time::sleep(RETRY), if !reads => Happening::Retry,
-            frame = received(frames), if roomy => Happening::Frame(frame),
-        }
+            next = some(news.map(Subscription::next)) => Happening::News(next),
+            reason = some(over) => Happening::Closed(reason),
+            turn = wire => return socket::Next::Wire(turn),
+            () = tokio::time::sleep(RETRY), if waits => Happening::Retry,
+            frame = some(frames.map(RingReceiver::recv)), if roomy => Happening::Frame(frame),
+        })
     }
 
-    /// Takes it in; `false` when the client is gone.
-    fn handle(&mut self, happening: Happening) -> bool {
-        let now = Instant::now();
+    fn handle(&mut self, now: Instant, line: &mut Line, happening: Happening) {
         match happening {
-            Happening::Drained => self.protocol.handle_drain(&self.api.followers.settings.drain_url),
-            Happening::Time => self.protocol.handle_timeout(now),
-            Happening::Joined(joined) => self.handle_joined(now, *joined),
-            Happening::Renewed(renewed) => self.handle_renewed(now, renewed),
-            Happening::Progress(progress) => self.handle_progress(now, progress),
-            Happening::News(next) => self.handle_news(next),
-            Happening::Closed(reason) => {
-                // What was on its way is still owed.
-                let frames = self.seated.as_deref_mut().and_then(|seated| seated.frames.as_mut());
-                let left: Vec<RingFrame> =
-                    frames.map_or_else(Vec::new, |frames| std::iter::from_fn(|| frames.try_recv()).collect());
-                left.into_iter().for_each(|frame| self.protocol.handle_frame(&media(frame)));
-                self.protocol.handle_ended(reason);
-            }
-            Happening::Wire(Turn::Read(read)) => return self.handle_read(now, read),
-            Happening::Frame(Some(frame)) => self.protocol.handle_frame(&media(frame)),
+            Happening::Joined(joined) => self.handle_joined(now, line, *joined),
+            Happening::Progress(progress) => self.handle_progress(now, line, progress),
+            Happening::News(next) => self.handle_news(line, next),
+            Happening::Closed(reason) => self.handle_closed(line, reason),
+            Happening::Frame(Some(frame)) => line.protocol.handle_frame(&media(frame)),
             // The leg is closed; what closed it says why.
-            Happening::Frame(None) => self.forget_frames(),
-            Happening::Wire(Turn::Room) | Happening::Retry => {}
+            Happening::Frame(None) => {
+                if let Some(seated) = self.seated.as_deref_mut() {
+                    seated.frames = None;
+                }
+            }
+            Happening::Retry => {}
         }
-        true
     }
 
-    fn handle_read(&mut self, now: Instant, read: Option<Result<Message, axum::Error>>) -> bool {
-        if let (Some(Ok(Message::Text(_) | Message::Binary(_))), Some(seated)) = (&read, &mut self.seated) {
+    fn handle_heard(&mut self) {
+        if let Some(seated) = &mut self.seated {
             seated.seat.heard();
         }
-        match read {
-            Some(Ok(Message::Text(text))) => self.protocol.handle_text(now, &text),
-            Some(Ok(Message::Binary(bytes))) => self.protocol.handle_binary(now, &bytes),
-            Some(Ok(Message::Ping(_) | Message::Pong(_))) => self.protocol.handle_control(now),
-            Some(Ok(Message::Close(frame))) => {
-                self.api.metrics.websocket_closed(frame.map_or(NO_CODE, |frame| frame.code));
-                return false;
-            }
-            None => return false,
-            Some(Err(error)) => match broken(error) {
-                Broken::TooLong => self.protocol.handle_too_long(),
-                Broken::Unreadable => self.protocol.handle_unreadable(),
-                Broken::Gone => {
-                    self.api.metrics.websocket_closed(ABNORMAL);
-                    return false;
-                }
-            },
-        }
-        true
     }
 
-    fn handle_joined(&mut self, now: Instant, joined: Result<Seated, Refusal>) {
+    fn handle_expired(&mut self, line: &mut Line) {
+        self.handle_closed(line, CloseReason::TokenExpired);
+    }
+
+    async fn leave(mut self, code: Option<CloseCode>) {
+        // The media plane hears what the client acknowledged last before its leg is closed, since an end overtakes that.
+        if code.is_none() && self.target.role == MediaRole::Listener && self.seated.is_some() {
+            let shard = self.api.service.shard();
+            // The first is answered before what was said ahead of it is heard, the second after.
+            let heard = async { shard.ping().await.is_ok() && shard.ping().await.is_ok() };
+            let _in_time = tokio::time::timeout(LAST_WORD, heard).await.is_ok();
+        }
+        if let Some(seated) = self.seated.take() {
+            seated.attempt.ended(code.map_or(CloseReason::PeerClosed, reason));
+        }
+    }
+}
+
+impl End {
+    fn new(api: Arc<Api>, target: Target) -> Self {
+        Self { api, target, joining: None, asking: None, seated: None, pace: Pace::default(), waiting: None }
+    }
+
+    fn handle_joined(&mut self, now: Instant, line: &mut Line, joined: Result<(Caller, Seated), Refusal>) {
         self.joining = None;
         match joined {
-            Ok(seated) => {
-                self.record.identify(Some(seated.seat.session.clone()), seated.caller.to_string());
-                self.protocol.handle_joined(now, seated.welcome.clone(), seated.named);
+            Ok((caller, seated)) => {
+                line.identify(seated.seat.session.clone(), caller);
+                line.protocol.handle_joined(now, seated.welcome.clone(), seated.named);
                 if seated.paused {
-                    self.protocol.handle_paused();
+                    line.protocol.handle_paused();
                 }
                 self.seated = Some(Box::new(seated));
             }
             Err(refusal) => {
                 tracing::debug!(peer = %self.target.peer, session = self.target.session, ?refusal, "hello refused");
-                self.protocol.handle_refused(refusal);
+                line.protocol.handle_refused(refusal);
             }
         }
     }
 
-    fn handle_news(&mut self, next: Next) {
-        let Some(seated) = &self.seated else { return };
+    fn handle_closed(&mut self, line: &mut Line, reason: CloseReason) {
+        // What was on its way is still owed.
+        let frames = self.seated.as_deref_mut().and_then(|seated| seated.frames.as_mut());
+        let left = frames.into_iter().flat_map(|frames| std::iter::from_fn(|| frames.try_recv()));
+        left.for_each(|frame| line.protocol.handle_frame(&media(frame)));
+        line.protocol.handle_ended(reason);
+    }
+
+    fn handle_news(&mut self, line: &mut Line, next: Next) {
+        let (Some(seated), Some(caller)) = (&self.seated, &line.caller) else { return };
         let event = match next {
             Next::Event(event) => event,
-            Next::Lost => return self.catch_up(),
-            Next::Over => return self.protocol.handle_ended(CloseReason::SessionEnded),
+            Next::Lost => return self.catch_up(line),
+            Next::Over => return line.protocol.handle_ended(CloseReason::SessionEnded),
         };
         let access = self.api.service.directory().access(&self.target.session);
-        let visible = access
-            .is_some_and(|access| event.audience.includes(&seated.caller, &access, Some(&seated.holder)));
+        let visible =
+            access.is_some_and(|access| event.audience.includes(caller, &access, Some(&seated.holder)));
         match event.event.clone() {
             _ if !visible => {}
             Event::SessionPaused {} => {
                 // An end of the break before this one is not told any more.
                 self.asking = None;
-                self.protocol.handle_paused();
+                line.protocol.handle_paused();
             }
-            Event::SessionResumed {} if self.target.role == MediaRole::Publisher => self.ask(true),
+            Event::SessionResumed {} if self.target.role == MediaRole::Publisher => self.ask_progress(true),
             Event::ConnectionRefreshRequired { url, ticket, deadline, reason } => {
                 let message = ServerMessage::RefreshRequired { url, ticket, deadline, reason };
-                self.protocol.handle_news(&message);
+                line.protocol.handle_news(&message);
             }
             Event::ConnectionRefreshComplete { position, replayed, gap_frames, attempts } => {
                 let message = ServerMessage::RefreshComplete { position, replayed, gap_frames, attempts };
-                self.protocol.handle_news(&message);
+                line.protocol.handle_news(&message);
             }
             // A listener is told by what it does not get.
             Event::FramesLost { language, count, from, to, scope: LossScope::Track }
                 if self.target.role == MediaRole::Publisher && language == seated.welcome.language =>
             {
-                self.protocol.handle_news(&ServerMessage::FramesLost { count, from, to });
+                line.protocol.handle_news(&ServerMessage::FramesLost { count, from, to });
             }
             _ => {}
         }
     }
 
     /// Events were missed: what there is now stands for them.
-    fn catch_up(&mut self) {
+    fn catch_up(&mut self, line: &mut Line) {
         match self.api.service.directory().view(&self.target.session) {
-            Ok(view) if view.status == Status::Paused => self.protocol.handle_paused(),
-            Ok(_) => self.ask(true),
-            Err(_) => self.protocol.handle_ended(CloseReason::SessionEnded),
+            Ok(view) if view.status == Status::Paused => line.protocol.handle_paused(),
+            Ok(_) => self.ask_progress(true),
+            Err(_) => line.protocol.handle_ended(CloseReason::SessionEnded),
         }
     }
 
-    fn handle_progress(&mut self, now: Instant, progress: Option<Progress>) {
+    fn handle_progress(&mut self, now: Instant, line: &mut Line, progress: Option<Progress>) {
         self.asking = None;
         // Of a track that is gone nothing more is said: whoever closed it closes this.
         if let Some(Progress { missing, next, media_time, resumed }) = progress {
             if resumed {
-                self.protocol.handle_resumed(next, media_time);
+                line.protocol.handle_resumed(next, media_time);
             }
-            self.protocol.handle_progress(now, missing);
+            line.protocol.handle_progress(now, missing);
         }
     }
 
-    fn handle_renewed(&mut self, now: Instant, renewed: Result<Arc<Grant>, NotRenewed>) {
-        self.renewing = None;
-        let directory = self.api.service.directory();
-        let session = &self.target.session;
-        let renewed = renewed.and_then(|grant| {
-            let seated = self.seated.as_deref_mut().ok_or_else(nobody)?;
-            let caller = Caller::Token(grant.clone());
-            // The older share goes only when the newer one is there.
-            self.lease = directory
-                .lease(now, session, &caller)
-                .map_err(|error| ("SESSION_ENDED", error.to_string()))?;
-            seated.caller = caller;
-            Ok(directory.unix_ms(grant.expires))
-        });
-        self.protocol.handle_renewed(renewed);
-    }
-
-    fn join(&mut self, hello: MediaHello) {
-        let (api, target) = (self.api.clone(), self.target.clone());
-        self.joining = Some(Box::pin(async move { join(&api, &target, hello).await }));
-    }
-
-    fn renew(&mut self, token: Hidden) {
-        let (api, peer, session) = (self.api.clone(), self.target.peer, self.target.session.clone());
-        let caller = self.seated.as_ref().map(|seated| seated.caller.clone());
-        self.renewing = Some(Box::pin(async move {
-            let access = api.service.directory().access(&session).ok_or_else(nobody)?;
-            renewed(&api, peer, &caller.ok_or_else(nobody)?, &access, &token).await
-        }));
-    }
-
     /// Finds out how far the track is; at the end of a break, once frames are let through again.
-    fn ask(&mut self, resumed: bool) {
+    fn ask_progress(&mut self, resumed: bool) {
         let Some(seated) = &self.seated else { return };
         let (service, track, leg) = (self.api.service.clone(), seated.seat.track, seated.seat.leg);
         self.asking = Some(Box::pin(async move {
@@ -430,13 +329,6 @@ impl Talk {
         }));
     }
 
-    fn delivered(&self, position: u64) {
-        if let Some(seated) = &self.seated {
-            // Lost in a crowd it is made good by the next one.
-            let _taken = self.api.service.shard().feedback(seated.seat.leg, Feedback::Delivered(position));
-        }
-    }
-
     /// Hands in the frame that waits, if it is time and the media plane takes it.
     fn hand_in(&mut self) {
         let (Some(seated), Some(frame)) = (&self.seated, &self.waiting) else { return };
@@ -445,42 +337,6 @@ impl Talk {
         {
             self.waiting = None;
         }
-    }
-
-    fn forget_frames(&mut self) {
-        if let Some(seated) = self.seated.as_deref_mut() {
-            seated.frames = None;
-        }
-    }
-
-    /// The client has gone: the media plane hears what it acknowledged last before its leg is closed, since an end
-    /// overtakes that.
-    async fn gone(&mut self) {
-        if self.target.role == MediaRole::Listener && self.seated.is_some() {
-            let shard = self.api.service.shard();
-            // The first is answered before what was said ahead of it is heard, the second after.
-            let heard = async { shard.ping().await.is_ok() && shard.ping().await.is_ok() };
-            let _in_time = tokio::time::timeout(LAST_WORD, heard).await.is_ok();
-        }
-        self.leave(CloseReason::PeerClosed);
-    }
-
-    /// Gives back the seat.
-    fn leave(&mut self, reason: CloseReason) {
-        if let Some(seated) = self.seated.take() {
-            seated.attempt.ended(reason);
-        }
-    }
-
-    async fn close(mut self, close: Close) {
-        // Its place is free before the goodbye, which may take long.
-        self.leave(reason(close.code));
-        let Self { api, record, wire, .. } = self;
-        api.metrics.websocket_closed(close.code.number());
-        let limit = api.followers.settings.close_timeout;
-        let limit = if close.code == CloseCode::Draining { limit.min(DRAIN_GOODBYE) } else { limit };
-        wire.close(close, limit).await;
-        drop(record);
     }
 }
 
@@ -505,41 +361,6 @@ fn reason(code: CloseCode) -> CloseReason {
         CloseCode::HeartbeatTimeout => CloseReason::ConsentLost,
         CloseCode::Draining => CloseReason::Shutdown,
         _ => CloseReason::Failed,
-    }
-}
-
-async fn answer<T>(asking: &mut Option<Asking<T>>) -> T {
-    match asking {
-        Some(asking) => asking.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn told(news: Option<&mut Subscription>) -> Next {
-    match news {
-        Some(news) => news.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn received(frames: Option<&mut RingReceiver>) -> Option<RingFrame> {
-    match frames {
-        Some(frames) => frames.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn closed(over: Option<impl Future<Output = CloseReason>>) -> CloseReason {
-    match over {
-        Some(over) => over.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn expired(lease: Option<&Lease>) {
-    match lease {
-        Some(lease) => lease.expired().await,
-        None => std::future::pending().await,
     }
 }
 

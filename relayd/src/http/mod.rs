@@ -29,6 +29,7 @@ pub(crate) mod route;
 pub(crate) mod server;
 mod session_body;
 mod sessions;
+mod socket;
 mod sse;
 mod stall;
 mod whep;

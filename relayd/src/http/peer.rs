@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::extract::{ConnectInfo, Request};
-use axum::http::{HeaderMap, HeaderName, header};
+use axum::http::{Extensions, HeaderMap, HeaderName, header};
 use ipnet::IpNet;
 
 use crate::config::ForwardedHeader;
@@ -16,8 +16,8 @@ pub(crate) struct Peer(pub IpAddr);
 
 impl Peer {
     /// The client of a request that has come in.
-    pub(crate) fn of(request: &Request) -> IpAddr {
-        request.extensions().get::<Self>().map_or(NOBODY, |peer| peer.0)
+    pub(crate) fn of(extensions: &Extensions) -> IpAddr {
+        extensions.get::<Self>().map_or(NOBODY, |peer| peer.0)
     }
 }
 

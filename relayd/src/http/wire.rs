@@ -14,7 +14,8 @@ use bytes::Bytes;
 use futures_util::{Sink, Stream};
 use tokio::time::timeout;
 
-use crate::events::{Close, CloseCode, TallyGuard};
+use crate::conversation::{Close, CloseCode};
+use crate::events::TallyGuard;
 
 /// A socket with its queue.
 pub(super) struct Wire<S> {
@@ -93,18 +94,6 @@ where
         .await
     }
 
-    /// Writes what can be written until something is read; `None` at the end. Dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Option<Result<Message, E>> {
-        poll_fn(|context| {
-            if let Err(error) = self.write(context) {
-                self.ended = true;
-                return Poll::Ready(Some(Err(error)));
-            }
-            self.read(context)
-        })
-        .await
-    }
-
     /// Says goodbye and hangs up: within `limit`, whatever the client does. What waits is sent before, unless the
     /// client is too slow for it.
     pub(super) async fn close(mut self, close: Close, limit: Duration) {
@@ -134,7 +123,7 @@ where
     /// Reads until the client has closed its side.
     pub(super) async fn linger(&mut self) {
         while !self.ended {
-            if !matches!(self.next().await, Some(Ok(_))) {
+            if !matches!(self.turn(true).await, Turn::Read(Some(Ok(_))) | Turn::Room) {
                 self.ended = true;
             }
         }
@@ -241,7 +230,7 @@ mod tests {
         let mut wire = Wire::new(client(0, &["still here"], false), 1000, tally.open());
         let pushed = (0..100).take_while(|_| wire.push("a".repeat(100))).count();
         assert_eq!((pushed, tally.sockets().queued_bytes), (10, 1000));
-        assert_eq!(wire.next().await, Some(Ok(Message::Text("still here".into()))));
+        assert_eq!(wire.turn(true).await, Turn::Read(Some(Ok(Message::Text("still here".into())))));
         wire.close(Close::new(CloseCode::TooMuch, "slow"), Duration::from_millis(20)).await;
         let sockets = tally.sockets();
         assert_eq!((sockets.queued_bytes, sockets.live), (0, 0));
@@ -252,7 +241,7 @@ mod tests {
         let tally = Tally::default();
         let mut wire = Wire::new(client(9, &[], true), 1000, tally.open());
         assert!(wire.push("last words".into()));
-        assert_eq!(wire.next().await, None);
+        assert_eq!(wire.turn(true).await, Turn::Read(None));
         let taken = &wire.socket.taken;
         assert_eq!(taken[..], [Message::Text("last words".into())]);
         assert_eq!((wire.bytes, tally.sockets().queued_messages), (0, 0));

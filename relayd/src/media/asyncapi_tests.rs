@@ -10,8 +10,8 @@ use super::message::{
     ByeReason, ClientMessage, Empty, ListenerAck, MediaHello, MediaRole, MediaToken, MediaWelcome,
     ServerMessage,
 };
+use crate::conversation::Hidden;
 use crate::events::asyncapi_tests::{check, covered, document, messages};
-use crate::events::frame::Hidden;
 use crate::session::WarningReason;
 
 const TELL: [&str; 2] = ["tellPublisher", "tellListener"];

@@ -3,8 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::events::FrameError;
-use crate::events::frame::{Hidden, envelope, within};
+use crate::conversation::{FrameError, Hidden, Reply, envelope, within};
 use crate::session::{Language, WarningReason};
 
 /// What a client says.
@@ -167,6 +166,17 @@ pub enum ServerMessage {
         /// Why.
         reason: ByeReason,
     },
+}
+
+impl From<Reply> for ServerMessage {
+    fn from(reply: Reply) -> Self {
+        match reply {
+            Reply::Heartbeat => Self::Heartbeat {},
+            Reply::HeartbeatAck => Self::HeartbeatAck {},
+            Reply::TokenRefreshed(expires_at) => Self::TokenRefreshed { expires_at },
+            Reply::Error(code, detail) => Self::Error { code: code.to_owned(), detail },
+        }
+    }
 }
 
 /// Message `welcome`.

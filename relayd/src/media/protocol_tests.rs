@@ -6,6 +6,7 @@ use relay_engine::MediaTime;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::conversation::Hidden;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -56,7 +57,7 @@ impl Talk {
     /// One that was let in, at a position.
     fn live(role: MediaRole, position: u64, named: bool) -> Self {
         let mut talk = Self::new(role);
-        assert!(matches!(talk.say(&json!({"t": "hello"}))[..], [Output::Join(_)]));
+        assert!(matches!(talk.say(&json!({"t": "hello"}))[..], [Output::Task(Task::Join(_))]));
         talk.protocol.handle_joined(talk.now, welcome(role, position), named);
         assert_eq!(talk.heard()[0]["t"], "welcome");
         talk
@@ -144,8 +145,8 @@ fn what_is_for_the_other_role_is_refused() {
 #[test]
 fn a_publisher_hears_how_far_the_track_is_every_tenth_of_a_second_while_that_changes() {
     let mut talk = Talk::live(MediaRole::Publisher, 7, true);
-    assert_eq!(talk.send(7), [Output::Take(frame(7))]);
-    assert_eq!(talk.send(8), [Output::Take(frame(8))]);
+    assert_eq!(talk.send(7), [Output::Task(Task::Take(frame(7)))]);
+    assert_eq!(talk.send(8), [Output::Task(Task::Take(frame(8)))]);
     assert_eq!(talk.protocol.poll_timeout(), Some(talk.now + ACK_EVERY));
     assert_eq!(talk.wait(ACK_EVERY), [Output::Ask]);
     talk.protocol.handle_progress(talk.now, 8);
@@ -163,7 +164,7 @@ fn a_publisher_hears_how_far_the_track_is_every_tenth_of_a_second_while_that_cha
 #[test]
 fn what_came_again_and_is_here_is_not_asked_for() {
     let mut talk = Talk::live(MediaRole::Publisher, 7, true);
-    assert_eq!(talk.send(3), [Output::Take(frame(3))]);
+    assert_eq!(talk.send(3), [Output::Task(Task::Take(frame(3)))]);
     assert!(talk.wait(ACK_EVERY).is_empty());
 }
 
@@ -182,7 +183,7 @@ fn in_a_break_frames_are_passed_over_until_the_client_goes_on_as_it_was_told() {
     // Sent before the client has heard of it: its number means another frame now.
     assert!(talk.send(2).is_empty());
     assert!(talk.say(&json!({"t": "continue", "d": {}})).is_empty());
-    assert_eq!(talk.send(1), [Output::Take(frame(1))]);
+    assert_eq!(talk.send(1), [Output::Task(Task::Take(frame(1)))]);
     // Another break before the client has answered the end of the first.
     talk.protocol.handle_paused();
     talk.protocol.handle_resumed(2, 99_000);
@@ -225,7 +226,7 @@ fn a_listener_acknowledges_what_was_sent() {
     assert_eq!(sent(&talk.say(&ack(5)))[0]["d"]["code"], "INVALID_MESSAGE");
     talk.protocol.handle_frame(&frame(5));
     talk.outputs();
-    assert_eq!(talk.say(&ack(5)), [Output::Delivered(5)]);
+    assert_eq!(talk.say(&ack(5)), [Output::Task(Task::Delivered(5))]);
     assert_eq!(sent(&talk.say(&ack(6)))[0]["d"]["code"], "INVALID_MESSAGE");
 }
 
@@ -347,12 +348,12 @@ fn a_token_is_renewed_one_at_a_time() {
     let refresh = json!({"t": "token.refresh", "d": {"token": "x"}});
     assert_eq!(talk.say(&refresh), [Output::Renew(Hidden("x".into()))]);
     assert_eq!(sent(&talk.say(&refresh))[0]["d"]["code"], "INVALID_MESSAGE");
-    talk.protocol.handle_renewed(Ok(5));
+    talk.protocol.handle_renewed(talk.now, Ok(5));
     assert_eq!(talk.heard(), [json!({"t": "tokenRefreshed", "d": {"expiresAt": 5}})]);
-    talk.protocol.handle_renewed(Ok(6));
+    talk.protocol.handle_renewed(talk.now, Ok(6));
     assert!(talk.outputs().is_empty());
     assert_eq!(talk.say(&refresh).len(), 1);
-    talk.protocol.handle_renewed(Err(("FORBIDDEN", "no".into())));
+    talk.protocol.handle_renewed(talk.now, Err(("FORBIDDEN", "no".into())));
     assert_eq!(talk.heard()[0]["d"]["code"], "FORBIDDEN");
 }
 

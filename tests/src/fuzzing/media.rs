@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relayd::events::{CloseCode, Timing};
+use relayd::conversation::{CloseCode, Timing};
 use relayd::media::frame::{MAX_FRAME_BYTES, MAX_NUMBER, MAX_PAYLOAD_BYTES};
-use relayd::media::protocol::{Output, Protocol, Refusal};
+use relayd::media::protocol::{Output, Protocol, Refusal, Task};
 use relayd::media::{ClientMessage, MediaFrame, MediaRole, MediaWelcome, ServerMessage};
 
 /// A frame that is read has its fields within their limits, its payload is the end of the message, and it is written
@@ -160,7 +160,7 @@ impl Talk {
                 );
                 self.told(&ServerMessage::read(&text).expect("a message of the relay's"));
                 if std::mem::take(&mut self.renewing) {
-                    self.protocol.handle_renewed(Err(("FORBIDDEN", "why".to_owned())));
+                    self.protocol.handle_renewed(self.now, Err(("FORBIDDEN", "why".to_owned())));
                 }
             }
             Output::SendFrame(bytes) => {
@@ -169,16 +169,16 @@ impl Talk {
                 assert_eq!(self.next.unwrap_or(position), position);
                 self.next = Some(position + 1);
             }
-            Output::Join(hello) => {
+            Output::Task(Task::Join(hello)) => {
                 self.joins += 1;
                 assert_eq!(self.joins, 1, "asked twice");
                 assert!(hello.from.is_none() || self.role == MediaRole::Listener);
             }
-            Output::Take(frame) => {
+            Output::Task(Task::Take(frame)) => {
                 assert!(self.welcomed && self.role == MediaRole::Publisher);
                 self.taken = self.taken.max(frame.position + 1);
             }
-            Output::Delivered(position) => assert!(self.next.is_some_and(|next| position < next)),
+            Output::Task(Task::Delivered(position)) => assert!(self.next.is_some_and(|next| position < next)),
             Output::Ask => {
                 assert!(self.welcomed && self.role == MediaRole::Publisher);
                 self.protocol.handle_progress(self.now, self.taken);

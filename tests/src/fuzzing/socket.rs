@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use relayd::conversation::{CloseCode, Timing};
 use relayd::events::frame::ClientFrame;
-use relayd::events::protocol::{Output, Protocol, Timing, Welcomed};
-use relayd::events::{CloseCode, ServerFrame};
+use relayd::events::{Output, Protocol, ServerFrame, Task, Welcomed};
 use serde_json::Value;
 
 /// Lines are messages, a line of one byte is time, one without UTF-8 is binary. A frame that is read is written back
@@ -25,7 +26,7 @@ pub(super) fn ws_message(data: &[u8]) {
                 read(text);
                 protocol.handle_text(now, text);
             }
-            Err(_) => protocol.handle_binary(now),
+            Err(_) => protocol.handle_binary(now, &Bytes::copy_from_slice(line)),
         }
         while let Some(output) = protocol.poll_output() {
             talk.hear(&mut protocol, now, output);
@@ -65,7 +66,7 @@ impl Talk {
     fn hear(&mut self, protocol: &mut Protocol, now: Instant, output: Output) {
         assert!(!self.over, "{output:?} after the end");
         match output {
-            Output::Authenticate(_) => {
+            Output::Task(Task::Authenticate(_)) => {
                 assert!(!std::mem::replace(&mut self.asked, true), "asked twice");
                 let frame = ServerFrame::Heartbeat {};
                 protocol.handle_welcomed(now, Welcomed { frame, after: 5, head: 9, snapshot: None });
@@ -75,7 +76,7 @@ impl Talk {
                 assert!(self.welcomed && !self.renewing, "one at a time");
                 self.renewing = true;
             }
-            Output::Bind(_) => {
+            Output::Task(Task::Bind(_)) => {
                 assert!(self.welcomed && !self.binding, "one at a time");
                 self.binding = true;
                 self.publishes = !self.publishes;
@@ -98,6 +99,7 @@ impl Talk {
                     protocol.handle_bound(now, Some(self.publishes));
                 }
             }
+            Output::SendFrame(frame) => panic!("{frame:?} is of another subprotocol"),
             Output::Close(close) => {
                 assert!(CloseCode::ALL.contains(&close.code) && close.reason.len() <= 123, "{close:?}");
                 self.over = true;

@@ -10,7 +10,7 @@ use super::{Acked, Attached, Command, Common, GOODBYE, Heard, Line, News, Place,
 use super::{instant_of, lost, refused};
 use crate::client::ClientError;
 use crate::client::legs::Order;
-use crate::events::frame::Hidden;
+use crate::conversation::Hidden;
 use crate::media::message::{Empty, ListenerAck};
 use crate::media::{ClientMessage, MediaFrame, MediaHello, MediaWelcome, SUBPROTOCOL, ServerMessage};
 use crate::session::WarningReason;

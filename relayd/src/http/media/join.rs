@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use relay_engine::{PublisherLegStats, TrackStats};
 
 use crate::auth::{Action, Caller, Denied, Grant, decide};
-use crate::events::CloseCode;
-use crate::events::frame::Hidden;
-use crate::events::protocol::{ACK_EVERY, Refusal as Unknown};
+use crate::conversation::{ACK_EVERY, CloseCode, Hidden};
 use crate::http::Api;
-use crate::http::events::identify;
 use crate::http::problem::{Code, Problem};
+use crate::http::socket::{Unknown, identify};
 use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
 use crate::metrics::JoinAttempt;
 use crate::session::{Claim, MediaJoin, MediaSeat, SessionError, Status, Subscription};
@@ -39,7 +37,6 @@ impl Target {
 
 /// Somebody who was let in.
 pub(super) struct Seated {
-    pub caller: Caller,
     pub seat: MediaSeat,
     /// Of a listener.
     pub frames: Option<RingReceiver>,
@@ -54,7 +51,7 @@ pub(super) struct Seated {
 }
 
 /// Gives whoever says hello their place.
-pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<Seated, Refusal> {
+pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<(Caller, Seated), Refusal> {
     api.check_open().map_err(refusal)?;
     let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
     let ordered = match &hello.ticket {
@@ -72,11 +69,9 @@ pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Resul
     let holder = caller.grant().map_or(Err(target.peer), |grant| Ok(grant.subject.subject.clone()));
     let who = (&target.session, &target.language, holder);
     let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), target.role(), who);
-    let seated = sit(api, target, caller, hello, attempt.clone()).await;
-    if let Err(refused) = &seated {
-        attempt.refused(refused.code);
-    }
-    seated
+    let seated = sit(api, target, &caller, hello, attempt.clone()).await;
+    let seated = seated.inspect_err(|refused| attempt.refused(refused.code))?;
+    Ok((caller, seated))
 }
 
 /// Who comes with a ticket is whoever it was given to.
@@ -112,7 +107,7 @@ fn permit(api: &Api, target: &Target, caller: &Caller) -> Result<(), Refusal> {
 async fn sit(
     api: &Api,
     target: &Target,
-    caller: Caller,
+    caller: &Caller,
     hello: MediaHello,
     attempt: Arc<JoinAttempt>,
 ) -> Result<Seated, Refusal> {
@@ -125,8 +120,8 @@ async fn sit(
     let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
     // A position that the track has not reached is one of another track, or of one that is over.
     let from = hello.from.filter(|from| *from <= stats.next_position);
-    let claim = claim(&caller, &hello);
-    let join = MediaJoin { role: target.role(), session, language, caller: &caller, claim, from };
+    let claim = claim(caller, &hello);
+    let join = MediaJoin { role: target.role(), session, language, caller, claim, from };
     let mut seat = api.service.join_media(join).await.map_err(|error| refusal(error.into()))?;
     let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
     news.follow(view.holder);
@@ -154,7 +149,7 @@ async fn sit(
         heartbeat_ms: millis(api.followers.settings.heartbeat),
     };
     let named = seat.from.is_some();
-    Ok(Seated { caller, seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
+    Ok(Seated { seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
 }
 
 /// What the relay has all of, up to here, but for what the leg no longer has; what a publisher sends again begins here.
@@ -200,13 +195,11 @@ fn refusal(problem: Problem) -> Refusal {
 }
 
 fn unknown(why: Unknown) -> Refusal {
-    let code = match why {
-        Unknown::RateLimited => Code::RateLimited,
-        Unknown::Unavailable(_) => Code::Unavailable,
-        _ => Code::Unauthorized,
-    };
-    let detail = crate::events::Close::from(why).reason.into_owned();
-    refusal(Problem::new(code, detail))
+    refusal(match why {
+        Unknown::RateLimited => Problem::new(Code::RateLimited, "too many failed attempts"),
+        Unknown::Unavailable(why) => Problem::new(Code::Unavailable, why),
+        Unknown::Token(why) => Problem::new(Code::Unauthorized, why),
+    })
 }
 
 fn failed() -> Refusal {

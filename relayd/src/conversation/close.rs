@@ -1,4 +1,4 @@
-//! How a WebSocket of events is closed by the relay: a code that tells a client what to do, a reason for people.
+//! How a WebSocket is closed by the relay: a code that tells a client what to do, a reason for people.
 //!
 //! | code | means | what a client does |
 //! |---|---|---|
@@ -118,6 +118,12 @@ impl Close {
             reason = format!("{}{ELLIPSIS}", words.trim_end()).into();
         }
         Self { code, reason }
+    }
+
+    /// The relay stops; clients go on at `url`, if it is not empty.
+    pub fn draining(url: String) -> Self {
+        let why = if url.is_empty() { "the relay is stopping".to_owned() } else { url };
+        Self::new(CloseCode::Draining, why)
     }
 }
 
