@@ -100,13 +100,20 @@ export function writeFloatWav(path, samples, rate) {
 
 /** Fails with what the page showed instead, so that a red test explains itself. */
 export async function expectText(page, selector, pattern, timeout = 10000) {
-  const deadline = Date.now() + timeout;
-  let seen = '';
-  while (Date.now() < deadline) {
-    const found = page.locator(selector);
-    seen = (await found.isVisible().catch(() => false)) ? await found.innerText().catch(() => '') : '(hidden)';
-    if (pattern.test(seen)) return seen;
-    await page.waitForTimeout(100);
+  const shown = (wanted) => {
+    const found = document.querySelector(wanted.selector);
+    const text = found?.checkVisibility({ visibilityProperty: true }) ? found.innerText : '(hidden)';
+    return (!wanted.source || new RegExp(wanted.source, wanted.flags).test(text)) && { text };
+  };
+  const { source, flags } = pattern;
+  try {
+    const seen = await page.waitForFunction(shown, { selector, source, flags }, { timeout, polling: 50 });
+    return (await seen.jsonValue()).text;
+  } catch (error) {
+    const seen = await page.evaluate(shown, { selector }).catch(() => error);
+    throw new Error(`${page.url()}: expected ${selector} to show ${pattern}, saw ${JSON.stringify(seen.text ?? seen.message)}`);
   }
-  throw new Error(`${page.url()}: expected ${selector} to show ${pattern}, saw ${JSON.stringify(seen)}`);
 }
+
+/** Waits until the relay has answered a DELETE of the page's: its connection is gone there, too. */
+export const deleted = (page) => page.waitForResponse((response) => response.request().method() === 'DELETE', { timeout: 10000 });

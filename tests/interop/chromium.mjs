@@ -10,7 +10,7 @@
 // Exit code 1 and a message on stderr when the page does not get there.
 
 import { writeFileSync } from 'node:fs';
-import { expectText, fakeMicrophone, options, withBrowser } from './browser.mjs';
+import { deleted, expectText, fakeMicrophone, options, withBrowser } from './browser.mjs';
 import { connectionStats, open, record, restartRecording, saveRecording } from './recorder.mjs';
 
 async function speak(given) {
@@ -26,8 +26,9 @@ async function speak(given) {
     const [stats] = await connectionStats(page);
     await expectText(page, '#state', /On air/);
     writeFileSync(want.out, JSON.stringify(stats, null, 2));
+    const gone = deleted(page);
     await page.locator('#stop').click();
-    await page.waitForTimeout(200);
+    await gone;
     say({ event: 'done', ...summary(stats, 'outbound-rtp', ['packetsSent', 'bytesSent']) });
   });
 }

@@ -21,15 +21,6 @@ const LIVE = want.microphone ? /On air/ : /Live/;
 const told = {};
 
 const inbound = (stats) => stats.find(({ type, kind }) => type === 'inbound-rtp' && kind === 'audio');
-const pair = (stats) => stats.find(({ type, nominated, state }) => type === 'candidate-pair' && nominated && state === 'succeeded');
-
-async function until(condition, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!(await condition())) {
-    if (Date.now() > deadline) throw new Error(`waited ${PATIENCE_MS} ms for ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 const STEPS = {
   async listen(page) {
@@ -53,21 +44,21 @@ const STEPS = {
   },
 
   async restart(page) {
-    const before = pair((await connectionStats(page))[0])?.id;
-    await page.evaluate(() => window.dispatchEvent(new Event('online')));
-    await until(async () => {
-      const [stats] = await connectionStats(page);
-      const now = stats && pair(stats)?.id;
-      return now && now !== before;
-    }, 'another candidate pair');
+    await page.evaluate((patience) => new Promise((done, fail) => {
+      const standing = window.connections.find((pc) => pc.connectionState === 'connected');
+      const { iceTransport } = [...standing.getReceivers(), ...standing.getSenders()].find(({ transport }) => transport).transport;
+      iceTransport.addEventListener('selectedcandidatepairchange', done, { once: true });
+      setTimeout(() => fail(new Error(`waited ${patience} ms for another candidate pair`)), patience);
+      window.dispatchEvent(new Event('online'));
+    }).then(() => {}), PATIENCE_MS);
     await expectText(page, '#state', LIVE, PATIENCE_MS);
   },
 
   async replaced(page, count) {
-    await until(() => page.evaluate((wanted) => {
+    await page.waitForFunction((wanted) => {
       const standing = window.connections.filter((pc) => pc.connectionState === 'connected');
       return window.connections.length >= wanted && standing.length === 1 && standing[0] === window.connections.at(-1);
-    }, Number(count)), `connection ${count} to stand alone`);
+    }, Number(count), { timeout: PATIENCE_MS, polling: 50 });
     await expectText(page, '#state', LIVE, PATIENCE_MS);
   },
 

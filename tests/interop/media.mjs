@@ -6,6 +6,7 @@
 // A listener prints `{"positions": […], "lost": N}`, a publisher `{"sent": N, "safe": N}`. Each closes its socket so many
 // times on the way, stays away for a while, and goes on where it was. Exit code 1 and a message on stderr on failure.
 
+import { EventEmitter, once } from 'node:events';
 import { parseArgs } from 'node:util';
 import WebSocket from 'ws';
 
@@ -18,7 +19,15 @@ const { positionals: [role], values: want } = parseArgs({
 const AWAY_MS = 500;
 const FRAME_MS = 20;
 const TICKS = 960n;
+const PATIENCE_MS = 30000;
 const wait = (ms) => new Promise((done) => { setTimeout(done, ms); });
+const news = new EventEmitter();
+
+/** Waits until what the relay says makes something hold. */
+async function until(holds) {
+  const signal = AbortSignal.timeout(PATIENCE_MS);
+  while (!holds()) await once(news, 'said', { signal });
+}
 
 function payload(position) {
   return Buffer.concat([Buffer.from([0xf8]), number(position), Buffer.alloc(position % 40, position % 251)]);
@@ -57,12 +66,14 @@ function open(hello, hear) {
     socket.on('message', (data, binary) => {
       if (binary) {
         hear(read(data), null);
+        news.emit('said');
         return;
       }
       const said = JSON.parse(data.toString());
       if (said.t === 'welcome') done([socket, said.d]);
       else if (said.t === 'error' || said.t === 'bye') fail(new Error(data.toString()));
       else hear(null, said);
+      news.emit('said');
     });
   });
 }
@@ -102,7 +113,7 @@ async function publish(frames, drops) {
     }
   }
   if (!socket) await connect();
-  while (safe < frames) await wait(10);
+  await until(() => safe >= frames);
   await hangUp(socket);
   console.log(JSON.stringify({ sent: next, safe }));
 }
@@ -119,7 +130,7 @@ async function listen(last, drops) {
       if (said?.t === 'framesLost') lost += said.d.count;
     });
     ticket = welcome.ticket;
-    while ((positions.at(-1) ?? -1) < end) await wait(5);
+    await until(() => (positions.at(-1) ?? -1) >= end);
     if (drop < drops) {
       // Once it has said what it has, it takes nothing more: the rest comes again.
       leaving = true;

@@ -37,7 +37,20 @@ def read(message: bytes) -> tuple[int, bool]:
 
 
 @dataclass
-class Listener:
+class Watched:
+    """Somebody who says when there is something new: nobody has to ask again and again."""
+
+    news: asyncio.Event = field(default_factory=asyncio.Event, kw_only=True)
+
+    async def until(self, holds) -> None:
+        """Waits until something holds; the caller's deadline ends it."""
+        while not holds():
+            self.news.clear()
+            await self.news.wait()
+
+
+@dataclass
+class Listener(Watched):
     """One socket after another: the positions that came on them, and what was told."""
 
     url: str
@@ -71,8 +84,10 @@ class Listener:
                 if self.leaving:
                     continue
                 self.positions.append(read(message)[0])
+                self.news.set()
                 if self.positions[-1] % 10 == 0:
                     await self.acknowledge()
+        self.news.set()
 
     async def acknowledge(self) -> None:
         await self.socket.send(json.dumps({"t": "ack", "d": {"position": self.positions[-1]}}))
@@ -86,13 +101,17 @@ class Listener:
 
     async def heard(self, position: int) -> None:
         """Waits for a position."""
-        while not self.positions or self.positions[-1] < position:
-            assert not self.task.done(), f"closed with {self.socket.close_code} after {self.positions[-1:]}"
-            await asyncio.sleep(0.01)
+
+        def there() -> bool:
+            come = bool(self.positions) and self.positions[-1] >= position
+            assert come or self.socket.close_code is None, f"closed with {self.socket.close_code} after {self.positions[-1:]}"
+            return come
+
+        await self.until(there)
 
 
 @dataclass
-class Publisher:
+class Publisher(Watched):
     """Speaks at the usual rate and keeps what is not acknowledged; on a new socket it sends that again."""
 
     url: str
@@ -121,6 +140,7 @@ class Publisher:
                 if told["t"] == "ack":
                     assert told["d"]["recv"] == told["d"]["safe"] > self.safe, told
                     self.safe = told["d"]["safe"]
+                    self.news.set()
 
     async def drop(self) -> None:
         """The socket is gone; the speaker speaks on."""
@@ -135,10 +155,10 @@ class Publisher:
         for index in range(frames):
             await asyncio.sleep(max(0.0, start + index * FRAME_SECONDS - clock()))
             position, self.next = self.next, self.next + 1
+            self.news.set()
             if self.socket is not None:
                 with contextlib.suppress(ConnectionClosed):
                     await self.socket.send(written(position))
 
     async def acknowledged(self) -> None:
-        while self.safe < self.next:
-            await asyncio.sleep(0.01)
+        await self.until(lambda: self.safe >= self.next)

@@ -5,7 +5,7 @@
 // With `--relay-pid` the last check kills that relay (SIGKILL) under a listener and a speaker.
 // Prints one line per check; exit code 1 when one fails.
 
-import { expectText, fakeMicrophone, options, withBrowser } from './browser.mjs';
+import { deleted, expectText, fakeMicrophone, options, withBrowser } from './browser.mjs';
 
 const want = options({ base: undefined, wav: undefined, 'relay-pid': '', only: '' });
 const base = want.base.replace(/\/$/, '');
@@ -101,11 +101,8 @@ const SCENES = {
     await expectFigure(listener, 'buffer', /\d/);
     await expectFigure(speaker, 'bitrate', /[1-9]/);
     await expectText(speaker, '#elapsed', /0:0[1-9]/);
-    const loud = () => listener.evaluate(() => Number(document.querySelector('#meter').getAttribute('aria-valuenow')) > -50);
-    for (let i = 0; !(await loud()); i += 1) {
-      if (i === 50) throw new Error('the level meter stays still');
-      await listener.waitForTimeout(100);
-    }
+    const loud = () => Number(document.querySelector('#meter').getAttribute('aria-valuenow')) > -50;
+    await listener.waitForFunction(loud, null, { timeout: 5000, polling: 50 });
 
     await speaker.getByRole('button', { name: 'Pause' }).click();
     await expectText(speaker, '#state', /Paused/);
@@ -142,8 +139,9 @@ const SCENES = {
     const second = await visit(context, `/speak/${id}`);
     await second.getByRole('button', { name: 'Start speaking' }).click();
     await expectText(second, '#failure', /Somebody is already speaking/);
+    const gone = deleted(first);
     await first.getByRole('button', { name: 'Stop' }).click();
-    await second.waitForTimeout(300);
+    await gone;
     await second.getByRole('button', { name: 'Try again' }).click();
     await expectText(second, '#state', /On air/);
     await first.close();

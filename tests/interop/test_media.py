@@ -45,8 +45,7 @@ def test_a_listener_that_is_away_for_two_seconds_misses_nothing(relay: Relay, wi
         speaking = asyncio.create_task(publisher.speak(FRAMES + AWAY))
         await listener.heard(50)
         await listener.leave()
-        while publisher.next < listener.positions[-1] + AWAY:
-            await asyncio.sleep(0.02)
+        await publisher.until(lambda: publisher.next >= listener.positions[-1] + AWAY)
         await listener.listen(by)
         await speaking
         await asyncio.gather(listener.heard(publisher.next - 1), other.heard(publisher.next - 1))

@@ -120,13 +120,17 @@ class Endpoint:
         await self.connected()
 
     async def connected(self) -> None:
+        await self.becomes("connected", seconds=CONNECT_SECONDS)
+        assert self.connection.connectionState == "connected", self.connection.connectionState
+
+    async def becomes(self, state: str, seconds: float) -> None:
+        """Waits until the connection is in a state, or is over."""
         changed = asyncio.Event()
         self.connection.on("connectionstatechange", changed.set)
-        async with asyncio.timeout(CONNECT_SECONDS):
-            while self.connection.connectionState != "connected":
-                assert self.connection.connectionState in ("new", "connecting"), self.connection.connectionState
-                await changed.wait()
+        async with asyncio.timeout(seconds):
+            while self.connection.connectionState not in (state, "closed", "failed"):
                 changed.clear()
+                await changed.wait()
 
     async def leave(self) -> None:
         """DELETE, as RFC 9725 §4.2 has it, and only then the local end."""
