@@ -123,7 +123,7 @@ impl Config {
 
     /// Open legs of publishers and listeners together. Default 131 072; at least 1.
     ///
-    /// Memory: 96 bytes per open leg, plus below 1 KiB per publisher leg and below 512 bytes per listener's second leg;
+    /// Memory: 96 bytes per open leg, plus below 1280 bytes per publisher leg and below 512 bytes per listener's second leg;
     /// below 2 KiB more for a listener's leg that ever sent a NACK. While a publisher has two legs, each keeps up to 512
     /// frames that wait, below 192 bytes each beside the payload.
     #[must_use]

@@ -98,9 +98,11 @@ impl Follow {
         report: Option<Report>,
         timeline: &Timeline,
     ) -> Option<(Rule, MediaTime)> {
+        // What the history has just gone past is old, and not of another clock.
+        let oldest = timeline.oldest_media_time().ticks().saturating_sub(EARLY_TICKS);
         let plausible = |media_time: &MediaTime| {
-            let latest = timeline.media_time_now(frame.at).plus(EARLY_TICKS);
-            (timeline.oldest_media_time()..=latest).contains(media_time)
+            let latest = timeline.latest_media_time(frame.at).plus(EARLY_TICKS);
+            (MediaTime::from_ticks(oldest)..=latest).contains(media_time)
         };
         if let (Some(captured), Some((ntp, media_time))) = (frame.capture_time, timeline.capture()) {
             let told = media_time.plus_signed(ticks_between(ntp, captured.time));

@@ -18,10 +18,10 @@
 //! | of the current source, past where another one took over | the start of a new source, at once |
 //! | of the current source, anywhere else, or with a timestamp that cannot be | suspicious: the next one in sequence starts a new source |
 //! | of an SSRC not seen lately | the start of a new source, at once |
-//! | of the source before, from before its end | placed in its hole, as above |
-//! | of the source before, from after its end | suspicious: it comes back only by two in sequence with none of the current between |
+//! | of the two sources before, from before their end | placed in its hole, as above |
+//! | of the two sources before, from after their end | suspicious: it comes back only by two in sequence with none of the current between |
 //!
-//! Only the current source and the one before are remembered, so any storm of SSRCs costs constant memory and time.
+//! Only the current source and the two before are remembered, so any storm of SSRCs costs constant memory and time.
 
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,9 @@ pub(super) struct Lane {
     pub(super) bond: Bond,
     pub(super) source: Option<Source>,
     /// The source before; its packets can still fill holes.
-    pub(super) retired: Option<Source>,
+    retired: Option<Source>,
+    /// The one before that: what is sent again may be of one, and what is late of the other.
+    older: Option<Source>,
     suspect: Option<Suspect>,
     /// What it sends next begins a source: the publisher was paused.
     pub(super) restart: bool,
@@ -106,6 +108,7 @@ impl Lane {
             bond: Bond::Fresh,
             source: None,
             retired: None,
+            older: None,
             suspect: None,
             restart: false,
             returned: false,
@@ -125,7 +128,11 @@ impl Lane {
 
     /// Takes the new state of the transport.
     pub(super) fn set_state(&mut self, state: LegState) {
-        self.returned |= self.state == LegState::Down && state != LegState::Down;
+        if self.state == LegState::Down && state != LegState::Down {
+            self.returned = true;
+            // It sends again from elsewhere.
+            self.behind = None;
+        }
         self.state = state;
     }
 
@@ -138,11 +145,16 @@ impl Lane {
         matches!(self.bond, Bond::Aligned)
     }
 
+    /// Whether it is apart, and no clock says where its frames lie to the track's.
+    pub(super) fn is_apart_by_arrival(&self) -> bool {
+        matches!(&self.bond, Bond::Apart(follow) if follow.rule == Rule::Arrival)
+    }
+
     /// Where a packet belongs, or why nowhere.
     pub(super) fn locate(&mut self, wire: Wire, timeline: &Timeline) -> Result<Spot, Verdict> {
         let Some(source) = self.source.as_ref() else { return Ok(Spot::Source) };
         if source.ssrc != wire.ssrc {
-            if self.retired.as_ref().is_none_or(|retired| retired.ssrc != wire.ssrc) {
+            if !self.retired().any(|retired| retired.ssrc == wire.ssrc) {
                 return Ok(Spot::Source);
             }
             return self.in_retired(wire, timeline).unwrap_or_else(|| self.suspicious(wire));
@@ -171,16 +183,31 @@ impl Lane {
         }
     }
 
-    /// Where a packet of the source before belongs; `None` if it is not from before that source's end.
+    /// The sources before, the last one first.
+    pub(super) fn retired(&self) -> impl Iterator<Item = &Source> {
+        self.retired.iter().chain(&self.older)
+    }
+
+    /// A source is over, or was found among those before: its packets can still fill holes.
+    pub(super) fn retire(&mut self, source: Source) {
+        self.older = self.retired.replace(source).or_else(|| self.older.take());
+    }
+
+    /// Where a packet of the sources before belongs; `None` if it is not from before the end of one.
     pub(super) fn in_retired(&self, wire: Wire, timeline: &Timeline) -> Option<Result<Spot, Verdict>> {
-        let retired = self.retired.as_ref().filter(|retired| retired.ssrc == wire.ssrc)?;
-        match retired.fit(wire.sequence, &timeline.history) {
-            Fit::Behind(position) | Fit::Ahead(position) if position < retired.end() => {
-                fill(retired, wire, position, timeline)
+        let mut before = None;
+        for retired in self.retired().filter(|retired| retired.ssrc == wire.ssrc) {
+            match retired.fit(wire.sequence, &timeline.history) {
+                Fit::Behind(position) | Fit::Ahead(position) if position < retired.end() => {
+                    if let Some(found) = fill(retired, wire, position, timeline) {
+                        return Some(found);
+                    }
+                }
+                Fit::BeforeStart => before = Some(Err(Verdict::BeforeStart)),
+                Fit::Ahead(_) | Fit::Behind(_) | Fit::PastEnd | Fit::Jump => {}
             }
-            Fit::BeforeStart => Some(Err(Verdict::BeforeStart)),
-            Fit::Ahead(_) | Fit::Behind(_) | Fit::PastEnd | Fit::Jump => None,
         }
+        before
     }
 
     /// Its first packet begins a source at `position`; the one before ends there.
@@ -188,7 +215,9 @@ impl Lane {
         self.settled();
         self.reach(source.base());
         // What was apart has put its source aside before.
-        self.retired = self.source.replace(source).or_else(|| self.retired.take());
+        if let Some(over) = self.source.replace(source) {
+            self.retire(over);
+        }
         if let Some(retired) = &mut self.retired {
             retired.end_at(ends);
         }

@@ -37,6 +37,8 @@ pub(crate) struct Timeline {
     capture: Option<(NtpTime, MediaTime)>,
     /// The wall time of a sender report and the media time of its timestamp.
     report: Option<(NtpTime, MediaTime)>,
+    /// The frame of a source, or of those before it by the same clock, that came earliest for its media time.
+    earliest: Option<(MediaTime, Instant)>,
     last_stored: Option<Instant>,
     frames: u64,
     pub(super) sources: u64,
@@ -53,6 +55,7 @@ impl Timeline {
             edge: 0,
             capture: None,
             report: None,
+            earliest: None,
             last_stored: None,
             frames: 0,
             sources: 0,
@@ -73,6 +76,9 @@ impl Timeline {
             self.next_position = position + 1;
             let duration = frame.duration.max(SHORTEST_TICKS);
             self.newest = Some(Newest { media_time, arrived: frame.at, duration });
+            if self.media_time_early(frame.at).is_none_or(|early| media_time > early) {
+                self.earliest = Some((media_time, frame.at));
+            }
             if let Some(captured) = frame.capture_time {
                 self.capture = Some((captured.time, media_time));
             }
@@ -86,8 +92,11 @@ impl Timeline {
         }
     }
 
-    /// A source begins at the next position.
-    pub(super) fn begin_source(&mut self) {
+    /// A source begins at the next position; `told`: at a time that a clock tells which the track knows.
+    pub(super) fn begin_source(&mut self, told: bool) {
+        if !told {
+            self.earliest = None;
+        }
         let oldest = self.history.oldest().unwrap_or(self.next_position);
         while self.lines.len() >= MAX_LINES || self.lines.get(1).is_some_and(|&second| second <= oldest) {
             self.lines.pop_front();
@@ -152,6 +161,18 @@ impl Timeline {
         let Some(newest) = self.newest else { return MediaTime::default() };
         let passed = MediaTime::ticks_in(now.saturating_duration_since(newest.arrived));
         newest.media_time.plus(passed.max(u64::from(newest.duration)))
+    }
+
+    /// The media time of a frame that comes at `at` as early as any did: what is sent again comes late.
+    fn media_time_early(&self, at: Instant) -> Option<MediaTime> {
+        let (media_time, since) = self.earliest?;
+        Some(media_time.plus(MediaTime::ticks_in(at.saturating_duration_since(since))))
+    }
+
+    /// The latest media time that a frame may have which comes at `at`, but for jitter.
+    pub(super) fn latest_media_time(&self, at: Instant) -> MediaTime {
+        let now = self.media_time_now(at);
+        self.media_time_early(at).map_or(now, |early| early.max(now))
     }
 
     /// The media time of a frame that comes at `at`, if it took as long as the newest one to come.

@@ -12,7 +12,7 @@ use super::endpoint::quoted;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
 use super::{Api, Segments};
-use crate::webrtc::{IfMatch, Patched, ResourceId};
+use crate::webrtc::{CloseReason, IfMatch, Patched, ResourceId};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -88,8 +88,6 @@ async fn patch(
 }
 
 /// Close a connection
-///
-/// Or a WebSocket with media, by the `resource` of its `welcome`: it hears `bye` with the reason `closed`.
 #[utoipa::path(
     delete,
     path = "/v1/legs/{leg}",
@@ -101,7 +99,7 @@ async fn delete(
     State(api): State<Arc<Api>>,
     Segments(resource): Segments<String>,
 ) -> Result<StatusCode, Problem> {
-    api.service.close_leg(&resource_id(&resource)?).await?;
+    api.service.connections().close(&resource_id(&resource)?, CloseReason::Deleted).await?;
     Ok(StatusCode::OK)
 }
 

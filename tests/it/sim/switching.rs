@@ -65,6 +65,65 @@ fn late_frames_below_the_first_are_made_good_at_the_pace() {
     keep(&[6383, 15_226]);
 }
 
+/// A switch to a leg that is ahead waits until the other one is there, and drops nothing on the way; by arrival, the frame
+/// that comes when time is over is the next one.
+#[test]
+fn a_splice_of_separate_encodings_leaves_no_gap() {
+    keep(&[16_944, 22_148, 42_048, 42_712, 115_037, 29_326, 69_577, 90_330, 244_886]);
+}
+
+/// A rest shows in the splices of what arrives until it is over, and so does a dark path. An encoder that another one
+/// stood in for begins anew.
+#[test]
+fn a_splice_after_a_rest_may_show_it() {
+    keep(&[12_752, 13_303, 21_129, 27_133, 29_118, 30_625, 65_416]);
+}
+
+/// What is sent again from before a stream began is older than it, whichever leg brings it and whenever.
+#[test]
+fn what_is_sent_again_from_before_a_stream_is_not_appended() {
+    keep(&[18_529, 25_928, 28_824, 32_057, 37_530, 60_973]);
+}
+
+/// What may fill a hole of a stream of a leg that is gone waits for proof.
+#[test]
+fn what_is_sent_again_and_was_never_there_waits_for_proof() {
+    keep(&[105_449, 153_260, 165_588, 175_214]);
+}
+
+/// Capture times are believed as far as the earliest of the frames before says, and back to just before the history.
+#[test]
+fn capture_times_are_believed_after_frames_that_came_late() {
+    keep(&[27_747, 40_122, 62_725, 249_163, 244_959]);
+}
+
+/// A leg that rests may have frames on their way that the new one lost.
+#[test]
+fn a_leg_that_rests_is_not_spent_before_the_path_skew_is_over() {
+    keep(&[21_051, 211_452, 299_308]);
+}
+
+/// The numbers of a leg before a splice and before what it sent again are both remembered.
+#[test]
+fn what_is_sent_again_over_a_splice_finds_its_place() {
+    keep(&[273_877]);
+}
+
+/// Frames of a twin that nothing of the newest stretch has proved to be one.
+#[test]
+fn what_nothing_proves_to_be_a_twin_may_be_given_up() {
+    keep(&[
+        15_021, 27_358, 26_211, 47_816, 121_840, 120_164, 62_726, 93_971, 195_835, 103_053, 137_187, 159_586,
+        229_349, 272_593,
+    ]);
+}
+
+/// Another owner begins after what the legs before it held; a short history has no room for what comes with its newest.
+#[test]
+fn frames_that_come_at_once_with_newer_ones_are_counted_right() {
+    keep(&[117_163, 170_755, 201_611, 81_476]);
+}
+
 /// A campaign in which something never happens says nothing about it.
 fn goes_everywhere(total: &Report) {
     for what in Count::ALL {

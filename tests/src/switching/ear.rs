@@ -354,6 +354,11 @@ impl Ear {
         self.first
     }
 
+    /// Frames came on its track that a short history had no room for, and nobody saw them.
+    pub(super) const fn forgive(&mut self, count: u64) {
+        self.forgiven += count;
+    }
+
     /// A frame arrived on its track.
     pub(super) fn arrived(&mut self, position: u64) {
         let reached = self.ordered || self.first.is_none_or(|first| position >= first);

@@ -168,7 +168,7 @@ impl World<'_> {
             Speak::Black(of, dark) => {
                 let until = self.clock + *dark;
                 if let Some(leg) = slot(self, *of) {
-                    self.truths[track].roughened();
+                    self.truths[track].roughened_until(until);
                     self.speakers[track].leg(leg).into_iter().for_each(|leg| leg.black_until = until);
                 }
             }
@@ -189,9 +189,10 @@ impl World<'_> {
             }
             Speak::Switch => self.switch_speaker(track)?,
             Speak::Rest(frames) => {
-                self.truths[track].roughened();
                 let voices = &mut self.speakers[track].encoders;
                 voices.iter_mut().for_each(|voice| voice.rests += *frames);
+                let rests = voices.iter().map(|voice| voice.encoder.frame() * (voice.rests + 1)).max();
+                self.truths[track].roughened_until(self.clock + rests.unwrap_or_default());
             }
         }
         Ok(())
@@ -244,10 +245,12 @@ impl World<'_> {
         if count > 0 && !takeover && plan.kind != Kind::Separate {
             return count - 1;
         }
-        let truth = &self.truths[track];
-        let next = truth.next();
-        let end =
-            next.checked_sub(1).and_then(|last| truth.get(last)).map_or(0, |last| last.media_time + 2_880);
+        // What another owner's legs held has just gone before it.
+        let stats = self.relay.track_stats(self.tracks[track]);
+        let base = stats.map_or((0, 0), |stats| match stats.next_position {
+            0 => (0, 0),
+            next => (next, stats.next_media_time.ticks() + 2_880),
+        });
         let capture = (plan.clock == Clock::Capture && plan.kind != Kind::Carried).then_some(CLOCK);
         let numbering = self.random_numbering(capture);
         let encoder = Encoder::new(track as u8, count as u16, plan.frame_ticks);
@@ -258,7 +261,7 @@ impl World<'_> {
             rests: 0,
             ticks: Vec::new(),
             numbering,
-            base: (next, end),
+            base,
         });
         self.schedule(began, Happening::Say(track, count));
         count
@@ -363,11 +366,13 @@ impl World<'_> {
         let encoder = &speaker.encoders[voice].encoder;
         let acked = contiguous.and_then(|position| self.truths[track].number_at(position, encoder.index()));
         let from = acked.map_or(0, |acked| acked.saturating_sub(before));
-        let anchored = encoder.kept(from).is_some();
+        let anchored = encoder.kept(from).map(|said| said.id);
         let found = speaker.leg(leg).expect("it was just found");
         found.again = Some(from);
         self.report.count(Count::Resent);
-        self.truths[track].resumes(anchored && acked.is_some() && before >= 5);
+        if let Some(from) = anchored {
+            self.truths[track].resumes(from, acked.is_some() && before >= 5);
+        }
         self.schedule(self.clock, Happening::Again(track, leg));
     }
 

@@ -4,7 +4,7 @@
 //! Within a stretch, position and media time are affine in what an encoder numbers, whichever leg brought a frame and
 //! however often; a new stretch begins only where the speaker really began anew, at the next position.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use relay_engine::{LegId, TrackStats, Verdict};
@@ -79,15 +79,23 @@ pub(super) struct Truth {
     anew: u32,
     /// Something befell the speaker that a splice may show.
     rough: bool,
+    /// It still shows in what arrives until then: a rest or a loss has an end, and paths have delays.
+    rough_until: Duration,
     held: VecDeque<(Duration, FrameId)>,
     /// Taken in this step, to be handed out in it.
     due: Option<FrameId>,
     /// Came on a leg that was spent: its frame, and the cut.
     strays: Vec<(FrameId, u64)>,
     declared: Vec<(u64, u64)>,
+    /// Frames that the witness was told that it missed: a short history had no room for them as they came.
+    unseen: u64,
     oldest: u64,
-    /// Legs that brought a frame which another leg brought too: nothing else tells twins from separate encodings.
-    proved: BTreeSet<LegId>,
+    /// The oldest after the drain that is being checked: what waited was placed in it.
+    drained_to: u64,
+    /// Legs that brought a frame of the newest stretch which another leg brought too and the track has: nothing else tells twins from
+    /// separate encodings, and where their frames belong.
+    /// When that was first, and the lowest number.
+    proved: BTreeMap<LegId, (Duration, u32)>,
     /// The leg of the packet that is being judged.
     on: Option<LegId>,
 }
@@ -103,31 +111,40 @@ impl Truth {
             stretches: Vec::new(),
             anew: 1,
             rough: true,
+            rough_until: Duration::ZERO,
             held: VecDeque::new(),
             due: None,
             strays: Vec::new(),
             declared: Vec::new(),
+            unseen: 0,
             oldest: 0,
-            proved: BTreeSet::new(),
+            drained_to: 0,
+            proved: BTreeMap::new(),
             on: None,
         }
     }
 
     /// The relay had a frame on a leg.
-    pub(super) fn brought(&mut self, leg: LegId, id: FrameId, verdict: Verdict) {
+    pub(super) fn brought(&mut self, leg: LegId, id: FrameId, verdict: Verdict, now: Duration) {
         self.on = Some(leg);
         if !matches!(verdict, Verdict::Accepted | Verdict::Held | Verdict::Duplicate) {
             return;
         }
         let first = *self.fate(id).leg.get_or_insert(leg);
-        if first != leg {
-            self.proved.extend([first, leg]);
+        let newest = self.stretches.last();
+        let newest = newest.is_none_or(|newest| (newest.encoder, newest.first) <= (id.encoder, id.number));
+        let there = verdict == Verdict::Accepted || self.fate(id).stored.is_some();
+        if first != leg && newest && there {
+            for leg in [first, leg] {
+                let (_, lowest) = self.proved.entry(leg).or_insert((now, id.number));
+                *lowest = id.number.min(*lowest);
+            }
         }
     }
 
     /// A leg is lost: what it brought and nothing proved to be the track's goes with it.
     pub(super) fn leg_lost(&mut self, leg: LegId) {
-        if self.plan.kind != Kind::Twin || self.proved.contains(&leg) {
+        if self.plan.kind != Kind::Twin || self.proved.contains_key(&leg) {
             return;
         }
         let lost: Vec<FrameId> = self.held.iter().map(|(_, id)| *id).collect();
@@ -144,7 +161,13 @@ impl Truth {
     }
 
     fn is_unproved_leg(&self, leg: LegId) -> bool {
-        self.plan.kind == Kind::Twin && !self.proved.contains(&leg)
+        self.plan.kind == Kind::Twin && !self.proved.contains_key(&leg)
+    }
+
+    /// Whether nothing says where a frame of a leg belongs: it is from before all that this leg and another one brought.
+    fn is_before_proof(&self, leg: LegId, id: FrameId) -> bool {
+        let lowest = self.proved.get(&leg).map(|(_, lowest)| *lowest);
+        self.plan.kind == Kind::Twin && lowest.is_none_or(|lowest| id.number < lowest)
     }
 
     /// Whether a frame has no place: from before the speaker began anew, or another one has its place.
@@ -166,6 +189,12 @@ impl Truth {
     /// Something that a splice may show.
     pub(super) const fn roughened(&mut self) {
         self.rough = true;
+    }
+
+    /// Something that lasts until then.
+    pub(super) fn roughened_until(&mut self, over: Duration) {
+        self.rough = true;
+        self.rough_until = self.rough_until.max(over + self.terms.path_skew);
     }
 
     pub(super) fn next(&self) -> u64 {
@@ -246,7 +275,11 @@ impl Truth {
     /// A packet came on a leg that may be met in more than one way.
     pub(super) fn meet(&mut self, id: FrameId, verdict: Verdict, now: Duration) {
         if matches!(verdict, Verdict::Accepted | Verdict::Held) {
-            self.fate(id).came.get_or_insert(now);
+            let forgiven = self.is_unproved(id) || self.is_placeless(id);
+            let fate = self.fate(id);
+            fate.came.get_or_insert(now);
+            // The leg may be closed before anything says where it belongs.
+            fate.excused |= verdict == Verdict::Held && forgiven;
         }
     }
 
@@ -258,7 +291,7 @@ impl Truth {
         let allowed = match verdict {
             Accepted => before.stored.is_none(),
             Held | Duplicate | Suspicious => true,
-            TooLate | BeforeStart if self.on.is_some_and(|leg| self.is_unproved_leg(leg)) => true,
+            TooLate | BeforeStart if self.on.is_some_and(|leg| self.is_before_proof(leg, id)) => true,
             TooLate | BeforeStart => !self.is_matched() || placeless || before.stored.is_some(),
             Ahead => place.is_none_or(|position| position >= self.next() + self.terms.history_frames as u64),
             _ => false,
@@ -298,6 +331,9 @@ impl Truth {
         let taken = self.get(position).copied();
         ensure(taken.is_none(), "I1", || format!("{packet:?} is where {taken:?} is"))?;
         ensure(packet.arrived <= now, "frame", || format!("{packet:?} arrives in the future"))?;
+        if self.is_spliced(position, id) {
+            self.spliced(id);
+        }
         self.check_place(packet, id)?;
         if self.stored.len() <= position as usize {
             self.stored.resize(position as usize + 1, None);
@@ -312,11 +348,39 @@ impl Truth {
         Ok(position)
     }
 
+    /// Whether the next frame is of another leg than the one before it, and nothing proves that the two are twins.
+    fn is_spliced(&mut self, position: u64, id: FrameId) -> bool {
+        let last = self.stored.iter().rev().flatten().next().map(|last| last.id);
+        let (last, leg) = (last.and_then(|last| self.fate(last).leg), self.fate(id).leg);
+        position == self.next() && last != leg && self.is_unproved(id)
+    }
+
+    /// A leg that nothing proves to be a twin has brought the next frame: what it held from before that is given up, as at
+    /// a splice of separate encodings.
+    fn spliced(&mut self, next: FrameId) {
+        let leg = self.fate(next).leg;
+        let held: Vec<FrameId> = self.held.iter().map(|(_, id)| *id).collect();
+        for id in held {
+            let fate = self.fate(id);
+            let before = id.encoder == next.encoder && id.number < next.number;
+            fate.excused |= before && fate.leg == leg && fate.stored.is_none();
+        }
+    }
+
     /// A frame is affine to a stretch, or begins one.
     fn check_place(&mut self, packet: &Handed, id: FrameId) -> Check {
         let positions = packet.position.cast_signed() - i64::from(id.number);
         let media = packet.media_time.cast_signed() - packet.ticks_said.cast_signed();
-        let same = |of: &&Stretch| of.encoder == id.encoder && of.positions == positions;
+        // An encoder that another one stood in for begins anew, and may do so at the number that it had reached.
+        let returns = !self.is_matched()
+            && packet.position == self.next()
+            && self.stretches.last().is_some_and(|last| last.encoder != id.encoder);
+        // A leg that nothing proves to be a twin is spliced to, and moved by up to a frame.
+        let spliced = self.is_spliced(packet.position, id);
+        let same = |of: &&Stretch| {
+            let same = of.encoder == id.encoder && of.positions == positions;
+            same && !returns && !(spliced && of.media != media)
+        };
         if let Some(stretch) = self.stretches.iter().rev().find(same) {
             return ensure(stretch.media == media, "affine media time", || {
                 format!("{packet:?} bends {stretch:?} by {} ticks", media - stretch.media)
@@ -324,7 +388,8 @@ impl Truth {
         }
         let next = self.next();
         let carried = self.plan.kind == Kind::Carried;
-        let follows = packet.position == next || carried && packet.position >= next;
+        // What came with it and a short history had no room for is nobody's.
+        let follows = packet.position == next.max(self.drained_to) || carried && packet.position >= next;
         ensure(follows, "I1 order", || format!("{packet:?} begins a stretch, and {next} is next"))?;
         let anew = !self.is_matched() || self.anew > 0 || self.is_unproved(id);
         ensure(anew, "affine position", || {
@@ -334,6 +399,8 @@ impl Truth {
         self.anew = self.anew.saturating_sub(1);
         self.rough = false;
         self.stretches.push(Stretch { encoder: id.encoder, first: id.number, positions, media });
+        // What two legs had in common before says nothing of where frames belong since.
+        self.proved.clear();
         Ok(())
     }
 
@@ -346,7 +413,8 @@ impl Truth {
             format!("{packet:?} begins before the end of {last:?}")
         })?;
         // Encoders rest each in its own time.
-        let smooth = self.plan.clean && !self.rough && !self.is_matched() && self.plan.rest == 0.0;
+        let rough = self.rough || packet.arrived <= self.rough_until;
+        let smooth = self.plan.clean && !rough && !self.is_matched() && self.plan.rest == 0.0;
         let shift = packet.media_time - end;
         ensure(!smooth || shift <= frame, "no gap in media time", || {
             format!("{packet:?} begins {shift} ticks after the end of {last:?}")
@@ -379,8 +447,18 @@ impl Truth {
                 return Ok(());
             }
             let fate = *self.fate(id);
-            let settled = fate.stored.is_some() || fate.excused || self.is_placeless(id);
+            // What comes later to prove where it belongs comes too late.
+            let proved = fate.leg.and_then(|leg| self.proved.get(&leg).copied());
+            // So does what is sent again from long before: numbers are followed back to where a source began.
+            let reach = (self.terms.path_skew.as_nanos() / self.frame().as_nanos()) as u32 + 2;
+            let unproved = proved.is_none_or(|(proved, lowest)| {
+                proved > since + self.terms.path_skew || id.number + reach < lowest
+            });
+            let forgiven = self.is_placeless(id) || unproved && self.plan.kind == Kind::Twin;
+            let settled = fate.stored.is_some() || fate.excused || forgiven;
             ensure(settled, "L1", || format!("{id:?} is held since {since:?}, and it is {now:?}"))?;
+            // It stays so, wherever later stretches begin.
+            self.fate(id).excused |= forgiven;
             self.held.pop_front();
         }
         Ok(())
@@ -426,10 +504,24 @@ impl Truth {
         // What was lost before the first frame is no hole of the track.
         let first = self.stored.iter().position(Option::is_some).unwrap_or(0) as u64;
         let holes = (first..self.oldest).filter(|position| self.get(*position).is_none());
-        for position in holes {
-            ensure(self.is_declared(position), "L5", || format!("{position} is lost and nobody was told"))?;
-        }
+        let untold: Vec<u64> = holes.filter(|position| !self.is_declared(*position)).collect();
+        ensure(untold.len() as u64 <= self.unseen, "L5", || {
+            format!("{untold:?} are lost and nobody was told")
+        })?;
         Ok(())
+    }
+
+    /// The witness is told that it missed frames: no more than have left the history.
+    pub(super) fn missed(&mut self, count: u64) -> Check {
+        self.unseen += count;
+        ensure(self.unseen <= self.drained_to, "I2", || {
+            format!("{} missed of {}", self.unseen, self.drained_to)
+        })
+    }
+
+    /// The history begins at a position after the drain that is being checked.
+    pub(super) fn begins_at(&mut self, oldest: u64) {
+        self.drained_to = oldest;
     }
 
     /// Frames below a position left the history.
@@ -437,9 +529,12 @@ impl Truth {
         self.oldest = self.oldest.max(oldest);
     }
 
-    /// The speaker that began anew sends again what was not acknowledged; `surely`: in a way that no loss can spoil.
-    pub(super) fn resumes(&mut self, surely: bool) {
-        self.anew -= u32::from(surely && self.plan.clean && self.anew > 0);
+    /// The speaker that began anew sends again from frame `from`, not acknowledged or `before` of those that are: no loss
+    /// can spoil that. What is from before the newest stretch does not say where its frames belong.
+    pub(super) fn resumes(&mut self, from: FrameId, surely: bool) {
+        let newest = self.stretches.last();
+        let newest = newest.is_some_and(|of| of.encoder == from.encoder && of.first <= from.number);
+        self.anew -= u32::from(surely && newest && self.plan.clean && self.anew > 0);
     }
 
     /// Duration of a frame.

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use relay_engine::{
-    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, MediaTime, Peer, Relay, TrackId,
-    TrackSpec, Verdict, rtp,
+    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, ListenerId, MediaTime, Peer, Relay,
+    TrackId, TrackSpec, Verdict, rtp,
 };
 
 use super::frames::FrameId;
@@ -96,6 +96,7 @@ pub(super) struct World<'a> {
     pub(super) tracks: Vec<TrackId>,
     /// By track, its witness's leg.
     witnesses: Vec<LegId>,
+    witness_ids: Vec<ListenerId>,
     pub(super) truths: Vec<Truth>,
     pub(super) speakers: Vec<Speaker>,
     pub(super) seats: Vec<Seat>,
@@ -123,6 +124,7 @@ impl<'a> World<'a> {
             relay: Relay::new(script.config(), epoch, script.seed),
             tracks: Vec::new(),
             witnesses: Vec::new(),
+            witness_ids: Vec::new(),
             truths: Vec::new(),
             speakers: Vec::new(),
             seats: Vec::new(),
@@ -176,10 +178,11 @@ impl<'a> World<'a> {
             let opened = self.relay.open_track(now, TrackSpec { name: format!("t{n}") });
             let track = opened.map_err(|error| broken("I3", error.to_string()))?;
             let opened = self.relay.open_listener(now, track, LegSpec::new(PAYLOAD_TYPE).reports(false));
-            let (_, leg) = opened.map_err(|error| broken("I3", error.to_string()))?;
+            let (witness, leg) = opened.map_err(|error| broken("I3", error.to_string()))?;
             self.relay.handle_leg(now, leg, LegState::Up);
             self.tracks.push(track);
             self.witnesses.push(leg);
+            self.witness_ids.push(witness);
             self.truths.push(Truth::new(*plan, script.terms));
             self.speakers.push(Speaker::new(*plan));
         }
@@ -252,7 +255,7 @@ impl<'a> World<'a> {
         self.report.verdicts[verdict as usize] += 1;
         self.tamper.input(self.told, format_args!("{leg} {id:?}: {verdict:?}"));
         let (truth, told) = (&mut self.truths[track], self.told);
-        truth.brought(leg, id, verdict);
+        truth.brought(leg, id, verdict, told);
         let skew = self.script.terms.path_skew;
         match self.speakers[track].standing(leg) {
             // What is sent again is sent again on the leg that took over.
@@ -282,6 +285,10 @@ impl<'a> World<'a> {
         }
         self.tamper.tamper(&mut outputs);
         self.fill_in(&mut outputs);
+        for (track, truth) in self.tracks.iter().zip(&mut self.truths) {
+            let stats = self.relay.track_stats(*track);
+            truth.begins_at(stats.and_then(|stats| stats.oldest_position).unwrap_or(0));
+        }
         // The witnesses first: what they are handed is what the others are owed.
         for seen in &outputs {
             if let Seen::Packet(packet) = seen {
@@ -343,6 +350,13 @@ impl<'a> World<'a> {
 
     fn event(&mut self, event: Event) -> Check {
         match event {
+            Event::FramesSkipped { listener, count, .. } if self.witness_ids.contains(&listener) => {
+                let track = self.witness_ids.iter().position(|witness| *witness == listener);
+                let Some(track) = track else { return Ok(()) };
+                let ears = self.seats.iter_mut().filter_map(|seat| seat.ear.as_mut());
+                ears.filter(|ear| ear.track == track).for_each(|ear| ear.forgive(count));
+                self.truths[track].missed(count)
+            }
             Event::FramesSkipped { listener, from, count } => {
                 self.report.count(Count::Skipped);
                 let seat = self.seats.iter_mut();
@@ -386,6 +400,7 @@ impl<'a> World<'a> {
 
     fn close_spent(&mut self, leg: LegId) -> Check {
         if let Some(track) = self.speakers.iter().position(|speaker| speaker.has(leg)) {
+            self.truths[track].leg_lost(leg);
             self.speakers[track].close_spent(leg);
         } else {
             let Some(seat) = self.seats.iter().position(|seat| seat.has(leg)) else { return Ok(()) };

@@ -32,14 +32,10 @@ impl Merge {
         timeline: &mut Timeline,
     ) -> Verdict {
         if timeline.newest().is_none() {
-            self.start_source(now, slot, (&frame, wire), MediaTime::default(), timeline);
+            self.start_source(now, slot, (&frame, wire), (Rule::Arrival, MediaTime::default()), timeline);
             return Verdict::Accepted;
         }
-        let other = self.lanes[1 - slot].as_ref().filter(|other| !other.is_usable());
-        let gone = self.ghosts.iter().flatten().map(|ghost| &**ghost);
-        let mut gone = gone.chain(other.and_then(|other| other.source.as_ref()));
-        if gone.any(|source| source.is_just_after(wire)) {
-            // Sent again, from before what the track has of it.
+        if self.is_from_before(now, slot, wire) {
             return Verdict::BeforeStart;
         }
         let takes_over = slot == SECOND && !self.lead_is_live(now);
@@ -49,7 +45,7 @@ impl Merge {
             if source.ssrc == wire.ssrc && !lane.restart {
                 follow = follow.known(source.offset());
             }
-            lane.retired = Some(source);
+            lane.retire(source);
         }
         lane.runs += 1;
         lane.held.clear();
@@ -65,10 +61,20 @@ impl Merge {
         if slot == LEAD {
             let captures = frame.capture_time.is_some() && timeline.capture().is_some();
             let seen = self.ghosts.iter().flatten().any(|ghost| may_continue(ghost, &frame, wire, timeline));
+            let seen = seen || self.may_be_missing(wire, timeline);
             let until = if captures || reports || seen { now + PROBE } else { now };
             self.wait = Some(Wait { until, probe: true, longer: false });
         }
         self.follow(now, slot, (frame, wire), timeline)
+    }
+
+    /// Whether a packet is sent again from before what the track has of its stream, by another leg that is there or gone.
+    fn is_from_before(&mut self, now: Instant, slot: usize, wire: Wire) -> bool {
+        let other = self.lanes[1 - slot].as_ref().and_then(|other| other.source.as_ref());
+        let sources = || self.ghosts.iter().flatten().map(|ghost| &**ghost).chain(other);
+        let just = sources().any(|source| source.is_just_after(wire));
+        let long = sources().any(|source| source.ssrc == wire.ssrc && source.is_after(wire));
+        just || long && self.lane_mut(slot).sends_again(now, wire.timestamp)
     }
 
     /// A frame of a leg whose positions are not known.
@@ -114,23 +120,25 @@ impl Merge {
         let splices = slot == LEAD && self.wait.is_some_and(|wait| !wait.probe);
         let covered = media_time.plus(GRACE_TICKS) < timeline.end();
         let fills = rule != Rule::Arrival && timeline.may_fill(media_time);
-        if (slot == SECOND || splices) && covered && !fills {
+        let follows = slot == SECOND && rule == Rule::Arrival && self.is_over(now);
+        if (slot == SECOND && !follows || splices) && covered && !fills {
             return Verdict::Duplicate;
         }
+        let again = covered || self.may_be_missing(wire, timeline);
         let verdict = self.hold(slot, number, frame);
         if slot == LEAD && verdict == Verdict::Held {
-            return self.go_on(now, covered, timeline);
+            return self.go_on(now, (covered, again), timeline);
         }
         verdict
     }
 
-    /// The leading leg is apart and holds another frame, `covered` by what the track has or not.
-    fn go_on(&mut self, now: Instant, covered: bool, timeline: &mut Timeline) -> Verdict {
-        let longer = covered && self.waits_longer(now, timeline);
+    /// The leading leg is apart and holds another frame, `covered` by what the track has or not, maybe sent `again`.
+    fn go_on(&mut self, now: Instant, (covered, again): (bool, bool), timeline: &mut Timeline) -> Verdict {
+        let longer = again && self.waits_longer(now, timeline);
         match self.wait {
             Some(_) if longer => {}
             Some(Wait { probe: false, until, .. }) if now < until => self.splice(now, timeline),
-            Some(Wait { probe: true, until, longer }) if now < until && (covered || !longer) => {}
+            Some(Wait { probe: true, until, longer }) if now < until && (again || !longer) => {}
             Some(_) | None => {
                 let dropped = covered && self.drops_covered();
                 self.start_alone(now, timeline);
@@ -149,25 +157,33 @@ impl Merge {
         if now < until {
             return false;
         }
-        let end = timeline.end();
-        let Some(lead) = self.lanes[LEAD].as_ref().filter(|_| self.drops_covered()) else { return false };
+        let (end, clock) = (timeline.end(), self.drops_covered());
+        let Some(lead) = self.lanes[LEAD].as_ref() else { return false };
         let Bond::Apart(follow) = &lead.bond else { return false };
-        let covered = |frame: &Arrived| match frame.number {
-            Number::Wire(wire) => follow.media_time(wire).plus(GRACE_TICKS) < end,
+        let again = |frame: &Arrived| match frame.number {
+            Number::Wire(wire) => {
+                clock && follow.media_time(wire).plus(GRACE_TICKS) < end
+                    || self.may_be_missing(wire, timeline)
+            }
             Number::Carried { .. } => false,
         };
         let until = lead.held.since().map(|since| since + self.skew);
-        let longer = until.filter(|&until| now < until && lead.held.iter().all(covered));
+        let longer = until.filter(|&until| now < until && lead.held.iter().all(again));
         if let Some(until) = longer {
             self.wait = Some(Wait { until, probe: true, longer: true });
         }
         longer.is_some()
     }
 
+    /// Whether a packet may be sent again from a source of a leg that is gone, and fill a hole.
+    fn may_be_missing(&self, wire: Wire, timeline: &Timeline) -> bool {
+        self.ghosts.iter().flatten().any(|ghost| may_be_missing(ghost, wire, timeline))
+    }
+
     /// Continues the timeline with the first held frame of the leading leg that begins where the track ends.
     pub(super) fn splice(&mut self, now: Instant, timeline: &mut Timeline) {
         self.forget_covered(LEAD, Some(now), timeline);
-        if self.goes_beyond_the_end(timeline) {
+        if self.goes_beyond_the_end(LEAD, timeline) {
             // What waits for proof that it is missing has waited long enough.
             self.forget_covered(LEAD, None, timeline);
             self.start(now, timeline);
@@ -192,20 +208,22 @@ impl Merge {
         self.same_owner && told
     }
 
-    fn start(&mut self, now: Instant, timeline: &mut Timeline) {
+    /// The first frame that the leading leg holds, which is apart, is the next one.
+    pub(super) fn start(&mut self, now: Instant, timeline: &mut Timeline) {
         let Some(lead) = self.lanes[LEAD].as_mut() else { return };
         let Bond::Apart(follow) = &lead.bond else { return };
         let Some((_, first)) = lead.held.front() else { return };
         let Number::Wire(wire) = first.number else { return };
         let (told, end) = (follow.media_time(wire), timeline.end());
-        let fits = follow.rule != Rule::Arrival || self.wait.is_some();
-        let (rule, media_time) = if fits && told.plus(GRACE_TICKS) >= end {
-            (follow.rule, seam(told, end))
-        } else {
-            (Rule::Arrival, timeline.media_time_now(first.at))
+        let by_arrival = follow.rule == Rule::Arrival;
+        let (rule, media_time) = match self.wait {
+            // It waited for its place for long enough.
+            Some(_) if by_arrival => (follow.rule, seam(told, end, JITTER_TICKS)),
+            _ if !by_arrival && told.plus(GRACE_TICKS) >= end => (follow.rule, seam(told, end, SHIFT_TICKS)),
+            _ => (Rule::Arrival, timeline.media_time_now(first.at)),
         };
         let Some(first) = lead.held.pop() else { return };
-        self.start_source(now, LEAD, (&first, wire), media_time, timeline);
+        self.start_source(now, LEAD, (&first, wire), (rule, media_time), timeline);
         self.lane_mut(LEAD).aligned_by(rule, false);
         self.release(now, LEAD, timeline);
     }
@@ -214,8 +232,13 @@ impl Merge {
     /// may be a frame that the track lost waits for proof, if it came less than the path skew before `now`.
     pub(super) fn forget_covered(&mut self, slot: usize, now: Option<Instant>, timeline: &Timeline) {
         let (end, skew) = (timeline.end(), self.skew);
+        let follows = slot == SECOND && now.is_some_and(|now| self.is_over(now));
         let Some(lane) = self.lanes[slot].as_mut() else { return };
         let Bond::Apart(follow) = &lane.bond else { return };
+        if follows && follow.rule == Rule::Arrival {
+            // A switch that waited for long enough begins with it.
+            return;
+        }
         lane.held.retain(|frame| {
             let Number::Wire(wire) = frame.number else { return false };
             let media_time = follow.media_time(wire);
@@ -292,7 +315,7 @@ impl Merge {
         let known = same_frame((frame, wire), told, Rule::SameSource, timeline);
         let lane = self.lane_mut(slot);
         if let Some(known) = known {
-            lane.retired = Some(through(known, timeline));
+            lane.retire(through(known, timeline));
             return Some(Verdict::Duplicate);
         }
         (before && lane.sends_again(now, wire.timestamp)).then_some(Verdict::BeforeStart)
@@ -301,8 +324,8 @@ impl Merge {
     /// The place of a frame that continues a stream which another leg brings or brought (SMPTE ST 2022-7).
     fn same_stream(&self, slot: usize, frame: &Arrived, wire: Wire, timeline: &Timeline) -> Option<Known> {
         let other = self.lanes[1 - slot].as_ref().filter(|lane| lane.is_aligned() && !lane.restart);
-        let beside = other.into_iter().flat_map(|lane| [lane.source.as_ref(), lane.retired.as_ref()]);
-        let beside = beside.flatten().map(|source| (source, true));
+        let beside = other.into_iter().flat_map(|lane| lane.source.iter().chain(lane.retired()));
+        let beside = beside.map(|source| (source, true));
         let before = self.ghosts.iter().flatten().map(|source| (&**source, false));
         beside.chain(before).find_map(|(source, live)| {
             let (position, media_time) = continues(source, live, (frame, wire), timeline)?;
@@ -358,9 +381,21 @@ fn continues(
 fn may_continue(ghost: &Source, frame: &Arrived, wire: Wire, timeline: &Timeline) -> bool {
     let Fit::Behind(position) = ghost.fit(wire.sequence, &timeline.history) else { return false };
     let held = timeline.history.get(position);
-    let fits = held
-        .map_or_else(|| timeline.place(position) == Place::Hole, |held| held.payload == &frame.payload[..]);
-    ghost.ssrc == wire.ssrc && fits
+    ghost.ssrc == wire.ssrc && held.is_some_and(|held| held.payload == &frame.payload[..])
+}
+
+/// Whether a packet may be one that a source of a leg that is gone has sent, and that the track lost or has no more.
+fn may_be_missing(ghost: &Source, wire: Wire, timeline: &Timeline) -> bool {
+    let old = match ghost.fit(wire.sequence, &timeline.history) {
+        Fit::Behind(position) => match timeline.place(position) {
+            Place::Taken => false,
+            Place::Hole => true,
+            Place::Gone | Place::New => ghost.is_past(wire),
+        },
+        Fit::Jump => ghost.is_past(wire),
+        Fit::Ahead(_) | Fit::BeforeStart | Fit::PastEnd => false,
+    };
+    ghost.ssrc == wire.ssrc && old
 }
 
 /// The place of a frame that the track has, if clocks that both sides share say that it is the same one.
@@ -392,15 +427,16 @@ fn is_same(frame: &Arrived, media_time: MediaTime, held: &Frame<'_>) -> bool {
     near && held.payload == &frame.payload[..]
 }
 
-/// The media time of a frame that is spliced to the end of the track: exactly there, unless time has passed between.
-fn seam(told: MediaTime, end: MediaTime) -> MediaTime {
-    if told > end.plus(SHIFT_TICKS) { told } else { end }
+/// The media time of a frame that is spliced to the end of the track: exactly there, unless more than `shift` has passed
+/// between.
+fn seam(told: MediaTime, end: MediaTime, shift: u64) -> MediaTime {
+    if told > end.plus(shift) { told } else { end }
 }
 
 impl Merge {
-    /// Whether the leading leg, which is apart, holds a frame that is not covered by what the track has.
-    fn goes_beyond_the_end(&self, timeline: &Timeline) -> bool {
-        let Some(lane) = self.lanes[LEAD].as_ref() else { return false };
+    /// Whether a leg, which is apart, holds a frame that is not covered by what the track has.
+    pub(super) fn goes_beyond_the_end(&self, slot: usize, timeline: &Timeline) -> bool {
+        let Some(lane) = self.lanes[slot].as_ref() else { return false };
         let Bond::Apart(follow) = &lane.bond else { return false };
         lane.held.iter().any(|frame| match frame.number {
             Number::Wire(wire) => follow.media_time(wire).plus(GRACE_TICKS) >= timeline.end(),
@@ -427,6 +463,8 @@ const PROBE: Duration = Duration::from_millis(40);
 const GRACE_TICKS: u64 = 120;
 /// A splice moves a frame by at most this, 20 ms.
 const SHIFT_TICKS: u64 = 960;
+/// By arrival, what is later than the end by this has jittered, 60 ms.
+const JITTER_TICKS: u64 = 2_880;
 /// Where a frame of the same capture time is looked for, 100 ms to each side: clocks drift while a leg is gone.
 const WINDOW_TICKS: u64 = 4_800;
 /// Positions looked at, at most: 200 ms of the shortest frames, twice over for holes.

@@ -53,20 +53,20 @@ impl Merge {
         let alone = slot == LEAD && self.lane(slot).source.as_ref().is_some_and(|source| source.is_open());
         if alone || timeline.newest().is_none() {
             let media_time = timeline.media_time_now(frame.at);
-            self.start_source(now, slot, (&frame, wire), media_time, timeline);
+            self.start_source(now, slot, (&frame, wire), (Rule::Arrival, media_time), timeline);
             return Verdict::Accepted;
         }
         self.lane_mut(slot).bond = Bond::Fresh;
         self.begin(now, slot, (frame, wire), timeline)
     }
 
-    /// A frame is the first of its source, at the next position; the leg leads.
+    /// A frame is the first of its source, at the next position, and its media time is by this rule; the leg leads.
     pub(super) fn start_source(
         &mut self,
         now: Instant,
         slot: usize,
         (frame, wire): (&Arrived, Wire),
-        media_time: MediaTime,
+        (rule, media_time): (Rule, MediaTime),
         timeline: &mut Timeline,
     ) {
         let position = timeline.next_position();
@@ -80,7 +80,7 @@ impl Merge {
         for ghost in self.ghosts.iter_mut().flatten() {
             ghost.end_at(position);
         }
-        timeline.begin_source();
+        timeline.begin_source(rule != Rule::Arrival);
         self.same_owner = true;
         timeline.store(now, position, media_time, frame);
         self.wait = None;

@@ -134,12 +134,21 @@ impl Merge {
             // Time is over when the new leg brings something, and that is late; while it brings nothing, it rests.
             let second = self.lane(SECOND);
             let apart = matches!(second.bond, Bond::Apart(_));
-            let over = now.saturating_duration_since(cut.since) >= self.skew && second.heard == Some(now);
-            let patient = self.lead_is_live(now) && !over;
-            if patient && apart && !self.reaches_the_end(timeline) {
-                return;
+            let over = self.is_over(now) && second.heard == Some(now);
+            if over && second.is_apart_by_arrival() && second.held.len() > 0 {
+                // What it holds is as good as any, and follows at the end.
+                self.lanes.swap(LEAD, SECOND);
+                self.wait = Some(Wait { until: now, probe: false, longer: false });
+                self.start(now, timeline);
+            } else {
+                // What it holds from beyond the end is reached by then.
+                let over = over && !self.goes_beyond_the_end(SECOND, timeline);
+                let patient = self.lead_is_live(now) && !over;
+                if patient && apart && !self.reaches_the_end(timeline) {
+                    return;
+                }
+                self.lead_second(now, timeline);
             }
-            self.lead_second(now, timeline);
         }
         let Some(cut) = &mut self.cut else { return };
         let position = *cut.position.get_or_insert_with(|| timeline.next_position());
@@ -155,9 +164,15 @@ impl Merge {
         let since = self.cut.and_then(|cut| cut.reached);
         let waited = since.is_some_and(|since| now.saturating_duration_since(since) >= self.skew);
         let whole = reached && timeline.edge() >= position;
-        if whole || waited || silent {
+        // What the new leg has brought may be on its way on the old one for the path skew: a rest is no silence.
+        if whole || waited || silent && !reached {
             self.end_cut(position, timeline);
         }
+    }
+
+    /// Whether a switch has waited for the path skew for where it would not be heard.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.cut.is_some_and(|cut| now.saturating_duration_since(cut.since) >= self.skew)
     }
 
     fn end_cut(&mut self, position: u64, timeline: &Timeline) {
@@ -176,7 +191,6 @@ impl Merge {
     /// When the cut has to be looked at again.
     pub(super) fn cut_due(&self) -> Option<Instant> {
         let cut = self.cut?;
-        let reached = cut.reached.map(|reached| reached + self.skew);
-        [reached, self.silent_from(cut)].into_iter().flatten().min()
+        cut.reached.map(|reached| reached + self.skew).or_else(|| self.silent_from(cut))
     }
 }

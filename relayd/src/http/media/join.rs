@@ -9,7 +9,6 @@ use relay_engine::{PublisherLegStats, TrackStats};
 use crate::auth::{Action, Caller, Denied, Grant, decide};
 use crate::conversation::{ACK_EVERY, CloseCode, Hidden};
 use crate::http::Api;
-use crate::http::openers::{Opener, Remembered};
 use crate::http::problem::{Code, Problem};
 use crate::http::socket::{Unknown, identify};
 use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
@@ -49,8 +48,6 @@ pub(super) struct Seated {
     pub news: Subscription,
     pub paused: bool,
     pub attempt: Arc<JoinAttempt>,
-    /// Whom the leg's name is for: `DELETE /v1/legs/{leg}` asks.
-    _opener: Remembered,
 }
 
 /// Gives whoever says hello their place.
@@ -152,9 +149,7 @@ async fn sit(
         heartbeat_ms: millis(api.followers.settings.heartbeat),
     };
     let named = seat.from.is_some();
-    let opener = Opener { session: seat.session.clone(), subject: caller.subject().cloned() };
-    let _opener = api.openers.remember(seat.resource, opener);
-    Ok(Seated { seat, frames, welcome, named, holder: view.holder, news, paused, attempt, _opener })
+    Ok(Seated { seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
 }
 
 /// What the relay has all of, up to here, but for what the leg no longer has; what a publisher sends again begins here.

@@ -125,8 +125,9 @@ proptest! {
         let mut pair = Pair::new(encoders(ppm, phase_us, wire), [delay, delay]);
         pair.jitter_us = jitter_us;
         let shift = pair.splice(seconds);
+        // Where its frames lie by a clock nothing says: the first that comes is the next one.
         let off = 3_000 + jitter_us.cast_signed();
-        prop_assert!((-off..=20_000 + off).contains(&shift), "{}", shift);
+        prop_assert!((-20_000 - off..=20_000 + off).contains(&shift), "{}", shift);
         let expected = Alignment { rule: Rule::Arrival, twin: false };
         prop_assert_eq!(pair.stage.alignment(pair.legs[1]), Some(expected));
     }
