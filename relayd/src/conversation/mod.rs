@@ -81,6 +81,9 @@ pub trait Subprotocol: Sized + Send + 'static {
     /// A binary message came, at any stage but the last.
     fn handle_binary(talk: &mut Conversation<Self>, now: Instant, message: &Bytes);
 
+    /// The client was not let in: what is said before the close.
+    fn handle_refused(_talk: &mut Conversation<Self>, _refusal: &Refusal) {}
+
     /// The relay stops: what is said before the close.
     fn handle_drain(_talk: &mut Conversation<Self>) {}
 }
@@ -126,6 +129,17 @@ pub enum Output<T> {
     Task(T),
     /// Close. The last output.
     Close(Close),
+}
+
+/// Why somebody was not let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs, as in problem documents.
+    pub code: &'static str,
+    /// For people.
+    pub detail: String,
+    /// How the socket is closed.
+    pub close: CloseCode,
 }
 
 /// How long everything may take, and how often.
@@ -233,6 +247,14 @@ impl<S: Subprotocol> Conversation<S> {
 
 /// What the relay did.
 impl<S: Subprotocol> Conversation<S> {
+    /// The client was not let in.
+    pub fn handle_refused(&mut self, refusal: Refusal) {
+        if self.stage == Stage::Asked {
+            S::handle_refused(self, &refusal);
+            self.close(refusal.close, refusal.detail);
+        }
+    }
+
     /// The newer token is good until then, in Unix milliseconds; or is not, by this code and for this reason.
     pub fn handle_renewed(&mut self, now: Instant, renewed: Result<u64, (&'static str, String)>) {
         if !std::mem::take(&mut self.renewing) {

@@ -12,10 +12,8 @@ use bytes::Bytes;
 
 use super::SUBPROTOCOL;
 use super::frame::{ClientFrame, Heartbeat, Hello, LineAnchor, ServerFrame, Snapshot, TrackAck};
-use crate::auth::Denied;
 use crate::conversation::{
-    self, ACK_EVERY, Close, CloseCode, Conversation, FrameError, Hidden, Reply, Said, Stage, Subprotocol,
-    Timing,
+    self, ACK_EVERY, CloseCode, Conversation, FrameError, Hidden, Reply, Said, Stage, Subprotocol, Timing,
 };
 use crate::session::Numbered;
 
@@ -28,7 +26,7 @@ pub type Output = conversation::Output<Task>;
 /// What only followers ask for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
-    /// Find out who this is; answer with [`Protocol::handle_welcomed`] or [`Protocol::handle_refused`].
+    /// Find out who this is; answer with [`Protocol::handle_welcomed`] or [`Conversation::handle_refused`].
     Authenticate(Hello),
     /// Look for the connection of this name; answer with [`Protocol::handle_bound`].
     Bind(Hidden),
@@ -45,40 +43,6 @@ pub struct Welcomed {
     pub head: u64,
     /// The session as it is, unless the client goes on from where it was.
     pub snapshot: Option<Snapshot>,
-}
-
-/// Why somebody was not let in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refusal {
-    /// The token is not taken: why.
-    Token(String),
-    /// Whether the token is good cannot be told now: why.
-    Unavailable(String),
-    /// Nobody has this ticket, or not any more.
-    Ticket,
-    /// The token is taken, and does not open this session.
-    Denied(Denied),
-    /// The session is unknown, or over: how it is told.
-    Gone(String),
-    /// Too many failures from this address.
-    RateLimited,
-}
-
-impl From<Refusal> for Close {
-    fn from(refusal: Refusal) -> Self {
-        use CloseCode::{AuthenticationFailed, Internal, SessionGone, TooMuch};
-        match refusal {
-            Refusal::Token(why) => Self::new(AuthenticationFailed, why),
-            Refusal::Unavailable(why) => Self::new(Internal, why),
-            Refusal::Ticket => {
-                Self::new(AuthenticationFailed, "unknown resume ticket; say hello with the token")
-            }
-            Refusal::Denied(Denied::NotFound) => Self::new(SessionGone, "no such session"),
-            Refusal::Denied(denied) => Self::new(AuthenticationFailed, denied.to_string()),
-            Refusal::Gone(why) => Self::new(SessionGone, why),
-            Refusal::RateLimited => Self::new(TooMuch, "too many failed attempts"),
-        }
-    }
 }
 
 /// What a follower was told.
@@ -224,13 +188,6 @@ impl Conversation<Following> {
     pub fn handle_anchor(&mut self, now: Instant, anchor: LineAnchor) {
         if self.is_live() {
             self.tell(now, &ServerFrame::MediaStarted(anchor));
-        }
-    }
-
-    /// The client was not let in.
-    pub fn handle_refused(&mut self, refusal: Refusal) {
-        if self.stage() == Stage::Asked {
-            self.finish(refusal.into());
         }
     }
 

@@ -11,18 +11,19 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use utoipa_axum::routes;
 
+use super::caller::permit;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
-use super::socket::{self, Asking, Opening, Side, Unknown, answer, identify, some};
+use super::socket::{self, Asking, Opening, Side, answer, some};
 use super::wire::Turn;
 use super::{Api, Segments};
-use crate::auth::{Action, Caller, SessionAccess, decide};
+use crate::auth::{Action, Caller, SessionAccess};
 use crate::conversation::{CloseCode, Hidden, Timing};
 use crate::events::frame::{Hello, TrackAck};
-use crate::events::protocol::{Following, Refusal};
+use crate::events::protocol::Following;
 use crate::events::{ASYNCAPI, Anchor, Protocol, ServerFrame, Snapshot, Task, Ticket, Welcomed, unix_ms};
 use crate::records::Kind;
-use crate::session::{Hub, Lease, Next, SessionError, Subscription};
+use crate::session::{Hub, Lease, Next, Subscription};
 use bound::{Bound, anchored, progress};
 
 /// The routes of this surface.
@@ -66,7 +67,7 @@ type Line = socket::Line<Following>;
 /// One socket's follower, and what they hold.
 #[derive(Default)]
 struct Follower {
-    admitting: Option<Asking<Result<Admitted, Refusal>>>,
+    admitting: Option<Asking<Result<Admitted, Problem>>>,
     identity: Option<Identity>,
     subscription: Option<Subscription>,
     hub: Option<Hub>,
@@ -93,7 +94,7 @@ struct Admitted {
 /// What a follower waits for.
 enum Happening {
     TakenOver,
-    Admitted(Box<Result<Admitted, Refusal>>),
+    Admitted(Box<Result<Admitted, Problem>>),
     Bound(Option<Bound>),
     Progress(Option<TrackAck>),
     Anchor(Anchor),
@@ -188,7 +189,7 @@ impl Side for Follower {
 }
 
 impl Follower {
-    fn handle_admitted(&mut self, now: Instant, line: &mut Line, admitted: Result<Admitted, Refusal>) {
+    fn handle_admitted(&mut self, now: Instant, line: &mut Line, admitted: Result<Admitted, Problem>) {
         self.admitting = None;
         match admitted {
             Ok(Admitted { welcomed, caller, lease, identity, subscription, hub }) => {
@@ -198,10 +199,7 @@ impl Follower {
                 (self.identity, self.subscription, self.hub) =
                     (Some(identity), Some(subscription), Some(hub));
             }
-            Err(refusal) => {
-                tracing::debug!(peer = %line.peer, session = line.session, ?refusal, "hello refused");
-                line.protocol.handle_refused(refusal);
-            }
+            Err(problem) => line.refuse(&problem),
         }
     }
 
@@ -227,28 +225,25 @@ impl Follower {
 }
 
 /// Who says hello, and what they may follow.
-async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<Admitted, Refusal> {
+async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<Admitted, Problem> {
     let now = Instant::now();
     let followers = &api.followers;
     let (ticket, caller) = match hello.resume {
         Some(ticket) => {
-            let (ticket, caller) =
-                followers.tickets.resume(now, session, &ticket.0).ok_or(Refusal::Ticket)?;
+            let known = followers.tickets.resume(now, session, &ticket.0);
+            let (ticket, caller) = known.ok_or_else(|| Problem::new(Code::TicketInvalid, UNKNOWN_TICKET))?;
             (Some(ticket), caller)
         }
-        None => (None, identify(api, peer, hello.token.as_ref()).await.map_err(refusal)?),
+        None => (None, socket::hello(api, peer, hello.token.as_ref()).await?),
     };
     if caller.grant().is_some_and(|grant| followers.is_over(now, grant.expires)) {
-        return Err(Refusal::Token("the token has expired".to_owned()));
+        return Err(Problem::new(Code::Unauthorized, "the token has expired"));
     }
-    let gone = |error: SessionError| Refusal::Gone(error.to_string());
     let directory = api.service.directory();
-    let access = directory.access(session);
-    decide(&caller, access.as_ref(), Action::Events).map_err(Refusal::Denied)?;
-    let hub = directory.hub(session).map_err(gone)?;
-    let access = access.ok_or_else(|| Refusal::Gone("no such session".to_owned()))?;
-    let lease = directory.lease(now, session, &caller).map_err(gone)?;
-    let view = directory.view(session).map_err(gone)?;
+    let access = permit(api, session, &caller, Action::Events)?;
+    let hub = directory.hub(session)?;
+    let lease = directory.lease(now, session, &caller)?;
+    let view = directory.view(session)?;
     // Either from where the client left off, or from the snapshot on: nothing twice, nothing between.
     let after = hello.seq.unwrap_or(view.seq);
     let subscription = hub.subscribe(Some(after));
@@ -270,14 +265,6 @@ async fn admit(api: &Api, session: &str, peer: IpAddr, hello: Hello) -> Result<A
     Ok(Admitted { welcomed, caller, lease, identity, subscription, hub })
 }
 
-fn refusal(unknown: Unknown) -> Refusal {
-    match unknown {
-        Unknown::Token(why) => Refusal::Token(why),
-        Unknown::Unavailable(why) => Refusal::Unavailable(why),
-        Unknown::RateLimited => Refusal::RateLimited,
-    }
-}
-
 /// What the caller is in this session.
 fn role(caller: &Caller, access: &SessionAccess) -> &'static str {
     match caller {
@@ -286,3 +273,5 @@ fn role(caller: &Caller, access: &SessionAccess) -> &'static str {
         Caller::Anonymous | Caller::Token(_) => "listen",
     }
 }
+
+const UNKNOWN_TICKET: &str = "unknown resume ticket; say hello with the token";

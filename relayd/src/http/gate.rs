@@ -14,12 +14,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use super::Api;
+use super::caller::{identify, with_ticket};
 use super::endpoint::ticket;
 use super::peer::Peer;
 use super::problem::{Challenge, Code, Problem};
 use super::route::Policy;
 use crate::auth::{Action, Caller, Denied, Grant, Role, SessionAccess, Subject, decide};
-use crate::session::SessionError;
 use crate::webrtc::{self, ResourceId};
 
 /// The layer's state: one per route.
@@ -90,15 +90,7 @@ impl Gate {
         };
         let Some(ticket) = ticket(headers)? else { return Ok(caller) };
         let session = named.session.as_deref().unwrap_or_default();
-        let place = (role, named.language.as_deref());
-        let api = &self.api;
-        let known = api.service.directory().ticket_caller(now, session, place, ticket, &caller);
-        if matches!(known, Err(SessionError::Ticket { .. })) {
-            // It costs a join, and bans nobody: a network that was away for too long comes back with many at once.
-            api.metrics.token_failed("ticket");
-            self.count(peer)?;
-        }
-        Ok(known?)
+        with_ticket(&self.api, (now, peer), (session, role, named.language.as_deref()), ticket, &caller)
     }
 
     fn decide(&self, caller: &Caller, named: &Named, access: Option<&SessionAccess>) -> Result<(), Problem> {
@@ -192,17 +184,7 @@ async fn authenticate(api: &Api, now: Instant, peer: IpAddr, headers: &HeaderMap
     if api.authority.is_open() {
         return Ok(Caller::Open);
     }
-    let token = bearer(headers)?;
-    match api.authority.authenticate(now, token).await {
-        Ok(caller) => Ok(caller),
-        Err(error) if error.is_temporary() => Err(Problem::new(Code::Unavailable, error.to_string())),
-        Err(error) => {
-            api.limits.auth_failed(now, peer);
-            api.metrics.token_failed(error.reason());
-            tracing::info!(%peer, reason = error.reason(), "token refused");
-            Err(Problem::new(Code::Unauthorized, error.to_string()).challenge(Challenge::InvalidToken))
-        }
-    }
+    identify(api, now, peer, bearer(headers)?).await
 }
 
 /// The token of a request, if it has one: RFC 6750 §2.1 alone, never in the address.

@@ -24,7 +24,7 @@ use super::{Api, Segments};
 use crate::auth::Caller;
 use crate::conversation::{CloseCode, Timing};
 use crate::events::Tally;
-use crate::media::{Media, MediaFrame, MediaRole, Protocol, Refusal, ServerMessage, Task};
+use crate::media::{Media, MediaFrame, MediaRole, Protocol, ServerMessage, Task};
 use crate::records::Kind;
 use crate::session::{Event, LossScope, Next, Status, Subscription};
 use crate::shard::{RingFrame, RingReceiver};
@@ -93,7 +93,7 @@ type Line = socket::Line<Media>;
 struct End {
     api: Arc<Api>,
     target: Target,
-    joining: Option<Asking<Result<(Caller, Seated), Refusal>>>,
+    joining: Option<Asking<Result<(Caller, Seated), Problem>>>,
     asking: Option<Asking<Option<Progress>>>,
     seated: Option<Box<Seated>>,
     /// How fast frames are read.
@@ -114,7 +114,7 @@ struct Progress {
 /// What a socket waits for.
 enum Happening {
     Retry,
-    Joined(Box<Result<(Caller, Seated), Refusal>>),
+    Joined(Box<Result<(Caller, Seated), Problem>>),
     Progress(Option<Progress>),
     News(Next),
     Closed(CloseReason),
@@ -225,7 +225,7 @@ impl End {
         Self { api, target, joining: None, asking: None, seated: None, pace: Pace::default(), waiting: None }
     }
 
-    fn handle_joined(&mut self, now: Instant, line: &mut Line, joined: Result<(Caller, Seated), Refusal>) {
+    fn handle_joined(&mut self, now: Instant, line: &mut Line, joined: Result<(Caller, Seated), Problem>) {
         self.joining = None;
         match joined {
             Ok((caller, seated)) => {
@@ -236,10 +236,7 @@ impl End {
                 }
                 self.seated = Some(Box::new(seated));
             }
-            Err(refusal) => {
-                tracing::debug!(peer = %self.target.peer, session = self.target.session, ?refusal, "hello refused");
-                line.protocol.handle_refused(refusal);
-            }
+            Err(problem) => line.refuse(&problem),
         }
     }
 

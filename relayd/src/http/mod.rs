@@ -4,6 +4,7 @@
 //! then its route. Whatever goes wrong is a problem document of `problem`.
 
 mod body;
+mod caller;
 mod connecting;
 mod document;
 mod endpoint;

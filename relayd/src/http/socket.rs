@@ -3,8 +3,6 @@
 //! What is the same in all of them is in [`Line`]: the socket, the record, the caller and their lease; what only one
 //! knows is its [`Side`]. All of it lives as long as the socket: however it ends, dropping that gives back everything.
 
-mod caller;
-
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,17 +15,16 @@ use axum::http::request::Parts;
 use axum::response::Response;
 
 use super::Api;
+use super::caller::{identify, renewed};
 use super::peer::Peer;
 use super::problem::{Code, Problem};
 use super::server::Upgraded;
 use super::wire::{Turn, Wire};
 use crate::auth::{Caller, Grant};
-use crate::conversation::{Close, CloseCode, Conversation, Hidden, Output, Subprotocol, Timing};
+use crate::conversation::{Close, CloseCode, Conversation, Hidden, Output, Refusal, Subprotocol, Timing};
 use crate::events::TallyGuard;
 use crate::records::{Kind, RecordGuard};
 use crate::session::{Lease, SessionId};
-use caller::{NotRenewed, renewed};
-pub(super) use caller::{Unknown, identify};
 
 /// Somebody is asked, and answers once.
 pub(super) type Asking<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -90,7 +87,7 @@ enum Happening<H> {
     Drained,
     Time,
     Expired,
-    Renewed(Result<Arc<Grant>, NotRenewed>),
+    Renewed(Result<Arc<Grant>, Problem>),
     Next(Next<H>),
 }
 
@@ -106,7 +103,7 @@ pub(super) struct Line<S: Subprotocol> {
     pub lease: Option<Lease>,
     record: RecordGuard,
     wire: Wire<WebSocket>,
-    renewing: Option<Asking<Result<Arc<Grant>, NotRenewed>>>,
+    renewing: Option<Asking<Result<Arc<Grant>, Problem>>>,
 }
 
 impl<S: Subprotocol> Line<S> {
@@ -114,6 +111,13 @@ impl<S: Subprotocol> Line<S> {
     pub(super) fn identify(&mut self, session: SessionId, caller: Caller) {
         self.record.identify(Some(session), caller.to_string());
         self.caller = Some(caller);
+    }
+
+    /// Whoever said hello is not let in.
+    pub(super) fn refuse(&mut self, problem: &Problem) {
+        let refusal = refusal(problem);
+        tracing::debug!(peer = %self.peer, session = self.session, ?refusal, "hello refused");
+        self.protocol.handle_refused(refusal);
     }
 
     async fn run(mut self, mut side: impl Side<Subprotocol = S>) {
@@ -220,18 +224,19 @@ impl<S: Subprotocol> Line<S> {
         let (api, peer, session) = (self.api.clone(), self.peer, self.session.clone());
         let caller = self.caller.clone();
         self.renewing =
-            Some(Box::pin(async move { renewed(&api, peer, &session, caller.as_ref(), &token).await }));
+            Some(Box::pin(async move { renewed(&api, peer, &session, caller.as_ref(), &token.0).await }));
     }
 
     fn handle_renewed(
         &mut self,
         now: Instant,
         side: &mut impl Side<Subprotocol = S>,
-        renewed: Result<Arc<Grant>, NotRenewed>,
+        renewed: Result<Arc<Grant>, Problem>,
     ) {
         self.renewing = None;
         let directory = self.api.service.directory();
-        let renewed = renewed.and_then(|grant| {
+        let told = |problem: Problem| (problem.code(), problem.detail().to_owned());
+        let renewed = renewed.map_err(told).and_then(|grant| {
             let caller = Caller::Token(grant.clone());
             // The older share goes only when the newer one is there.
             self.lease = directory
@@ -314,6 +319,26 @@ impl Opening {
     }
 }
 
+/// The caller of a token in a message, or of none.
+pub(super) async fn hello(api: &Api, peer: IpAddr, token: Option<&Hidden>) -> Result<Caller, Problem> {
+    let now = Instant::now();
+    api.check_patience(now, peer)?;
+    identify(api, now, peer, token.map(|token| token.0.as_str())).await
+}
+
+/// A problem as it is told on a socket: by its code, and by what the client had better do.
+fn refusal(problem: &Problem) -> Refusal {
+    let close = match problem.code() {
+        "UNAUTHORIZED" | "FORBIDDEN" | "TICKET_INVALID" => CloseCode::AuthenticationFailed,
+        "SESSION_NOT_FOUND" | "SESSION_ENDED" | "LANGUAGE_NOT_FOUND" => CloseCode::SessionGone,
+        "SPEAKER_EXISTS" => CloseCode::TakenOver,
+        "RATE_LIMITED" | "CAPACITY" | "TOO_MANY_PENDING" => CloseCode::TooMuch,
+        "DRAINING" => CloseCode::Draining,
+        _ => CloseCode::Internal,
+    };
+    Refusal { code: problem.code(), detail: problem.detail().to_owned(), close }
+}
+
 /// Resolves then, or never.
 async fn until(at: Option<Instant>) {
     match at {
@@ -350,3 +375,33 @@ const DRAIN_GOODBYE: Duration = Duration::from_secs(1);
 /// A close without a code, and an end without a close (RFC 6455 §7.4.1).
 const NO_CODE: u16 = 1005;
 const ABNORMAL: u16 = 1006;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_had_better_do_follows_from_the_problem() {
+        for (code, number) in [
+            (Code::Unauthorized, 4004),
+            (Code::Forbidden, 4004),
+            (Code::TicketInvalid, 4004),
+            (Code::SessionNotFound, 4006),
+            (Code::SessionEnded, 4006),
+            (Code::LanguageNotFound, 4006),
+            (Code::SpeakerExists, 4010),
+            (Code::RateLimited, 4008),
+            (Code::Capacity, 4008),
+            (Code::Draining, 4013),
+            (Code::Unavailable, 4000),
+        ] {
+            let refusal = refusal(&Problem::new(code, "why"));
+            assert_eq!(
+                (refusal.close.number(), refusal.detail.as_str()),
+                (number, "why"),
+                "{}",
+                refusal.code
+            );
+        }
+    }
+}

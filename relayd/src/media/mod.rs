@@ -10,7 +10,7 @@ pub mod protocol;
 
 pub use frame::{MediaFrame, MediaFrameError};
 pub use message::{ByeReason, ClientMessage, MediaHello, MediaRole, MediaWelcome, ServerMessage};
-pub use protocol::{Media, Output, Protocol, Refusal, Task};
+pub use protocol::{Media, Output, Protocol, Task};
 
 /// The name of the WebSocket subprotocol.
 pub const SUBPROTOCOL: &str = "relay.media.v1";

@@ -21,7 +21,8 @@ use super::SUBPROTOCOL;
 use super::frame::{MediaFrame, MediaFrameError};
 use super::message::{ByeReason, ClientMessage, MediaHello, MediaRole, MediaWelcome, ServerMessage};
 use crate::conversation::{
-    self, ACK_EVERY, Close, CloseCode, Conversation, FrameError, Reply, Said, Stage, Subprotocol, Timing,
+    self, ACK_EVERY, Close, CloseCode, Conversation, FrameError, Refusal, Reply, Said, Stage, Subprotocol,
+    Timing,
 };
 use crate::webrtc::CloseReason;
 
@@ -35,23 +36,12 @@ pub type Output = conversation::Output<Task>;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Task {
     /// Find out who this is and give them a place; answer with [`Protocol::handle_joined`] or
-    /// [`Protocol::handle_refused`].
+    /// [`Conversation::handle_refused`].
     Join(MediaHello),
     /// A publisher sent this frame.
     Take(MediaFrame),
     /// A listener has all frames up to and with this position.
     Delivered(u64),
-}
-
-/// Why somebody was not let in, or a message not taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// For programs, as in problem documents.
-    pub code: &'static str,
-    /// For people.
-    pub detail: String,
-    /// How the socket is closed.
-    pub close: CloseCode,
 }
 
 /// How far the frames of a media socket are.
@@ -171,6 +161,10 @@ impl Subprotocol for Media {
         }
     }
 
+    fn handle_refused(talk: &mut Protocol, Refusal { code, detail, .. }: &Refusal) {
+        talk.tell(&ServerMessage::Error { code: (*code).to_owned(), detail: detail.clone() });
+    }
+
     fn handle_drain(talk: &mut Protocol) {
         talk.tell(&ServerMessage::Bye { reason: ByeReason::Drain });
     }
@@ -189,15 +183,6 @@ impl Conversation<Media> {
             self.own.acks.told = welcome.position;
             self.own.expected = named.then_some(welcome.position);
             self.tell(&ServerMessage::Welcome(welcome));
-        }
-    }
-
-    /// The client was not let in.
-    pub fn handle_refused(&mut self, refusal: Refusal) {
-        if self.stage() == Stage::Asked {
-            let Refusal { code, detail, close } = refusal;
-            self.tell(&ServerMessage::Error { code: code.to_owned(), detail: detail.clone() });
-            self.close(close, detail);
         }
     }
 

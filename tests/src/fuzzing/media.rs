@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relayd::conversation::{CloseCode, Timing};
+use relayd::conversation::{CloseCode, Refusal, Timing};
 use relayd::media::frame::{MAX_FRAME_BYTES, MAX_NUMBER, MAX_PAYLOAD_BYTES};
-use relayd::media::protocol::{Output, Protocol, Refusal, Task};
+use relayd::media::protocol::{Output, Protocol, Task};
 use relayd::media::{ClientMessage, MediaFrame, MediaRole, MediaWelcome, ServerMessage};
 
 /// A frame that is read has its fields within their limits, its payload is the end of the message, and it is written

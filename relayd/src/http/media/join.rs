@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use relay_engine::{PublisherLegStats, TrackStats};
 
-use crate::auth::{Action, Caller, Denied, Grant, decide};
-use crate::conversation::{ACK_EVERY, CloseCode, Hidden};
-use crate::http::Api;
+use crate::auth::{Action, Caller, Grant};
+use crate::conversation::{ACK_EVERY, Hidden};
+use crate::http::caller::{permit, with_ticket};
 use crate::http::problem::{Code, Problem};
-use crate::http::socket::{Unknown, identify};
-use crate::media::{MediaHello, MediaRole, MediaWelcome, Refusal};
+use crate::http::{Api, socket};
+use crate::media::{MediaHello, MediaRole, MediaWelcome};
 use crate::metrics::JoinAttempt;
-use crate::session::{Claim, MediaJoin, MediaSeat, SessionError, Status, Subscription};
+use crate::session::{Claim, MediaJoin, MediaSeat, Status, Subscription};
 use crate::shard::{Egress, RingReceiver, ring};
 use crate::webrtc::{ResourceId, Role};
 
@@ -51,57 +51,38 @@ pub(super) struct Seated {
 }
 
 /// Gives whoever says hello their place.
-pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<(Caller, Seated), Refusal> {
-    api.check_open().map_err(refusal)?;
-    let caller = identify(api, target.peer, hello.token.as_ref()).await.map_err(unknown)?;
+pub(super) async fn join(api: &Api, target: &Target, hello: MediaHello) -> Result<(Caller, Seated), Problem> {
+    api.check_open()?;
+    let caller = socket::hello(api, target.peer, hello.token.as_ref()).await?;
+    let (language, place) = (target.language.as_str(), (target.session.as_str(), target.role()));
     let ordered = match &hello.ticket {
-        Some(Hidden(ticket)) => api.service.directory().take_order(&target.session, ticket),
+        Some(Hidden(ticket)) => api.service.directory().take_order(place.0, ticket),
         None => false,
     };
     if hello.ticket.is_none() {
-        api.check_load().map_err(refusal)?;
+        api.check_load()?;
     }
-    let caller = with_ticket(api, target, caller, &hello)?;
-    permit(api, target, &caller)?;
+    let caller = match &hello.ticket {
+        Some(Hidden(ticket)) => {
+            let place = (place.0, place.1, Some(language));
+            with_ticket(api, (Instant::now(), target.peer), place, ticket, &caller)?
+        }
+        None => caller,
+    };
+    let action = match target.role {
+        MediaRole::Publisher => Action::Publish(Some(language)),
+        MediaRole::Listener => Action::Listen(Some(language)),
+    };
+    permit(api, &target.session, &caller, action)?;
     if !ordered {
-        api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
+        api.limits.join(target.peer).map_err(|limited| api.limited(limited))?;
     }
     let holder = caller.grant().map_or(Err(target.peer), |grant| Ok(grant.subject.subject.clone()));
     let who = (&target.session, &target.language, holder);
     let attempt = JoinAttempt::begin(&api.metrics, Instant::now(), target.role(), who);
     let seated = sit(api, target, &caller, hello, attempt.clone()).await;
-    let seated = seated.inspect_err(|refused| attempt.refused(refused.code))?;
+    let seated = seated.inspect_err(|refused| attempt.refused(refused.code()))?;
     Ok((caller, seated))
-}
-
-/// Who comes with a ticket is whoever it was given to.
-fn with_ticket(api: &Api, target: &Target, caller: Caller, hello: &MediaHello) -> Result<Caller, Refusal> {
-    let Some(Hidden(ticket)) = &hello.ticket else { return Ok(caller) };
-    let (now, place) = (Instant::now(), (target.role(), Some(target.language.as_str())));
-    let known = api.service.directory().ticket_caller(now, &target.session, place, ticket, &caller);
-    if matches!(known, Err(SessionError::Ticket { .. })) {
-        // It costs a join, and bans nobody: a network that was away for too long comes back with many at once.
-        api.metrics.token_failed("ticket");
-        api.limits.join(target.peer).map_err(|limited| refusal(api.limited(limited)))?;
-    }
-    known.map_err(|error| refusal(error.into()))
-}
-
-fn permit(api: &Api, target: &Target, caller: &Caller) -> Result<(), Refusal> {
-    let language = Some(target.language.as_str());
-    let action = match target.role {
-        MediaRole::Publisher => Action::Publish(language),
-        MediaRole::Listener => Action::Listen(language),
-    };
-    let access = api.service.directory().access(&target.session);
-    decide(caller, access.as_ref(), action).map_err(|denied| {
-        let code = match denied {
-            Denied::Unauthorized => Code::Unauthorized,
-            Denied::NotFound => Code::SessionNotFound,
-            Denied::Forbidden(_) => Code::Forbidden,
-        };
-        refusal(Problem::new(code, denied.to_string()))
-    })
 }
 
 async fn sit(
@@ -110,19 +91,18 @@ async fn sit(
     caller: &Caller,
     hello: MediaHello,
     attempt: Arc<JoinAttempt>,
-) -> Result<Seated, Refusal> {
+) -> Result<Seated, Problem> {
     let directory = api.service.directory();
     let (session, language) = (target.session.as_str(), Some(target.language.as_str()));
-    let gone = |error: SessionError| refusal(error.into());
     // From here on nothing that is told of the seat is missed.
-    let mut news = directory.hub(session).map_err(gone)?.subscribe(None);
-    let track = directory.track(session, language).map_err(gone)?;
+    let mut news = directory.hub(session)?.subscribe(None);
+    let track = directory.track(session, language)?;
     let stats = api.service.shard().track_stats(track).await.ok().flatten().ok_or_else(failed)?;
     // A position that the track has not reached is one of another track, or of one that is over.
     let from = hello.from.filter(|from| *from <= stats.next_position);
     let claim = claim(caller, &hello);
     let join = MediaJoin { role: target.role(), session, language, caller, claim, from };
-    let mut seat = api.service.join_media(join).await.map_err(|error| refusal(error.into()))?;
+    let mut seat = api.service.join_media(join).await?;
     let view = directory.leg(session, &seat.resource).ok_or_else(failed)?;
     news.follow(view.holder);
     let paused = directory.view(session).is_ok_and(|view| view.status == Status::Paused);
@@ -158,7 +138,7 @@ pub(in crate::http) fn first_missing(track: &TrackStats, leg: Option<&PublisherL
     contiguous.map_or(track.next_position, |contiguous| contiguous + 1)
 }
 
-fn bring_up(api: &Api, seat: &MediaSeat) -> Result<Option<RingReceiver>, Refusal> {
+fn bring_up(api: &Api, seat: &MediaSeat) -> Result<Option<RingReceiver>, Problem> {
     let shard = api.service.shard();
     let (up, frames) = match seat.role {
         Role::Publisher => (shard.publisher_up(seat.leg), None),
@@ -181,29 +161,8 @@ fn claim(caller: &Caller, hello: &MediaHello) -> Claim {
     if granted { Claim::TakeoverGrant } else { Claim::None }
 }
 
-/// A problem as it is told on a socket: by its code, and by what the client had better do.
-fn refusal(problem: Problem) -> Refusal {
-    let close = match problem.code() {
-        "UNAUTHORIZED" | "FORBIDDEN" | "TICKET_INVALID" => CloseCode::AuthenticationFailed,
-        "SESSION_NOT_FOUND" | "SESSION_ENDED" | "LANGUAGE_NOT_FOUND" => CloseCode::SessionGone,
-        "SPEAKER_EXISTS" => CloseCode::TakenOver,
-        "RATE_LIMITED" | "CAPACITY" | "TOO_MANY_PENDING" => CloseCode::TooMuch,
-        "DRAINING" => CloseCode::Draining,
-        _ => CloseCode::Internal,
-    };
-    Refusal { code: problem.code(), detail: problem.detail().to_owned(), close }
-}
-
-fn unknown(why: Unknown) -> Refusal {
-    refusal(match why {
-        Unknown::RateLimited => Problem::new(Code::RateLimited, "too many failed attempts"),
-        Unknown::Unavailable(why) => Problem::new(Code::Unavailable, why),
-        Unknown::Token(why) => Problem::new(Code::Unauthorized, why),
-    })
-}
-
-fn failed() -> Refusal {
-    refusal(Problem::new(Code::Unavailable, "the media plane does not answer"))
+fn failed() -> Problem {
+    Problem::new(Code::Unavailable, "the media plane does not answer")
 }
 
 /// Frames between the media plane and a socket: 1.28 s of 20 ms frames. What does not fit waits in the history.
