@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use relay_engine::OpenError;
 use serde_json::json;
 
 use super::request_id::{RequestId, X_REQUEST_ID};
@@ -335,6 +336,9 @@ impl From<ShardError> for Problem {
     fn from(error: ShardError) -> Self {
         let code = match &error {
             ShardError::Closed => Code::Draining,
+            // Somebody took over while the leg was being opened.
+            ShardError::Open(OpenError::Fenced { .. } | OpenError::PublisherExists(_)) => Code::SpeakerExists,
+            ShardError::Open(OpenError::UnknownTrack(_)) => Code::SessionEnded,
             _ => Code::Capacity,
         };
         Self::new(code, error.to_string())
@@ -395,6 +399,8 @@ mod tests {
 
     #[test]
     fn who_comes_beside_a_connection_that_goes_just_then_may_come_again() {
+        let fenced = Problem::from(ShardError::Open(OpenError::Fenced { epoch: 2 }));
+        assert_eq!(fenced.code(), "SPEAKER_EXISTS");
         for error in [JoinError::ListenerGone, JoinError::LegExists] {
             let response = Problem::from(error).into_response();
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -364,16 +364,16 @@ impl Machine {
         Ok(self.tracks[self.index(language)?].id)
     }
 
-    /// What a publisher is told whose place somebody took over.
-    pub(super) fn check_not_taken_over(&self, holder: HolderId) -> Result<(), SessionError> {
-        let member = self.members.get(&holder.member);
-        let taken_over = |member: &Member| {
-            let link = member.links.iter().find(|link| link.number == holder.link);
-            link.is_some_and(|link| link.dismissed == Some(CloseReason::TakenOver))
-        };
-        let taken = member.filter(|member| taken_over(member));
-        let index = taken.and_then(|member| self.tracks.iter().position(|track| track.id == member.track));
-        index.map_or(Ok(()), |index| Err(self.speaker_exists(index)))
+    /// What a publisher is told whose connection counts no more, be it gone or not, since somebody else has the place.
+    pub(super) fn check_not_taken_over(
+        &self,
+        holder: HolderId,
+        language: Option<&str>,
+    ) -> Result<(), SessionError> {
+        let index = self.index(language)?;
+        let live = self.members.get(&holder.member).and_then(|member| member.rank(holder)).is_some();
+        let taken = self.tracks[index].publisher.is_some_and(|publisher| publisher != holder.member);
+        if !live && taken { Err(self.speaker_exists(index)) } else { Ok(()) }
     }
 
     /// Publishers' and listeners' places taken, and leases.

@@ -14,7 +14,7 @@ use super::slot::Place;
 use super::ticket::Right;
 use crate::auth::Caller;
 use crate::shard::{Shard, ShardError};
-use crate::webrtc::{Attach, CloseReason, Record, ResourceId, Role};
+use crate::webrtc::{Attach, CloseReason, JoinError, Record, ResourceId, Role};
 
 /// What somebody takes a seat with.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Service {
         let Slot { record: mut slot, place, track, attach, epoch, held } = taken;
         let (resource, listed) = self.seats().insert(track);
         if slot.accepted(resource).is_err() {
-            place.check(language, true)?;
+            place.check(language, role == Role::Publisher)?;
             return Err(self.gone(session));
         }
         let spec = LegSpec::new(MEDIA_PAYLOAD_TYPE).reports(false);
@@ -124,7 +124,8 @@ impl Service {
         listed.opened(OpenLeg { shard: self.shard().clone(), leg });
         let right = |name| Right { role, track, caller: caller.clone(), name, socket: true };
         let ticket = place.answered((leg, listener), right);
-        place.check(language, true)?;
+        place.check(language, role == Role::Publisher)?;
+        let ticket = ticket.ok_or(JoinError::Capacity)?;
         let unknown = held.map(|held| {
             held.spend(&place);
             place.clone()

@@ -159,17 +159,20 @@ impl Service {
         // Before the peer has the answer, and so before anything can come from it.
         let right = |name| Right { role, track, caller: caller.clone(), name, socket: false };
         let answered = joined.as_ref().map(|joined| place.answered((joined.leg, joined.listener), right));
-        let ticket = answered.unwrap_or_default();
         // The place may be gone while the offer was being answered, with the session or by itself: then that is the
         // answer, whatever became of the connection.
-        if let Err(gone) = place.check(language, joined.is_ok()) {
+        let publishes = joined.is_ok() && role == Role::Publisher;
+        let gone = place.check(language, publishes).map_err(|gone| self.refusal(gone)).err();
+        let gone = gone.or_else(|| (answered == Ok(None)).then(|| JoinError::Capacity.into()));
+        if let Some(gone) = gone {
             self.settle().await;
             if let Ok(joined) = joined {
                 let _closed_already =
                     self.connections.close(&joined.resource, CloseReason::SessionEnded).await;
             }
-            return Err(self.refusal(gone));
+            return Err(gone);
         }
+        let ticket = answered.ok().flatten().unwrap_or_default();
         if let Some(held) = held.filter(|_| joined.is_ok()) {
             held.spend(&place);
         }

@@ -20,9 +20,9 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Whether the place is there still; for a connection that came about, also whether it is still theirs.
-    pub(super) fn check(&self, language: Option<&str>, joined: bool) -> Result<(), SessionError> {
-        self.shared.check_place(self, language, joined)
+    /// Whether the place is there still; for a publisher's connection that came about, also whether nobody else has it.
+    pub(super) fn check(&self, language: Option<&str>, publishes: bool) -> Result<(), SessionError> {
+        self.shared.check_place(self, language, publishes)
     }
 
     /// The client knows of its connection.

@@ -163,13 +163,13 @@ impl Shared {
         accepted
     }
 
-    /// Whether the session and the track are there still. If the connection came about, also whether its place was
-    /// not taken over meanwhile.
+    /// Whether the session and the track are there still. If a publisher's connection came about, also whether nobody
+    /// has its place instead.
     pub(in crate::session) fn check_place(
         &self,
         place: &Place,
         language: Option<&str>,
-        joined: bool,
+        publishes: bool,
     ) -> Result<(), SessionError> {
         let state = self.state();
         let entry = state.entry(place.session.as_str())?;
@@ -177,7 +177,7 @@ impl Shared {
             return Err(SessionError::Ended { id: place.session.clone() });
         }
         entry.machine.track(language)?;
-        if joined { entry.machine.check_not_taken_over(place.holder) } else { Ok(()) }
+        if publishes { entry.machine.check_not_taken_over(place.holder, language) } else { Ok(()) }
     }
 
     pub(super) fn insert(

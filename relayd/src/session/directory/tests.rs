@@ -355,6 +355,49 @@ fn the_right_secret_or_grant_takes_over_and_nothing_else_does() {
 }
 
 #[test]
+fn whoever_lost_their_place_while_they_were_answered_is_told_so_and_harms_nobody() {
+    let now = Instant::now();
+    let (directory, id) = with_session(now);
+    let legs = crate::session::machine::tests::ids(2);
+    let right = |track| {
+        let role = crate::webrtc::Role::Publisher;
+        move |name| Right { role, track, caller: Caller::Open, name, socket: false }
+    };
+    let mut old = publish(&directory, &id, None).unwrap();
+    let (place, name) = (old.slot.place().clone(), |n: u128| format!("{n:032x}").parse().unwrap());
+    old.slot.accepted(name(1)).unwrap();
+    old.slot.connected();
+    let claim = || directory.publisher_slot(now, &id, None, &Caller::Open, &Claim::TakeoverGrant);
+    let mut new = claim().unwrap();
+    assert!(new.epoch > old.epoch, "its packets are fenced before it is closed");
+    // Closed, and gone, before whoever opened it got as far as its answer.
+    drop(old.slot);
+    assert_eq!(place.answered((legs[0].1, None), right(old.track)), None);
+    assert!(matches!(place.check(None, true), Err(SessionError::SpeakerExists { .. })));
+    new.slot.accepted(name(2)).unwrap();
+    let text = new.slot.place().answered((legs[1].1, None), right(new.track)).unwrap();
+    new.slot.connected();
+    // What the media plane says of the old leg is of no interest any more.
+    let ready = || directory.view(&id).unwrap().tracks[0].speaker_ready;
+    let first = |leg| ShardEvent::FirstPacketIn { track: new.track, leg, at: now };
+    directory.handle_shard_event(now, &first(legs[0].1));
+    let closed = ShardEvent::LegClosed { leg: legs[0].1, track: new.track, next: None };
+    directory.handle_shard_event(now, &closed);
+    assert!(!ready() && directory.view(&id).unwrap().speaker_connected);
+    directory.handle_shard_event(now, &first(legs[1].1));
+    assert!(ready());
+    place.leave();
+    assert!(ready() && new.slot.place().check(None, true).is_ok(), "an end that is told twice");
+    let role = crate::webrtc::Role::Publisher;
+    let whose = directory.ticket_caller(now, &id, (role, None), &text, &Caller::Open);
+    assert!(whose.is_ok(), "the new one's ticket is good");
+    let taken = claim().unwrap();
+    assert!(taken.epoch > new.epoch);
+    let whose = directory.ticket_caller(now, &id, (role, None), &text, &Caller::Open);
+    assert!(matches!(whose, Err(SessionError::Ticket { .. })), "with the place its tickets are gone");
+}
+
+#[test]
 fn of_many_who_claim_at_once_exactly_one_wins() {
     let now = Instant::now();
     let (directory, id) = with_session(now);

@@ -160,13 +160,13 @@ impl Directory {
 }
 
 impl Place {
-    /// The connection has this leg on the media plane: what it may come back with.
+    /// The connection has this leg on the media plane: what it may come back with; `None` if it counts no more.
     pub(in crate::session) fn answered(
         &self,
         (leg, listener): (LegId, Option<ListenerId>),
         right: impl FnOnce(ResourceId) -> Right,
-    ) -> String {
-        self.shared.answered(self, leg, listener, right).unwrap_or_default()
+    ) -> Option<String> {
+        self.shared.answered(self, leg, listener, right)
     }
 }
 

@@ -289,11 +289,11 @@ fn who_takes_over_has_the_place_and_the_old_one_changes_nothing_any_more() {
     world.machine.handle_connected(world.now, seat.holder);
     world.machine.handle_connected(world.now, old);
     world.machine.handle_first_packet(world.ids[0].0, world.ids[0].1);
-    assert!(world.machine.check_not_taken_over(old).is_err());
+    assert!(world.machine.check_not_taken_over(old, None).is_err());
     world.leave(old);
     world.leave(old);
     assert!(world.heard().is_empty());
-    assert!(world.machine.check_not_taken_over(seat.holder).is_ok());
+    assert!(world.machine.check_not_taken_over(seat.holder, None).is_ok());
     assert_eq!((world.machine.occupancy(), world.machine.tracks[0].connected), ((1, 0, 0), true));
     assert_eq!(world.machine.poll_timeout(), None, "the speaker is here");
 }

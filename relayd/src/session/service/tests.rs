@@ -223,7 +223,7 @@ async fn who_waits_hears_of_the_first_packet_and_nobody_hears_what_is_spoken_in_
     let Taken { mut slot, track, .. } = taken.unwrap();
     let leg = service.shard.open_publisher(track, LegSpec::new(111)).await.unwrap();
     let right = |name| Right { role: Role::Publisher, track, caller: Caller::Open, name, socket: false };
-    slot.place().answered((leg, None), right);
+    drop(slot.place().answered((leg, None), right));
     slot.connected();
     service.shard.publisher_up(leg);
     assert!(service.shard.packet(leg, packet(1)));

@@ -13,7 +13,7 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
     let right =
         |name| Right { role: crate::webrtc::Role::Listener, track, caller: Caller::Open, name, socket: true };
     let leg = crate::session::machine::tests::ids(1)[0].1;
-    let text = slot.place().answered((leg, None), right);
+    let text = slot.place().answered((leg, None), right).unwrap();
     slot.connected();
     let (mut feed, mut hub) = (directory.feed(), directory.hub(&id).unwrap().subscribe(None));
     hub.follow(name);
@@ -47,7 +47,7 @@ fn an_order_to_hundreds_reaches_each_of_them_and_disturbs_nobody_else() {
             slot.accepted(name).unwrap();
             let role = crate::webrtc::Role::Listener;
             let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
-            slot.place().answered((leg, None), right);
+            slot.place().answered((leg, None), right).unwrap();
             slot.connected();
             let mut follower = directory.hub(&id).unwrap().subscribe(None);
             follower.follow(name);
@@ -78,13 +78,13 @@ fn a_connection_that_is_gone_before_its_answer_leaves_no_ticket_and_no_leg() {
     let role = crate::webrtc::Role::Listener;
     let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
     slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
-    let text = slot.place().answered((legs[0], None), right);
+    let text = slot.place().answered((legs[0], None), right).unwrap();
     let coming = Return { role, language: None, caller: &Caller::Open, ticket: &text };
     let returned = directory.return_slot(Instant::now(), &id, coming).unwrap();
     assert!(returned.seat.second);
     let (place, second) = (returned.place.clone(), ListenerSlot::new(returned.place));
     drop(second);
-    assert_eq!(place.answered((legs[1], None), right), "");
+    assert_eq!(place.answered((legs[1], None), right), None);
     assert_eq!(directory.shared.state().session_of_leg(legs[1]), None);
     assert!(directory.shared.state().session_of_leg(legs[0]).is_some());
     drop(slot);
@@ -114,7 +114,7 @@ fn a_ticket_is_as_good_as_the_token_that_it_was_given_for() {
     slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
     let leg = crate::session::machine::tests::ids(1)[0].1;
     let right = |name| Right { role, track, caller: bob.clone(), name, socket: false };
-    let text = slot.place().answered((leg, None), right);
+    let text = slot.place().answered((leg, None), right).unwrap();
     let who = |now, shown: &Caller| directory.ticket_caller(now, &id, (role, None), &text, shown);
     assert_eq!(who(now, &Caller::Anonymous).unwrap().subject(), bob.subject());
     let refused = |known: Result<Caller, SessionError>| matches!(known, Err(SessionError::Ticket { .. }));
