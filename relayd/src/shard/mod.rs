@@ -124,11 +124,12 @@ impl Shard {
         self.open(|reply| Command::AddLeg { listener, spec, reply }).await
     }
 
-    /// Has a listener hear another track from now on, on the same legs.
+    /// Has a listener hear another track from now on, on the same legs. For
+    /// [`Connections::select`](crate::webrtc::Connections::select), which knows whose connections those are.
     ///
     /// # Errors
     /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
-    pub async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
+    pub(crate) async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
         Ok(self.ask(|reply| Command::Select { listener, track, reply }).await??)
     }
 
@@ -175,20 +176,25 @@ impl Shard {
     }
 
     /// The leg lost its connection and may get it back: nothing is sent to it until it is up again.
-    pub fn leg_down(&self, leg: LegId) {
-        self.tell(Command::LegDown { leg });
+    ///
+    /// This and the next two wait for nothing. False if the queue is full: it is to be said again.
+    #[must_use]
+    pub fn leg_down(&self, leg: LegId) -> bool {
+        self.offer(Command::LegDown { leg })
     }
 
     /// The listener behind `leg` is reached at this address from now on, and is sent again what it is not known to have:
-    /// what was on the old path may be lost.
-    pub fn leg_path(&self, leg: LegId, destination: SocketAddr) {
-        self.tell(Command::LegPath { leg, destination });
+    /// what was on the old path may be lost. False if the queue is full.
+    #[must_use]
+    pub fn leg_path(&self, leg: LegId, destination: SocketAddr) -> bool {
+        self.offer(Command::LegPath { leg, destination })
     }
 
     /// The listener behind `leg` was not heard of for a while and is there again: as with [`Shard::leg_path`], and the
-    /// leg is up, if it was down.
-    pub fn leg_returned(&self, leg: LegId) {
-        self.tell(Command::LegReturned { leg });
+    /// leg is up, if it was down. False if the queue is full.
+    #[must_use]
+    pub fn leg_returned(&self, leg: LegId) -> bool {
+        self.offer(Command::LegReturned { leg })
     }
 
     /// Hands in a decrypted RTP packet of a publisher. False if the queue is full: it is dropped and counted.
@@ -315,6 +321,11 @@ impl Shard {
         sent.is_ok()
     }
 
+    /// Whether a command was taken, or is for a shard that has ended.
+    fn offer(&self, command: Command) -> bool {
+        !matches!(self.commands.try_send(command), Err(TrySendError::Full(_)))
+    }
+
     /// The thread empties its queue in microseconds, so a full one is worth a short wait, even on a runtime.
     fn send(&self, command: Command) -> Result<(), ShardError> {
         match self.commands.try_send(command) {
@@ -430,6 +441,19 @@ pub enum ShardError {
 }
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+impl Shard {
+    /// A shard that takes no command by itself, with room for so many; what it is given comes out in words.
+    pub(crate) fn stalled(room: usize) -> (Self, impl Fn() -> Option<String>) {
+        let (orders, order_queue) = unbounded();
+        let (commands, command_queue) = bounded(room);
+        let (media, media_queue) = bounded(1);
+        let shard = Self { orders, commands, media, dropped: Arc::default() };
+        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue };
+        (shard, move || queues.commands.try_recv().ok().map(|command| format!("{command:?}")))
+    }
+}
 
 #[cfg(test)]
 mod tests;

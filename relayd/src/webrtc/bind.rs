@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -63,7 +64,8 @@ impl Connections {
             Parts { config, socket, identity, shard: shard.clone(), candidates, cname, commands: receiver };
         let plane = Plane::new(Instant::now(), parts).map_err(failed)?;
         let actor = tokio::spawn(plane.run());
-        Ok((Connections { commands, local }, shard, ConnectionsTask { actor, shard: thread }))
+        let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
+        Ok((connections, shard, ConnectionsTask { actor, shard: thread }))
     }
 }
 

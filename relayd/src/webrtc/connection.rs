@@ -11,8 +11,9 @@ use tokio::sync::oneshot;
 use super::offer::{IceCredentials, Offer};
 use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
+use super::untold::Untold;
 use super::{CloseReason, JoinError, Joined, Record, ResourceId, Role, WebRtcConfig};
-use crate::shard::Allowance;
+use crate::shard::{Allowance, Shard};
 
 pub(super) struct Connection {
     pub(super) resource: ResourceId,
@@ -36,6 +37,7 @@ pub(super) struct Connection {
     /// What the peer may still send of RTCP.
     pub(super) feedback: Allowance,
     pub(super) peer: PeerAddresses,
+    pub(super) untold: Untold,
     pub(super) stage: Stage,
     pub(super) accepted: Instant,
     /// Last datagram from an address of the peer's.
@@ -114,7 +116,7 @@ impl Connection {
             }
             Stage::Up { disconnected: true } => self.consent + config.closed_after,
         };
-        own.min(self.stack.deadline())
+        self.untold.deadline().into_iter().fold(own.min(self.stack.deadline()), Instant::min)
     }
 
     /// The peer was heard: whether it had been missed until now.
@@ -123,6 +125,13 @@ impl Connection {
         match &mut self.stage {
             Stage::Up { disconnected } => std::mem::take(disconnected),
             _ => false,
+        }
+    }
+
+    /// Tells the media plane what there is to tell of a listener's path.
+    pub(super) fn tell(&mut self, now: Instant, shard: &Shard) {
+        if let (Role::Listener, Some(leg)) = (self.role, self.leg) {
+            self.untold.tell(now, shard, leg);
         }
     }
 

@@ -23,15 +23,18 @@ mod plane;
 mod snapshot;
 pub mod srtp;
 mod stack;
+mod untold;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use relay_engine::{LegId, ListenerId, TrackId};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::shard::{Shard, ShardError};
 pub use bind::ConnectionsTask;
 pub use config::WebRtcConfig;
 pub use error::{BindError, JoinError, PatchError};
@@ -44,6 +47,9 @@ pub use snapshot::{Counters, Snapshot, StateCounts};
 pub struct Connections {
     commands: mpsc::Sender<Command>,
     local: SocketAddr,
+    shard: Shard,
+    /// Held while a listener is moved to another track.
+    selecting: Arc<Mutex<()>>,
 }
 
 impl Connections {
@@ -104,11 +110,22 @@ impl Connections {
         answer.await.unwrap_or(0)
     }
 
-    /// A listener hears another track since [`Shard::select`](crate::shard::Shard::select): its connections are closed
-    /// with that one, and no longer with the one that it joined. Whoever selects says so.
-    pub async fn selected(&self, listener: ListenerId, track: TrackId) {
-        // An actor that is gone has closed them all.
-        let _gone = self.commands.send(Command::Selected { listener, track }).await.is_err();
+    /// Has a listener hear another track from now on, on the same connections: they are closed with that one, and no
+    /// longer with the one that it joined. Done to the end even if the caller goes away.
+    ///
+    /// # Errors
+    /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
+    pub async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
+        let this = self.clone();
+        let selected = tokio::spawn(async move {
+            // Of two at once, the same one is the last to both planes.
+            let _turn = this.selecting.lock().await;
+            this.shard.select(listener, track).await?;
+            // An actor that is gone has closed them all.
+            let _gone = this.commands.send(Command::Selected { listener, track }).await.is_err();
+            Ok(())
+        });
+        selected.await.unwrap_or(Err(ShardError::Closed))
     }
 
     /// Closes every connection with a DTLS `close_notify`, then the shard; a second call does nothing.

@@ -184,13 +184,12 @@ impl Plane {
             }
             Due::Disconnected => {
                 connection.stage = Stage::Up { disconnected: true };
-                if let (Role::Listener, Some(leg)) = (connection.role, connection.leg) {
-                    // What would be sent to nobody is held, and comes in order when the listener is back.
-                    self.parts.shard.leg_down(leg);
-                }
+                // What would be sent to nobody is held, and comes in order when the listener is back.
+                connection.untold.down();
             }
             Due::Nothing => {}
         }
+        connection.tell(now, &self.parts.shard);
         if connection.stack.deadline() <= now {
             let result = connection.stack.handle_timeout(now, &mut self.effects);
             self.settle(now, slot, result);

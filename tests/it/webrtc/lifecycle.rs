@@ -204,6 +204,22 @@ async fn a_join_killed_at_any_stage_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_was_moved_to_another_track_hears_it_and_ends_with_it() {
+    let relay = Relay::start(|_| {}).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    let id = listener.joined().listener.expect("a listener's connection says which it is");
+    let other = relay.shard.open_track("es").await.unwrap();
+    relay.connections.select(id, other).await.unwrap();
+    let stats = relay.shard.listener_stats(id).await.unwrap().expect("it is there");
+    assert_eq!(stats.track, other);
+    assert_eq!(relay.connections.close_track(relay.track, CloseReason::SessionEnded).await, 0);
+    assert_eq!(relay.connections.close_track(other, CloseReason::SessionEnded).await, 1);
+    until(&mut [&mut listener], "the listener is told", |peers| peers[0].closed);
+    assert!(relay.connections.select(id, other).await.is_err());
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_relay_says_so() {
     let relay = Relay::start(|_| {}).await;
     let mut listener = relay.connected(Role::Listener).await;

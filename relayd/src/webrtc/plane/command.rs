@@ -15,6 +15,7 @@ use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
 use crate::webrtc::offer::{IceCredentials, Offer};
 use crate::webrtc::stack::{Stack, StackError};
+use crate::webrtc::untold::Untold;
 use crate::webrtc::{
     Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, LeftAt, PatchError, Patched,
     ResourceId, Role,
@@ -154,6 +155,7 @@ impl Plane {
             reports: None,
             feedback: Allowance::default(),
             peer: PeerAddresses::new(self.parts.config.max_addresses),
+            untold: Untold::default(),
             stage: Stage::Checking,
             accepted: now,
             heard: now,

@@ -137,28 +137,24 @@ impl Plane {
         if connection.stage == Stage::Checking {
             connection.stage = Stage::Handshaking { since: now, restarted: false };
         }
-        if learnt.path_changed
-            && let (Stage::Up { .. }, Role::Listener, Some(leg)) =
-                (connection.stage, connection.role, connection.leg)
-        {
+        let listens =
+            connection.role == Role::Listener && connection.leg.is_some() && !connection.is_pending();
+        if listens && learnt.path_changed {
             self.counters.path_changes += 1;
-            self.parts.shard.leg_path(leg, self.on_the_wire(source));
-        } else if returned {
-            self.replay(slot);
+            let path = self.on_the_wire(source);
+            let Some(connection) = self.connections.get_mut(slot) else { return };
+            connection.untold.moved(path);
+        } else if listens && returned {
+            // What it may have missed is sent again.
+            self.counters.returns += 1;
+            connection.untold.returned();
         }
+        let Some(connection) = self.connections.get_mut(slot) else { return };
+        connection.tell(now, &self.parts.shard);
         let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
         self.settle(now, slot, result);
-    }
-
-    /// A listener is back that had not been heard of: what it may have missed is sent again.
-    fn replay(&mut self, slot: usize) {
-        let Some(connection) = self.connections.get(slot) else { return };
-        if let (Role::Listener, Some(leg)) = (connection.role, connection.leg) {
-            self.counters.returns += 1;
-            self.parts.shard.leg_returned(leg);
-        }
     }
 
     fn handle_dtls(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {

@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::shard::{ShardConfig, ShardThread};
-use crate::webrtc::{Accept, Attach, Record, offer};
+use crate::webrtc::{Accept, Attach, Record, connection, offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
     a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n\
@@ -112,7 +112,7 @@ async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
     let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
     let source = SocketAddr::from(([192, 0, 2, 1], 9));
     stage.plane.addresses.insert(source, slot);
-    stage.plane.connections[slot].stage = crate::webrtc::connection::Stage::Up { disconnected: true };
+    stage.plane.connections[slot].stage = connection::Stage::Up { disconnected: true };
     // RTCP, RTP and DTLS by their first bytes (RFC 7983).
     for first in [[0x80, 201], [0x80, 111], [22, 0xfe]] {
         let mut datagram = [0; 40];
@@ -122,7 +122,34 @@ async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
         assert!(connection.is_missed(), "{first:?}");
     }
     assert_eq!(stage.plane.counters.returns, 0);
-    stage.plane.connections[slot].stage = crate::webrtc::connection::Stage::Checking;
+    stage.plane.connections[slot].stage = connection::Stage::Checking;
+    drop(answer);
+    stage.end();
+}
+
+#[tokio::test]
+async fn what_a_stalled_shard_does_not_take_of_a_path_is_told_later() {
+    let mut stage = Stage::new().await;
+    let (shard, take) = Shard::stalled(1);
+    let real = std::mem::replace(&mut stage.plane.parts.shard, shard.clone());
+    let now = Instant::now();
+    let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
+    let leg = crate::webrtc::test_support::leg().0;
+    while take().is_some() {}
+    assert!(shard.publisher_up(leg), "the queue is full");
+    let listening = &mut stage.plane.connections[slot];
+    (listening.leg, listening.stage) = (Some(leg), connection::Stage::Up { disconnected: false });
+    let missed = now + stage.plane.parts.config.disconnected_after;
+    stage.plane.handle_due(missed, slot);
+    stage.plane.schedule(missed, slot);
+    assert!(take().unwrap().contains("PublisherUp"));
+    assert_eq!(take(), None);
+    let again = stage.plane.connections[slot].queued.unwrap();
+    assert!(again <= missed + Duration::from_millis(50), "{:?}", again - missed);
+    stage.plane.handle_timers(missed + Duration::from_millis(50));
+    assert!(take().unwrap().contains("LegDown"));
+    stage.plane.connections[slot].stage = connection::Stage::Checking;
+    stage.plane.parts.shard = real;
     drop(answer);
     stage.end();
 }
