@@ -52,6 +52,9 @@ async fn every_metric_of_dashboard_and_alerts_is_in_a_scrape() {
     let asked: BTreeSet<String> = queries(&dashboard).into_iter().flat_map(named).collect();
     let alerted = named(&document("alerts.yml"));
     assert!(asked.len() > 30 && alerted.len() > 10, "{} and {}", asked.len(), alerted.len());
+    for shown in ["relayd_refreshes_total", "relayd_resumes_total", "relayd_listener_path_changes_total"] {
+        assert!(asked.contains(shown), "{shown} is on no panel");
+    }
     let absent: Vec<_> = asked.union(&alerted).filter(|name| !samples.contains(*name)).collect();
     assert!(absent.is_empty(), "not in a scrape: {absent:?}");
     let variables = dashboard["templating"]["list"].to_string();
