@@ -12,7 +12,7 @@ use super::endpoint::quoted;
 use super::problem::{Code, Problem};
 use super::route::{Policy, Routes};
 use super::{Api, Segments};
-use crate::webrtc::{CloseReason, IfMatch, Patched, ResourceId};
+use crate::webrtc::{IfMatch, Patched, ResourceId};
 
 /// The routes of this surface.
 pub(super) fn routes() -> Routes {
@@ -88,6 +88,8 @@ async fn patch(
 }
 
 /// Close a connection
+///
+/// Or a WebSocket with media, by the `resource` of its `welcome`: it hears `bye` with the reason `closed`.
 #[utoipa::path(
     delete,
     path = "/v1/legs/{leg}",
@@ -99,7 +101,7 @@ async fn delete(
     State(api): State<Arc<Api>>,
     Segments(resource): Segments<String>,
 ) -> Result<StatusCode, Problem> {
-    api.service.connections().close(&resource_id(&resource)?, CloseReason::Deleted).await?;
+    api.service.close_leg(&resource_id(&resource)?).await?;
     Ok(StatusCode::OK)
 }
 

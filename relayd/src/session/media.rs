@@ -235,6 +235,21 @@ impl Seats {
         true
     }
 
+    /// As [`Seats::close`]; what comes back resolves when the seat is given back.
+    pub(super) fn give_up(
+        &self,
+        resource: &ResourceId,
+        reason: CloseReason,
+    ) -> Option<impl Future<Output = ()> + use<>> {
+        self.close(resource, reason).then_some(())?;
+        let closed = self.entries().get(resource).map(|seated| seated.closed.clone());
+        Some(async move {
+            if let Some(closed) = closed {
+                closed.closed().await;
+            }
+        })
+    }
+
     /// Tells those of a track to go, or all.
     pub(super) fn close_all(&self, track: Option<TrackId>, reason: CloseReason) {
         for seated in self.entries().values().filter(|seated| track.is_none_or(|track| track == seated.track))

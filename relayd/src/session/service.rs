@@ -26,7 +26,8 @@ use crate::auth::Caller;
 use crate::events::Anchors;
 use crate::shard::{Shard, ShardError};
 use crate::webrtc::{
-    Attach, CloseReason, Connections, Join, JoinError, Joined, LeftAt, Record, Role, dry_run,
+    Attach, CloseReason, Connections, Join, JoinError, Joined, LeftAt, PatchError, Record, ResourceId, Role,
+    dry_run,
 };
 
 /// What the HTTP surfaces ask of sessions. Clones share everything.
@@ -177,6 +178,19 @@ impl Service {
             held.spend(&place);
         }
         Ok(Admitted { joined: joined?, ticket })
+    }
+
+    /// Closes the connection or socket of this name, as its owner wants, and gives back its place.
+    ///
+    /// # Errors
+    /// [`PatchError::NotFound`] when there is none (any more).
+    pub async fn close_leg(&self, resource: &ResourceId) -> Result<(), PatchError> {
+        let Some(gone) = self.seats.give_up(resource, CloseReason::Deleted) else {
+            return self.connections.close(resource, CloseReason::Deleted).await;
+        };
+        // A socket that takes long has no leg any more, and goes when it can.
+        let _in_time = tokio::time::timeout(GONE_WITHIN, gone).await.is_ok();
+        Ok(())
     }
 
     /// Lets time pass for the sessions, hears the media plane, and does what is left to do. Runs until its task is
@@ -466,6 +480,8 @@ pub enum ServiceError {
     Shard(#[from] ShardError),
 }
 
+/// How long whoever closes a socket waits for its end.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the media plane may take to say where a leg was that it has closed.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// Legs that are switched, or connections that are closed, side by side: thousands may be refreshed at once.

@@ -167,3 +167,22 @@ async fn a_client_that_says_goodbye_leaves_its_place_at_once() {
         publisher.closed().await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_closed_by_its_name_like_any_other_connection() {
+    let (relay, publish, listen) = stage().await;
+    let address = relay.daemon.http_addr();
+    for place in [&publish, &listen] {
+        let (mut socket, welcome) = Socket::hello(address, place, json!({})).await;
+        let leg = format!("/v1/legs/{}", welcome["d"]["resource"].as_str().unwrap());
+        let deleted = relay.send("DELETE", &leg, &[], b"");
+        let ((), reply) = tokio::join!(
+            async { assert_eq!(socket.said("bye").await["d"]["reason"], "closed", "{place}") },
+            deleted
+        );
+        assert_eq!((reply.status, socket.closed().await.0), (200, 1000), "{place}");
+        // Its place is free.
+        Socket::hello(address, place, json!({})).await;
+        relay.send("DELETE", &leg, &[], b"").await.problem(404, "LEG_NOT_FOUND");
+    }
+}

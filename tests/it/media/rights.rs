@@ -85,3 +85,23 @@ async fn a_token_is_renewed_in_band_and_one_that_is_not_ends_it() {
     berta.say("heartbeat", json!({})).await;
     berta.said("heartbeatAck").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_is_closed_by_whoever_opened_it_and_by_who_manages_the_session() {
+    let relay = relay(|_| {}).await;
+    let id = session(&relay, &json!({ "sourceLanguage": "en" })).await;
+    let place = format!("{id}/listen/en");
+    let with = |who: &str, role: &str| format!("Bearer {}", token(who, role, &id, 60));
+    let (owner, eve) = (with("owner", "speak"), with("eve", "listen"));
+    for closer in [with("anna", "listen"), owner] {
+        let who = json!({ "token": token("anna", "listen", &id, 60) });
+        let (mut socket, welcome) = Socket::hello(relay.daemon.http_addr(), &place, who).await;
+        let leg = format!("/v1/legs/{}", welcome["d"]["resource"].as_str().unwrap());
+        relay.send("DELETE", &leg, &[], b"").await.problem(401, "UNAUTHORIZED");
+        let stranger = [("authorization", &*eve)];
+        relay.send("DELETE", &leg, &stranger, b"").await.problem(404, "LEG_NOT_FOUND");
+        let closer = [("authorization", &*closer)];
+        assert_eq!(relay.send("DELETE", &leg, &closer, b"").await.status, 200);
+        assert_eq!(socket.said("bye").await["d"]["reason"], "closed");
+    }
+}

@@ -9,6 +9,7 @@ use relay_engine::{PublisherLegStats, TrackStats};
 use crate::auth::{Action, Caller, Grant};
 use crate::conversation::{ACK_EVERY, Hidden};
 use crate::http::caller::{permit, with_ticket};
+use crate::http::openers::{Opener, Remembered};
 use crate::http::problem::{Code, Problem};
 use crate::http::{Api, socket};
 use crate::media::{MediaHello, MediaRole, MediaWelcome};
@@ -48,6 +49,8 @@ pub(super) struct Seated {
     pub news: Subscription,
     pub paused: bool,
     pub attempt: Arc<JoinAttempt>,
+    /// Whom the leg's name is for: `DELETE /v1/legs/{leg}` asks.
+    _opener: Remembered,
 }
 
 /// Gives whoever says hello their place.
@@ -129,7 +132,9 @@ async fn sit(
         heartbeat_ms: millis(api.followers.settings.heartbeat),
     };
     let named = seat.from.is_some();
-    Ok(Seated { seat, frames, welcome, named, holder: view.holder, news, paused, attempt })
+    let opener = Opener { session: seat.session.clone(), subject: caller.subject().cloned() };
+    let _opener = api.openers.remember(seat.resource, opener);
+    Ok(Seated { seat, frames, welcome, named, holder: view.holder, news, paused, attempt, _opener })
 }
 
 /// What the relay has all of, up to here, but for what the leg no longer has; what a publisher sends again begins here.

@@ -6,7 +6,7 @@ use super::*;
 use crate::auth::{self, Grant, Scope, Subject};
 use crate::session::{Event, Limits, Next, Status, Taken};
 use crate::shard::ShardConfig;
-use crate::webrtc::{IfMatch, PatchError, ResourceId, WebRtcConfig};
+use crate::webrtc::{IfMatch, WebRtcConfig};
 
 async fn service() -> Service {
     let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
