@@ -75,7 +75,20 @@ pub(super) enum Due {
     Close(CloseReason),
 }
 
+/// The content type of handshake records (RFC 5246 §6.2.1).
+const DTLS_HANDSHAKE: u8 = 22;
+
 impl Connection {
+    /// A listener sends its last flight again although our handshake is done: it has not had our Finished (RFC 6347
+    /// §4.2.4), and could read nothing that was sent since. Anybody may forge one: it counts while a join may last.
+    pub(super) fn is_unfinished(&self, now: Instant, config: &WebRtcConfig, datagram: &[u8]) -> bool {
+        let handshake = datagram.first() == Some(&DTLS_HANDSHAKE);
+        handshake
+            && self.role == Role::Listener
+            && !self.is_pending()
+            && now < self.accepted + config.join_timeout
+    }
+
     /// What the clock says.
     pub(super) fn due(&self, now: Instant, config: &WebRtcConfig) -> Due {
         let join_end = self.accepted + config.join_timeout;

@@ -180,6 +180,8 @@ pub(crate) struct Peer {
     pub(crate) before_hello: Option<Vec<u8>>,
     /// Does not hear DTLS, as a client that has not started its own yet.
     pub(crate) deaf_to_dtls: bool,
+    /// Does not hear the end of the relay's handshake, its ChangeCipherSpec and Finished.
+    pub(crate) deaf_to_finished: bool,
     /// Sends nothing but STUN.
     pub(crate) withholds_dtls: bool,
     /// Nothing reaches it, and nothing that it sends reaches anybody.
@@ -227,6 +229,7 @@ impl Peer {
             handshake: Vec::new(),
             before_hello: None,
             deaf_to_dtls: false,
+            deaf_to_finished: false,
             withholds_dtls: false,
             cut_off: false,
             loses: 0,
@@ -300,7 +303,8 @@ impl Peer {
         }
         let mut buffer = [0; 2048];
         while let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
-            if self.cut_off || self.deaf_to_dtls && matches!(buffer[0], 20..=63) {
+            let deaf = self.deaf_to_dtls && matches!(buffer[0], 20..=63);
+            if self.cut_off || deaf || self.deaf_to_finished && buffer[0] == 20 {
                 continue;
             }
             if matches!((buffer[0], buffer[1]), (128..=191, 192..=223)) {

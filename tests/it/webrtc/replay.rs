@@ -56,6 +56,25 @@ async fn an_ice_restart_brings_what_a_dead_path_has_lost_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_sent_before_a_listener_had_the_keys_comes_again() {
+    let relay = Relay::start(|_| {}).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.answered(Role::Listener).await;
+    listener.deaf_to_finished = true;
+    until_snapshot(&relay, &mut [&mut publisher, &mut listener], "the relay has finished", |s| {
+        s.counters.connected >= 2
+    })
+    .await;
+    speak_in_vain(&mut publisher, &mut listener, 0..20);
+    assert!(!listener.connected);
+    listener.deaf_to_finished = false;
+    converse(&mut publisher, &mut [&mut listener], 20..60);
+    assert_eq!(listener.numbers(), (0..60).collect::<Vec<_>>());
+    assert_one_stream(&listener);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_nat_that_forgets_its_mapping_costs_nothing() {
     let relay = Relay::start(|_| {}).await;
     let mut publisher = relay.connected(Role::Publisher).await;

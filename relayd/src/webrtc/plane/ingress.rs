@@ -160,8 +160,14 @@ impl Plane {
     fn handle_dtls(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
         let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        let unfinished = connection.is_unfinished(now, &self.parts.config, datagram);
         let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
         self.settle(now, slot, result);
+        if unfinished && let Some(connection) = self.connections.get_mut(slot) {
+            // Behind the Finished, which is said again first.
+            connection.untold.returned();
+            connection.tell(now, &self.parts.shard);
+        }
     }
 
     fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
