@@ -42,6 +42,9 @@ impl Relay {
     /// Takes a frame from a publisher's leg whose transport carries positions.
     ///
     /// Positions that are missing before it are holes that any leg may still fill.
+    ///
+    /// The first frame of a track says where it begins, up to 2^40: a publisher that goes on after the relay was started
+    /// anew begins far up. From then on a frame is ahead of the next position by no more than the history spans.
     pub fn handle_frame(&mut self, now: Instant, from: LegId, frame: CarriedFrame) -> Verdict {
         self.advance(now);
         let verdict = self.take_frame(from, frame);

@@ -16,6 +16,8 @@
 //! | of the current source, in the history's span or up to 100 behind | placed in its hole, or a duplicate, or too late |
 //! | of the current source, older than the history, with a timestamp as old | too late |
 //! | of the current source, past where another one took over | the start of a new source, at once |
+//! | of the current source, from before it began, by number and timestamp | sent again: it and those after it are placed if the track has it, else it is before the start; live after all if such come for a second no faster than they were spoken |
+//! | of the current source, in a hole whose neighbours' media times it is not between | suspicious, as below |
 //! | of the current source, anywhere else, or with a timestamp that cannot be | suspicious: the next one in sequence starts a new source |
 //! | of an SSRC not seen lately | the start of a new source, at once |
 //! | of the two sources before, from before their end | placed in its hole, as above |
@@ -316,9 +318,6 @@ fn fill(source: &Source, wire: Wire, position: u64, timeline: &Timeline) -> Opti
         }
         Place::Gone => Some(Err(Verdict::TooLate)),
         Place::New => None,
-        Place::Hole => {
-            let newest = timeline.newest()?;
-            (media_time < newest.media_time).then_some(Ok(Spot::Hole(position, media_time)))
-        }
+        Place::Hole => timeline.fits(position, media_time).then_some(Ok(Spot::Hole(position, media_time))),
     }
 }

@@ -25,17 +25,22 @@
 //! | none | its first frame, on an empty track | leads |
 //! | none | its first frame, a twin's | aligned: re-sent frames find their positions and fill holes |
 //! | none | its first frame, another leg leading | apart: held, by media time |
+//! | none | a frame from before what the track has of its stream, by number and timestamp | none: it is before the start |
 //! | none | its first frame, no leg leading, and what is re-sent could be found out | apart for 40 ms: a twin by then, or it goes on at the next position |
+//! | none | the same, and all that it brings is from before the end by a clock, or may fill holes of a stream that is gone | apart for the path skew |
 //! | none | its first frame, no leg leading, no clock in common | leads, at the next position, with the time that passed |
 //! | apart | a frame that the track has | aligned |
-//! | apart | `switch`, the leading leg closed, down, or silent for the path skew | leads: spliced at its first frame that begins where the track ends |
+//! | apart | the leading leg closed, down, or silent for the path skew | leads: spliced at its first frame that begins where the track ends |
+//! | apart | `switch`, and it holds the frame that begins where the track ends | the same |
+//! | apart | `switch` the path skew ago, and it holds nothing from beyond the end | the same; by arrival, the frame that comes is moved to the end |
 //! | aligned | `switch`, the leading leg closed, down, or silent for the path skew | leads; what it held is placed |
-//! | leads | `switch` to the other | second; [spent](crate::Event::LegSpent) when the other has brought all from the cut on |
+//! | leads | `switch` to the other | second; [spent](crate::Event::LegSpent) when nothing before the cut is missing, or the other reached it the path skew ago; or it was silent for that long and the other has not |
 //! | leads | down, and the other one is up | second |
 //! | any | a leg of a higher epoch is opened | fenced (I8) |
 //!
 //! A splice is at a frame boundary: the first frame of the new leg that does not begin before the track ends (2.5 ms of
-//! grace) is moved to begin exactly there, by at most 20 ms. So media time has no gap and no repeat.
+//! grace) is moved to begin exactly there, by at most 20 ms. So media time has no gap and no repeat. By arrival alone
+//! nothing says where a frame lies to less than the paths' jitter, 60 ms, and one that begins before the end is as good.
 //!
 //! Invariant: lane 0 leads, and lane 1 is empty if lane 0 is.
 

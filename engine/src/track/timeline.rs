@@ -118,14 +118,13 @@ impl Timeline {
         self.history.span_limit()
     }
 
-    /// Whether a media time may be that of a hole, by those of its neighbours.
+    /// Whether a media time may be that of a hole: it is between those of the nearest frames that are held.
     pub(super) fn fits(&self, position: u64, media_time: MediaTime) -> bool {
-        let before = position.checked_sub(1).and_then(|before| self.history.get(before));
-        let after = self.history.get(position + 1);
-        let newest = self.newest.is_some_and(|newest| media_time < newest.media_time);
-        newest
-            && before.is_none_or(|before| before.media_time < media_time)
-            && after.is_none_or(|after| media_time < after.media_time)
+        let oldest = self.history.oldest().unwrap_or(position);
+        let before = (oldest..position).rev().find_map(|before| self.history.get(before));
+        let after = self.history.next_held(position + 1).and_then(|after| self.history.get(after));
+        before.is_none_or(|before| before.media_time < media_time)
+            && after.is_some_and(|after| media_time < after.media_time)
     }
 
     /// Whether a frame of this media time may be one that is missing: no frame is held there, and a position is free.

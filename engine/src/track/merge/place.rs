@@ -138,7 +138,6 @@ impl Merge {
         let place = timeline.place(position);
         let held = timeline.history.get(position);
         let same = held.as_ref().is_none_or(|held| held.payload == &frame.payload[..]);
-        let newest = timeline.newest().map(|newest| newest.media_time);
         let lane = self.lane_mut(slot);
         let Some(source) = &mut lane.source else { return Verdict::Suspicious };
         let told = source.media_time(wire.timestamp);
@@ -147,7 +146,7 @@ impl Merge {
                 lane.note(wire, position);
                 Verdict::TooLate
             }
-            (Place::Hole, Some(media_time)) if Some(media_time) < newest => {
+            (Place::Hole, Some(media_time)) if timeline.fits(position, media_time) => {
                 lane.note(wire, position);
                 timeline.store(now, position, media_time, &frame);
                 Verdict::Accepted

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::stage::{Encoder, FRAME, Stage};
 use crate::Config;
 use crate::id::LegId;
-use crate::io::LegState;
+use crate::io::{LegState, Verdict};
 use crate::rtp::{CaptureTime, NtpTime, rtcp};
 use crate::time::MediaTime;
 use crate::track::arrived::{Arrived, Number, Wire};
@@ -140,4 +140,50 @@ proptest! {
             }
         });
     }
+}
+
+#[test]
+fn a_hole_is_not_filled_with_the_media_time_of_a_neighbour() {
+    let mut stage = Stage::new();
+    let voice = Encoder::new(5);
+    let leg = stage.leg();
+    for n in [0, 1, 5] {
+        stage.bring(leg, &voice, n);
+    }
+    for wrong in [0, 1, 5, 6] {
+        let wire = Wire { timestamp: voice.wire(wrong).timestamp, ..voice.wire(3) };
+        let frame = Arrived {
+            at: stage.now,
+            number: Number::Wire(wire),
+            duration: FRAME as u32,
+            marker: false,
+            capture_time: None,
+            audio_level: None,
+            payload: Bytes::from_static(&[7; 20]),
+        };
+        assert_ne!(stage.offer(leg, frame), Verdict::Accepted, "{wrong}");
+    }
+    assert_eq!(stage.bring(leg, &voice, 3), Verdict::Accepted);
+}
+
+#[test]
+fn a_carried_hole_is_not_filled_with_the_media_time_of_a_neighbour() {
+    let mut stage = Stage::new();
+    let leg = stage.leg();
+    for n in [0, 1, 5] {
+        stage.carry(leg, n);
+    }
+    for wrong in [0, 1, 5] {
+        let frame = Arrived {
+            at: stage.now,
+            number: Number::Carried { position: 3, media_time: MediaTime::from_ticks(wrong * FRAME) },
+            duration: FRAME as u32,
+            marker: false,
+            capture_time: None,
+            audio_level: None,
+            payload: Bytes::from_static(&[7; 20]),
+        };
+        assert_eq!(stage.offer(leg, frame), Verdict::Suspicious, "{wrong}");
+    }
+    assert_eq!(stage.carry(leg, 3), Verdict::Accepted);
 }

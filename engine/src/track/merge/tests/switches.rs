@@ -1,6 +1,6 @@
 //! Switches that the owner asks for, and fencing.
 
-use super::stage::{Encoder, Stage};
+use super::stage::{Encoder, FRAME, Stage};
 use crate::io::{Event, LegState, SwitchError, Verdict};
 use crate::track::merge::Refused;
 
@@ -104,6 +104,45 @@ fn when_nobody_speaks_the_old_leg_is_spent_after_the_skew() {
     assert_eq!(spent(&mut stage), [(1, 0)]);
     stage.close(a);
     assert_eq!(stage.bring(b, &Encoder::new(6), 0), Verdict::Accepted);
+}
+
+#[test]
+fn an_old_leg_that_rests_may_still_bring_what_the_new_one_lost() {
+    let mut stage = Stage::new();
+    let voice = Encoder::new(5);
+    let (a, b) = (stage.leg(), stage.leg());
+    stage.bring(a, &voice, 0);
+    stage.switch(b).unwrap();
+    stage.wait(440);
+    stage.bring(b, &voice, 2);
+    stage.wait(20);
+    assert_eq!(spent(&mut stage), [], "silent for the skew, and 1 is on its way");
+    assert_eq!(stage.bring(a, &voice, 1), Verdict::Accepted);
+    assert_eq!(stage.bring(a, &voice, 2), Verdict::Duplicate);
+    assert_eq!(spent(&mut stage).len(), 1);
+    stage.assert_whole(0, 3);
+}
+
+#[test]
+fn a_switch_to_a_leg_that_is_ahead_waits_for_the_old_one() {
+    let mut stage = Stage::new();
+    let voice = Encoder { captures: true, ..Encoder::new(5) };
+    let other = Encoder { captures: true, sound: 1, ..Encoder::new(6) };
+    let (a, b) = (stage.leg(), stage.leg());
+    // The old path is 200 ms behind the new one, which comes up when time is nearly over.
+    for n in 0..60 {
+        stage.at_us(voice.captured_us(n + 10));
+        stage.bring(a, &voice, n);
+        if n == 20 {
+            stage.switch(b).unwrap();
+        }
+        if n >= 40 {
+            stage.bring(b, &other, n + 10);
+        }
+    }
+    let media = stage.media();
+    assert!(media.windows(2).all(|pair| pair[1] - pair[0] == FRAME), "{media:?}");
+    assert_eq!(stage.merge.legs()[0], Some(b));
 }
 
 #[test]
