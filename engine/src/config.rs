@@ -146,8 +146,8 @@ impl Config {
     /// Positions that one track's history spans, holes included. Default 3000 (60 s of 20 ms frames);
     /// clamped to 1 ..= 1 048 576.
     ///
-    /// Memory: 36 bytes for each position, payload not counted, and a sixteenth more while it grows: 106 KiB per full
-    /// history by default, 54 KiB when [`history_duration`](Self::history_duration) keeps it at 1500 frames.
+    /// Memory: 36 bytes for each position, payload not counted, and a sixteenth more while it grows; 4 bytes more for
+    /// each at most, if frames come far out of order: 106 KiB per full history by default, 54 KiB when [`history_duration`](Self::history_duration) keeps it at 1500 frames.
     #[must_use]
     pub const fn history_frames(mut self, frames: usize) -> Self {
         self.history.frames = at_least_one(frames);

@@ -5,11 +5,12 @@
 //! n-th: pass-through listeners run over arrivals, so what came out of order goes out so. Payloads lie in an arena.
 //!
 //! Memory: 36 bytes for each position, 32 in the ring and 4 in the log; both grow by a sixteenth at a time, up to the
-//! limit and never beyond. Payloads: their bytes, the arena's chunks that are partly empty, and 8 bytes for each
+//! limit and never beyond, which is twice as long for the log: it grows past the ring only if frames come far out of
+//! order. Payloads: their bytes, the arena's chunks that are partly empty, and 8 bytes for each
 //! capture offset. 30 s of 20 ms frames cost less than 64 KiB beside their payloads. Nothing is allocated for a frame
 //! once the history is as long as it gets.
 //!
-//! Invariants: the ring's front is never a hole; no position is stored twice (I1 rests on it); frames, duration and
+//! Invariants: the ring's front is never a hole; what is held is in the log; no position is stored twice (I1 rests on it); frames, duration and
 //! payload bytes stay within their limits, except that the newest position always stays (I3).
 
 mod arena;
@@ -183,6 +184,12 @@ impl History {
         (position >= self.oldest).then_some(position)
     }
 
+    /// The same, whether its frame is still held or not, as long as the log has it.
+    pub(crate) fn position_of(&self, arrival: u64) -> Option<u64> {
+        let index = usize::try_from(arrival.checked_sub(self.first_arrival)?).ok()?;
+        self.arrivals.get(index).map(|&low| self.whole(low))
+    }
+
     /// The oldest arrival that may still be read.
     pub(crate) const fn first_arrival(&self) -> u64 {
         self.first_arrival
@@ -291,15 +298,16 @@ impl History {
     }
 
     fn log(&mut self, position: u64) {
-        // I3. What is popped is gone from the ring, or is the oldest of more arrivals than the ring has places.
-        while self.arrivals.len() >= self.limits.frames
-            || self.arrivals.front().is_some_and(|&oldest| self.whole(oldest) < self.oldest)
-        {
+        // I3. Only what is gone from the ring is popped: while a frame is held, no more positions than the ring has
+        // places before it and after it can arrive. Of what is gone, some are kept: who was away may count them.
+        let (kept, limit) = (self.ring.len() + GONE_ARRIVALS, self.limits.frames * 2);
+        let is_gone = |log: &Self| log.arrivals.front().is_some_and(|&oldest| log.whole(oldest) < log.oldest);
+        while self.arrivals.len() >= limit || self.arrivals.len() >= kept && is_gone(self) {
             self.arrivals.pop_front();
             self.first_arrival += 1;
         }
         let length = self.arrivals.len() + 1;
-        reserve(&mut self.arrivals, length, self.limits.frames);
+        reserve(&mut self.arrivals, length, limit);
         self.arrivals.push_back(position as u32);
     }
 }
@@ -367,6 +375,8 @@ const CAPTURE_OFFSET: u8 = 8;
 const AUDIO_LEVEL: u8 = 16;
 /// Of the level byte.
 const VOICE: u8 = 0x80;
+/// Arrivals whose frames are gone that the log has room for.
+const GONE_ARRIVALS: usize = 64;
 /// A capture offset is stored behind the payload: few frames have one.
 const OFFSET_BYTES: usize = 8;
 

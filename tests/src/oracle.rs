@@ -265,7 +265,7 @@ impl Oracle {
         leg.received(sent, verdict, track.segment(), self.now);
         if let Some(arrival) = arrival {
             let id = leg.track;
-            self.legs.values_mut().filter(|leg| leg.track == id).for_each(|leg| leg.owe(arrival));
+            self.legs.values_mut().filter(|leg| leg.track == id).for_each(|leg| leg.owe(arrival, track));
         }
         Ok(())
     }

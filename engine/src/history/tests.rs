@@ -70,10 +70,12 @@ fn an_arrival_whose_frame_is_gone_cannot_be_read() {
 }
 
 #[test]
-fn the_arrival_log_is_no_longer_than_the_ring() {
+fn what_is_held_is_in_the_arrival_log() {
     let history = filled(Config::new().history_frames(3), [0, 2, 1, 3, 4]);
-    assert_eq!(history.first_arrival(), 3, "2 is held, but from before the last three arrivals");
-    assert_eq!(history.get(2).map(|frame| frame.position), Some(2));
+    let order: Vec<_> = (0..5).map(|arrival| history.arrival(arrival)).collect();
+    assert_eq!(order, [None, Some(2), None, Some(3), Some(4)], "2 is held, though three came after it");
+    let logged: Vec<_> = (0..6).map(|arrival| history.position_of(arrival)).collect();
+    assert_eq!(logged, [Some(0), Some(2), Some(1), Some(3), Some(4), None], "some of what is gone is known");
 }
 
 #[test]
@@ -282,7 +284,10 @@ proptest! {
             prop_assert_eq!(held_near(&history, newest), model.keys().copied().collect::<Vec<_>>());
             prop_assert_eq!(history.frames(), model.len());
             prop_assert_eq!(history.payload_bytes(), model.values().sum::<usize>());
-            prop_assert!(history.arrivals.len() <= frames && history.ring.len() <= frames);
+            prop_assert!(history.arrivals.len() <= 2 * frames && history.ring.len() <= frames);
+            let logged = history.first_arrival()..history.next_arrival();
+            let logged: std::collections::BTreeSet<_> = logged.filter_map(|at| history.arrival(at)).collect();
+            prop_assert!(model.keys().all(|position| logged.contains(position)));
             prop_assert!(history.oldest() == model.keys().next().copied());
         }
     }

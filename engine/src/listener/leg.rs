@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use super::pace::Pace;
 use super::repair::Repair;
 use super::rewrite::Rewrite;
+use super::tail::Tail;
+use crate::history::History;
 use crate::id::{LegId, ListenerId};
 use crate::io::{Frame, LegSpec, LegState, OnReturn, Order, OutboundPacket};
 use crate::rtp::{ExtensionIds, NtpTime, rtcp};
@@ -30,6 +32,7 @@ pub(crate) struct ListenerLeg {
     pub(super) resume_from: Option<u64>,
     pub(super) pace: Pace,
     pub(super) repair: Option<Box<Repair>>,
+    pub(super) tail: Option<Box<Tail>>,
     pub(super) report: Option<ListenerReport>,
     pub(super) nacks: u64,
     pub(super) nacked_packets: u64,
@@ -55,10 +58,19 @@ impl ListenerLeg {
             resume_from: spec.resume_from,
             pace: Pace::default(),
             repair: None,
+            tail: None,
             report: None,
             nacks: 0,
             nacked_packets: 0,
         }
+    }
+
+    /// Begins the leg's line at a position, if it has not begun. Below its first line there is room for what comes late;
+    /// any other has to begin at the first hole that a late frame may fill, from `base` on.
+    pub(super) fn begin_line(&mut self, position: u64, base: u64, history: &History) {
+        let from = history.oldest().unwrap_or(position).max(base);
+        let hole = (from..position).find(|&at| self.rewrite.is_used() && !history.holds(at));
+        self.rewrite.begin(hole.unwrap_or(position));
     }
 
     /// Counts a frame that goes out; says whether reports are to begin.

@@ -8,6 +8,7 @@
 //! nothing. Memory (I3): one struct below 512 bytes; a second leg, a way through the history and an answered NACK own
 //! a box each while they last.
 
+mod ledger;
 mod leg;
 mod owed;
 mod pace;
@@ -16,9 +17,12 @@ mod replay;
 mod rewrite;
 mod select;
 mod switch;
+mod tail;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use self::ledger::Ledger;
 pub(crate) use self::leg::ListenerLeg;
 use self::repair::Repair;
 use self::replay::Trail;
@@ -59,6 +63,8 @@ pub(crate) struct Listener {
     paused: bool,
     /// The highest position that the far end is known to have.
     acked: Option<u64>,
+    /// What was settled out of its order.
+    ledger: Option<Box<Ledger>>,
     /// What was skipped and not told yet: the first position, and how many frames.
     untold: Option<(u64, u64)>,
     frames_skipped: u64,
@@ -124,6 +130,7 @@ impl Listener {
             joined: false,
             paused: false,
             acked: None,
+            ledger: None,
             untold: None,
             frames_skipped: 0,
             before_first: 0,
@@ -145,18 +152,18 @@ impl Listener {
             return self.offer_slowly(arrival, position, payload_bytes, history);
         }
         self.expected = arrival + 1;
-        self.take_live(position, payload_bytes)
+        self.take_live(position, payload_bytes, history)
     }
 
     #[inline]
-    fn take_live(&mut self, position: u64, payload_bytes: usize) -> Offer {
+    fn take_live(&mut self, position: u64, payload_bytes: usize, history: &History) -> Offer {
         if position < self.base {
             self.before_first += 1;
             return Offer::Pass;
         }
         let Some(index) = self.leg.rewrite.index(position) else {
             self.slow_down();
-            self.skip(position, 1);
+            self.give_up(position, history.oldest().unwrap_or(0));
             return Offer::Pass;
         };
         let schedule_report = self.leg.count(payload_bytes);
@@ -176,14 +183,14 @@ impl Listener {
                 return Offer::Pass;
             }
             // Evicted before they were offered.
-            self.skip(self.next_position(), arrival - self.expected);
+            self.skip_gone(self.expected..arrival, history);
             self.expected = arrival;
             return self.tell().map_or(Offer::Pass, Offer::Skipped);
         }
         if !self.leg.is_up() || self.paused || !self.joined {
             return Offer::Pass;
         }
-        self.skip(self.next_position(), arrival.saturating_sub(self.cursor));
+        self.skip_gone(self.cursor..arrival, history);
         self.cursor = self.cursor.max(arrival);
         if let Some(event) = self.tell() {
             return Offer::Skipped(event);
@@ -205,11 +212,11 @@ impl Listener {
                 self.cross(frame.media_time.ticks(), frame.arrived);
             }
             self.speed_up();
-            return self.with_again(position, payload_bytes);
+            return self.with_again(position, payload_bytes, history);
         };
         let ordered = self.leg.order == Order::Position;
         // The cursor may have passed what arrived with others and was not offered yet: nothing above it went out.
-        if ordered && self.leg.rewrite.next_position().is_some_and(|next| position >= next) {
+        if ordered && position >= self.leg.rewrite.next_position().unwrap_or(self.base) {
             trail.cursor = trail.cursor.min(position);
         }
         if ordered && position == trail.cursor && !trail.paced && trail.owed.is_empty() {
@@ -218,17 +225,18 @@ impl Listener {
             trail.owed.insert(position);
             return if ordered { Offer::Wake } else { Offer::Pass };
         } else if ordered {
-            self.skip(position, 1);
+            self.give_up(position, history.oldest().unwrap_or(0));
             return Offer::Wake;
         }
         if let Some(frame) = history.get(position) {
             self.cross(frame.media_time.ticks(), frame.arrived);
         }
-        self.with_again(position, payload_bytes)
+        self.note_late(position, history.oldest().unwrap_or(0));
+        self.with_again(position, payload_bytes, history)
     }
 
-    fn with_again(&mut self, position: u64, payload_bytes: usize) -> Offer {
-        match self.take_live(position, payload_bytes) {
+    fn with_again(&mut self, position: u64, payload_bytes: usize, history: &History) -> Offer {
+        match self.take_live(position, payload_bytes, history) {
             Offer::Take(take) => Offer::Take(Take { again: self.expected == NEVER, ..take }),
             offer => offer,
         }
@@ -241,6 +249,17 @@ impl Listener {
             let (first, untold) = self.untold.unwrap_or((from, 0));
             self.untold = Some((first.min(from), untold + count));
         }
+    }
+
+    /// Takes note of arrivals that the history lost before they were offered: what is from before it began is not missed.
+    fn skip_gone(&mut self, arrivals: Range<u64>, history: &History) {
+        let count = arrivals.end.saturating_sub(arrivals.start);
+        let known = || arrivals.clone().filter_map(|at| history.position_of(at));
+        let early = known().filter(|&position| position < self.base).count() as u64;
+        let first = known().filter(|&position| position >= self.base).min();
+        let first = first.filter(|_| known().count() as u64 == count);
+        self.before_first += early;
+        self.skip(first.unwrap_or_else(|| self.next_position()), count - early);
     }
 
     fn tell(&mut self) -> Option<Event> {
@@ -329,6 +348,9 @@ impl Listener {
             Feedback::ReceiverReport(block) if block.ssrc == on.ssrc => {
                 let received = on.reported(ntp_now, &block);
                 self.acknowledge(received);
+                if leg == self.leg.id {
+                    self.note_tail(received, view);
+                }
                 Verdict::Accepted
             }
             Feedback::Nack(nack) if nack.media_ssrc == on.ssrc => {
@@ -341,6 +363,7 @@ impl Listener {
                 let before = self.acked;
                 let received = self.delivered(position);
                 self.acknowledge(received);
+                received.into_iter().for_each(|received| self.note_delivered(received));
                 if let Some(acked) = self.acked.filter(|_| self.acked > before) {
                     // All of it is there, so none of it need come again.
                     let second = self.second.as_mut().and_then(|second| second.trail.as_mut());

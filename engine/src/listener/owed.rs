@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 /// A set of positions that lie close together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Owed {
     /// The position of the first bit, a multiple of 64.
     low: u64,

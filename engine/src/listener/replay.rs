@@ -17,9 +17,11 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use super::ledger::Ledger;
 use super::owed::Owed;
 use super::pace::Kind;
 use super::{Listener, ListenerLeg, Take, View};
+use crate::history::History;
 use crate::io::{Event, LegState, OnReturn, Order, Reason};
 use crate::rtp::opus::Toc;
 
@@ -67,21 +69,30 @@ pub(super) struct Resumption {
 
 impl Trail {
     /// What comes next, below `limit`.
-    pub(super) fn plan(&mut self, order: Order, view: &View<'_>, limit: u64) -> Plan {
+    pub(super) fn plan(
+        &mut self,
+        leg: &ListenerLeg,
+        view: &View<'_>,
+        limit: u64,
+        ledger: Option<&Ledger>,
+    ) -> Plan {
         let history = view.history;
         self.cursor = self.cursor.max(history.oldest().unwrap_or(0));
-        let again = (self.cursor < self.resend.end)
-            .then(|| history.next_held(self.cursor.max(self.resend.start)))
-            .flatten()
-            .filter(|&position| position < self.resend.end);
-        let next = self.owed.first_from(self.cursor).into_iter().chain(again).min();
+        let unsure = ledger.filter(|_| self.paced && leg.on_return == OnReturn::Replay);
+        let unsure = unsure.and_then(|ledger| ledger.first_unsure(self.cursor));
+        let next = [self.owed.first_from(self.cursor), self.next_again(history, ledger), unsure];
+        let next = next.into_iter().flatten().min();
         let Some(next) = next.filter(|&next| next < limit) else { return Plan::Done };
-        if order == Order::Position {
+        if leg.order == Order::Position {
             while self.cursor < next && history.holds(self.cursor) {
                 self.cursor += 1;
             }
-            let behind = history.next_held(self.cursor).filter(|_| self.cursor < next);
-            let until = behind.and_then(|at| history.get(at)).map(|frame| frame.arrived + view.patience);
+            // What comes late below what any leg was handed waits for nothing.
+            let top = leg.rewrite.next_position().max(ledger.map(Ledger::past_top)).unwrap_or(0);
+            let late = if self.owed.contains(next) { next <= top } else { unsure == Some(next) };
+            let hole = !late && next > self.cursor && !history.holds(next - 1);
+            let behind = history.get(next).filter(|_| hole);
+            let until = behind.map(|frame| frame.arrived + view.patience);
             if let Some(until) = until.filter(|&until| until > view.now) {
                 return Plan::Wait(until);
             }
@@ -89,9 +100,28 @@ impl Trail {
         Plan::Hand(next)
     }
 
+    /// The next position that is to be handed out though it is settled, and was not told as skipped.
+    fn next_again(&self, history: &History, ledger: Option<&Ledger>) -> Option<u64> {
+        let mut from = self.cursor.max(self.resend.start);
+        while from < self.resend.end {
+            let next = history.next_held(from).filter(|&next| next < self.resend.end)?;
+            if !ledger.is_some_and(|ledger| ledger.was_told(next)) {
+                return Some(next);
+            }
+            from = next + 1;
+        }
+        None
+    }
+
     /// When there is something to do on a leg, if ever.
-    pub(super) fn wake(&mut self, leg: &ListenerLeg, view: &View<'_>, limit: u64) -> Option<Instant> {
-        match self.plan(leg.order, view, limit) {
+    pub(super) fn wake(
+        &mut self,
+        leg: &ListenerLeg,
+        view: &View<'_>,
+        limit: u64,
+        ledger: Option<&Ledger>,
+    ) -> Option<Instant> {
+        match self.plan(leg, view, limit, ledger) {
             Plan::Done => self.paced.then_some(view.now),
             Plan::Wait(until) => Some(until),
             Plan::Hand(next) => Some(self.due(next, leg, view).unwrap_or(view.now)),
@@ -126,17 +156,16 @@ impl Listener {
         if self.joined {
             self.owe_arrivals(&mut trail.owed, view);
             let replays = self.leg.on_return == OnReturn::Replay;
-            let again = self.acked.filter(|_| replays).map(|acked| acked + 1);
+            let again = self.first_unacknowledged(view).filter(|_| replays);
             if let Some(start) = wanted.or(again).into_iter().chain(unfinished.filter(|_| replays)).min() {
                 let start = start.max(self.base).max(sent.unwrap_or(0));
                 trail.resend = start..view.next_position.max(start);
             }
-            let kept = match (wanted, self.leg.on_return) {
-                (None, OnReturn::Live) => u64::MAX,
-                _ => oldest,
-            };
-            if let Some((first, count)) = trail.owed.take_before(kept) {
+            if let Some((first, count)) = trail.owed.take_before(oldest) {
                 self.skip(first, count);
+            }
+            if wanted.is_none() && !replays {
+                self.give_up_before(&mut trail.owed, u64::MAX, oldest);
             }
         } else {
             // Who asks for a position has those before it.
@@ -145,15 +174,16 @@ impl Listener {
         }
         self.cursor = view.history.next_arrival();
         let unsettled = trail.owed.first_from(0).unwrap_or(view.next_position);
-        let first = if trail.resend.is_empty() { unsettled } else { unsettled.min(trail.resend.start) };
-        trail.cursor = first;
+        let unsure = self.first_unsure(sent.unwrap_or(0), self.leg.on_return, view);
+        let resend = Some(trail.resend.start).filter(|_| !trail.resend.is_empty());
+        let again = resend.into_iter().chain(unsure).min();
+        trail.cursor = again.map_or(unsettled, |again| again.min(unsettled));
         if self.leg.order == Order::Position {
-            self.keep_order(&mut trail, first);
+            self.keep_order(&mut trail, again, oldest);
         }
-        let again = trail.resend.start.max(oldest)..trail.resend.end;
-        let resent = again.filter(|&at| view.history.holds(at) && !trail.owed.contains(at)).count() as u64;
+        let resent = self.count_again(&trail, view);
         trail.paced = resent > 0 || !trail.owed.is_empty();
-        self.leg.rewrite.begin(trail.cursor.max(oldest));
+        self.leg.begin_line(trail.cursor.max(oldest), self.base, view.history);
         self.trail = (trail.paced || self.leg.order == Order::Position).then(|| Box::new(trail));
         self.speed_up();
         Resumption { unsettled, resent }
@@ -170,23 +200,36 @@ impl Listener {
     }
 
     /// A leg in order of position goes back only to repeat: what else is late, is too late.
-    fn keep_order(&mut self, trail: &mut Trail, first: u64) {
-        let next = self.leg.rewrite.next_position().unwrap_or(first);
-        trail.cursor = if trail.resend.is_empty() { next } else { next.min(trail.resend.start) };
-        if let Some((first, count)) = trail.owed.take_before(trail.cursor) {
-            self.skip(first, count);
+    fn keep_order(&mut self, trail: &mut Trail, again: Option<u64>, oldest: u64) {
+        let next = self.leg.rewrite.next_position().unwrap_or(trail.cursor);
+        trail.cursor = again.map_or(next, |again| again.min(next));
+        self.give_up_before(&mut trail.owed, trail.cursor, oldest);
+    }
+
+    /// How many frames of a way are handed out though they are settled.
+    fn count_again(&self, trail: &Trail, view: &View<'_>) -> u64 {
+        let mut count = 0;
+        let mut from = trail.cursor.max(view.history.oldest().unwrap_or(0));
+        while let Some(unsure) = self.first_unsure(from, self.leg.on_return, view) {
+            count += u64::from(!trail.resend.contains(&unsure));
+            from = unsure + 1;
         }
+        let again = trail.resend.start.max(view.history.oldest().unwrap_or(0))..trail.resend.end;
+        let again =
+            again.filter(|&at| view.history.holds(at) && !trail.owed.contains(at) && !self.was_told(at));
+        count + again.count() as u64
     }
 
     /// Notes what arrived and was not offered; tells what of it is gone.
     fn owe_arrivals(&mut self, owed: &mut Owed, view: &View<'_>) {
         let logged = view.history.first_arrival().max(self.cursor);
-        let mut gone = logged - self.cursor;
+        self.skip_gone(self.cursor..logged, view.history);
+        let mut gone = 0;
         for arrival in logged..view.history.next_arrival() {
-            match view.history.arrival(arrival).filter(|&position| view.history.holds(position)) {
-                Some(position) if position >= self.base => owed.insert(position),
-                Some(_) => self.before_first += 1,
-                None => gone += 1,
+            match view.history.position_of(arrival) {
+                Some(position) if position < self.base => self.before_first += 1,
+                Some(position) if view.history.holds(position) => owed.insert(position),
+                _ => gone += 1,
             }
         }
         self.skip(self.next_position(), gone);
@@ -194,7 +237,9 @@ impl Listener {
 
     /// Hands out again, from a position or after the last that was acknowledged; returns how many frames.
     pub(crate) fn replay(&mut self, from: Option<u64>, view: &View<'_>) -> u64 {
-        let Some(from) = from.or_else(|| self.acked.map(|acked| acked + 1)) else { return 0 };
+        from.into_iter().for_each(|from| self.wants_from(from));
+        let unsure = self.first_unsure(0, self.leg.on_return, view).filter(|_| from.is_none());
+        let Some(from) = from.or_else(|| self.first_unacknowledged(view)) else { return 0 };
         if !self.joined || self.paused {
             return 0;
         }
@@ -204,20 +249,17 @@ impl Listener {
         }
         self.slow_down();
         let start = from.max(self.base).max(view.history.oldest().unwrap_or(view.next_position));
-        let mut unsettled = Owed::default();
+        let mut unsettled = self.trail.as_ref().map(|trail| trail.owed.clone()).unwrap_or_default();
         let arrivals = self.cursor.max(view.history.first_arrival())..view.history.next_arrival();
         arrivals.filter_map(|at| view.history.arrival(at)).for_each(|position| unsettled.insert(position));
-        let owed = |position| self.trail.as_ref().is_some_and(|trail| trail.owed.contains(position));
-        let again = (start..view.history.end())
-            .filter(|&at| view.history.holds(at) && !owed(at) && !unsettled.contains(at))
-            .count() as u64;
+        let way = Trail { cursor: unsure.map_or(start, |unsure| unsure.min(start)), ..Trail::default() };
+        let way = Trail { resend: start..view.history.end().max(start), owed: unsettled, ..way };
+        let again = self.count_again(&way, view);
         if again > 0 {
-            let end = view.history.end();
             let trail = self.trail.get_or_insert_with(Box::default);
             let live = !trail.paced && trail.owed.is_empty();
-            trail.cursor = if live { start } else { start.min(trail.cursor) };
-            trail.resend = start..end;
-            trail.paced = true;
+            trail.cursor = if live { way.cursor } else { way.cursor.min(trail.cursor) };
+            (trail.resend, trail.paced) = (way.resend, true);
         }
         self.speed_up();
         again
@@ -234,8 +276,9 @@ impl Listener {
         let leg = &self.leg;
         let repair = leg.repair.as_ref().is_some_and(|repair| repair.first().is_some());
         let repair = repair.then(|| leg.pace.due(Kind::Held, view.now, view.pacing).unwrap_or(view.now));
-        let trail = self.trail.as_mut().and_then(|trail| trail.wake(leg, view, u64::MAX));
-        repair.into_iter().chain(trail).min()
+        let ledger = self.ledger.as_deref();
+        let trail = self.trail.as_mut().and_then(|trail| trail.wake(leg, view, u64::MAX, ledger));
+        repair.into_iter().chain(trail).chain(self.tail_due()).min()
     }
 
     /// Does what is due on the leg that is sent on.
@@ -247,12 +290,13 @@ impl Listener {
         if let Some(event) = self.tell() {
             return Turn::Event(event);
         }
+        self.probe_tail(view);
         if let Some((position, take)) = self.repair_live(view) {
             return Turn::Hand(position, take);
         }
         while let Some(trail) = &mut self.trail {
             let order = self.leg.order;
-            let next = match trail.plan(order, view, u64::MAX) {
+            let next = match trail.plan(&self.leg, view, u64::MAX, self.ledger.as_deref()) {
                 Plan::Done if order == Order::Arrival => {
                     self.trail = None;
                     self.speed_up();
@@ -268,7 +312,8 @@ impl Listener {
             if trail.due(next, &self.leg, view).is_some() {
                 break;
             }
-            let kind = trail.kind(next, &self.leg);
+            // What waited for a hole at the live edge owes the pace nothing.
+            let kind = Some(trail.kind(next, &self.leg)).filter(|_| trail.paced);
             let replay = !trail.owed.take(next);
             trail.cursor = next + 1;
             if let Some(take) = self.hand(next, (kind, replay), view) {
@@ -279,14 +324,22 @@ impl Listener {
     }
 
     /// Hands out a frame of the history on the leg that is sent on, if its numbers reach it.
-    fn hand(&mut self, position: u64, (kind, replay): (Kind, bool), view: &View<'_>) -> Option<Take> {
+    fn hand(&mut self, position: u64, (kind, replay): (Option<Kind>, bool), view: &View<'_>) -> Option<Take> {
         let frame = view.history.get(position)?;
         self.cross(frame.media_time.ticks(), frame.arrived);
+        let oldest = view.history.oldest().unwrap_or(0);
+        if !replay {
+            self.note_late(position, oldest);
+        }
         let Some(index) = self.leg.rewrite.index(position) else {
-            self.skip(position, u64::from(!replay));
+            if !replay {
+                self.give_up(position, oldest);
+            }
             return None;
         };
-        self.leg.pace.spend(kind, view.now, duration(frame.payload), view.pacing);
+        if let Some(kind) = kind {
+            self.leg.pace.spend(kind, view.now, duration(frame.payload), view.pacing);
+        }
         self.replayed += u64::from(replay);
         let schedule_report = self.leg.count(frame.payload.len());
         Some(Take { index, replay, schedule_report, ..Take::default() })
@@ -300,7 +353,7 @@ impl Listener {
                 return None;
             }
             let settled = self.is_settled(position, view);
-            let take = settled.then(|| self.hand(position, (Kind::Held, true), view)).flatten();
+            let take = settled.then(|| self.hand(position, (Some(Kind::Held), true), view)).flatten();
             let repair = self.leg.repair.as_mut()?;
             if let Some(take) = take {
                 repair.sent(view.now);
@@ -315,11 +368,11 @@ impl Listener {
         let coming = self.trail.as_ref().is_some_and(|trail| {
             trail.owed.contains(position) || trail.resend.contains(&position) && position >= trail.cursor
         });
-        position >= self.base && view.history.holds(position) && !coming
+        position >= self.base && view.history.holds(position) && !coming && !self.was_told(position)
     }
 
     /// Tells what the history lost of what is owed.
-    fn settle_gone(&mut self, view: &View<'_>) {
+    pub(super) fn settle_gone(&mut self, view: &View<'_>) {
         let oldest = view.history.oldest().unwrap_or(0);
         let gone = self.trail.as_mut().and_then(|trail| trail.owed.take_before(oldest));
         if let Some((first, count)) = gone {

@@ -71,7 +71,7 @@ impl Listener {
 
     /// What is owed or asked for is not wanted any more, nor is to be told.
     fn forget(&mut self) {
-        self.trail = None;
+        (self.trail, self.ledger) = (None, None);
         self.frames_skipped -= self.untold.take().map_or(0, |(_, count)| count);
         self.leg.repair.iter_mut().for_each(|repair| repair.clear());
         if let Some(second) = self.second.as_mut() {

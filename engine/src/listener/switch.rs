@@ -20,6 +20,7 @@
 //!
 //! Invariant (I1): before the cut, all that the second leg is handed is settled.
 
+use super::ledger::UNDER_WAY;
 use super::pace::Kind;
 use super::replay::{Plan, Trail, Turn, duration};
 use super::{Listener, ListenerLeg, NEVER, Offer, Take, View};
@@ -43,9 +44,6 @@ pub(crate) struct Second {
     skipped_before: u64,
 }
 
-/// Frames that may be under way on a leg: 1 s of the usual.
-const UNDER_WAY: u64 = 50;
-
 /// What closing a leg means for its listener.
 #[derive(Debug)]
 pub(crate) enum Close {
@@ -59,6 +57,7 @@ impl Listener {
     /// Gives it a second leg; hands the leg back if there is one.
     pub(crate) fn add(&mut self, leg: ListenerLeg) {
         debug_assert!(self.second.is_none(), "two legs at most");
+        leg.resume_from.into_iter().for_each(|from| self.wants_from(from));
         self.second = Some(Box::new(Second {
             leg,
             ordered: false,
@@ -119,17 +118,20 @@ impl Listener {
     fn set_out(&mut self, view: &View<'_>) {
         self.slow_down();
         let reach = self.reach();
-        let missing = self.second.as_ref().and_then(|second| self.missing(&second.leg));
+        let on_return = self.second.as_ref().map_or(OnReturn::Live, |second| second.leg.on_return);
+        let unsure = self.first_unsure(0, on_return, view);
+        let soon = self.first_unacknowledged(view).filter(|_| on_return == OnReturn::Replay);
+        let missing = self.second.as_ref().and_then(|second| self.missing(&second.leg)).or(soon);
         let Some(second) = self.second.as_mut() else { return };
         let here = reach.min(view.next_position);
         let start = second.leg.resume_from.or(missing).unwrap_or(here).clamp(self.base.min(here), here);
         second.start = start;
         let oldest = view.history.oldest().unwrap_or(start);
         // Its far end may ask for what was under way on the first leg, so its line reaches that.
-        let reached = start.saturating_sub(UNDER_WAY).max(self.base);
-        second.leg.rewrite.begin(reached.max(oldest));
-        second.trail =
-            Some(Trail { cursor: start, resend: start..u64::MAX, paced: true, ..Trail::default() });
+        let cursor = unsure.map_or(start, |unsure| unsure.min(start));
+        let reached = cursor.min(start.saturating_sub(UNDER_WAY)).max(self.base);
+        second.leg.begin_line(reached.max(oldest), self.base, view.history);
+        second.trail = Some(Trail { cursor, resend: start..u64::MAX, paced: true, ..Trail::default() });
     }
 
     /// From where on a leg brings again what the other one may not have delivered.
@@ -184,6 +186,7 @@ impl Listener {
     fn trade_places(&mut self, second: &mut ListenerLeg) {
         let all = self.missing(second).filter(|_| self.acked.is_none());
         second.resume_from = second.resume_from.or(self.leg.resume_from).or(all);
+        self.note_top();
         std::mem::swap(&mut self.leg, second);
     }
 
@@ -193,6 +196,7 @@ impl Listener {
         let mut second = self.second.take()?;
         let reached = second.trail.take().map_or(0, |trail| trail.cursor);
         let handed = self.leg.rewrite.next_position().unwrap_or(0);
+        self.note_top();
         std::mem::swap(&mut self.leg, &mut second.leg);
         self.leg.resume_from = None;
         let ordered = self.leg.order == Order::Position;
@@ -259,7 +263,7 @@ impl Listener {
     pub(super) fn wake_second(&mut self, view: &View<'_>) -> Option<std::time::Instant> {
         let reach = self.reach();
         let second = self.second.as_mut().filter(|second| second.leg.is_up() && !second.spent)?;
-        second.trail.as_mut()?.wake(&second.leg, view, reach)
+        second.trail.as_mut()?.wake(&second.leg, view, reach, self.ledger.as_deref())
     }
 
     /// Does what is due on the second leg.
@@ -268,12 +272,13 @@ impl Listener {
         debug_assert!(
             self.expected == NEVER || self.second.as_ref().is_none_or(|second| second.trail.is_none())
         );
+        self.settle_gone(view);
         if let Some(event) = self.tell() {
             return Turn::Event(event);
         }
         while let Some(second) = self.second.as_mut().filter(|second| second.leg.is_up()) {
             let (leg, Some(trail)) = (&mut second.leg, &mut second.trail) else { break };
-            let next = match trail.plan(leg.order, view, reach) {
+            let next = match trail.plan(leg, view, reach, self.ledger.as_deref()) {
                 Plan::Done => return self.cut(view).map_or(Turn::Nothing, Turn::Event),
                 Plan::Wait(_) => break,
                 Plan::Hand(next) if trail.due(next, leg, view).is_some() => break,

@@ -6,6 +6,7 @@ mod drain;
 mod fan_out;
 mod harness;
 mod hostile;
+mod late;
 mod lifecycle;
 mod reports;
 mod storms;

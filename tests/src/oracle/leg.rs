@@ -100,10 +100,11 @@ impl ListenerLeg {
     }
 
     /// A frame arrived.
-    pub(crate) fn owe(&mut self, arrival: usize) {
+    pub(crate) fn owe(&mut self, arrival: usize, track: &Track) {
         match self.state {
             LegState::Up => self.owed.push_back(arrival),
-            _ => self.missed += u64::from(self.joined.is_some()),
+            _ if self.joined.is_some() => self.miss(arrival, track),
+            _ => {}
         }
     }
 

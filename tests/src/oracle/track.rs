@@ -210,11 +210,9 @@ impl Track {
         &self.taken[arrival]
     }
 
-    /// Whether a frame can still be handed out: its position is held, and not more arrivals came since than the
-    /// history spans positions.
+    /// Whether a frame can still be handed out.
     pub(crate) fn is_held(&self, arrival: usize) -> bool {
-        let recent = self.taken.len() - arrival <= self.limits.history_frames;
-        recent && self.held.get(&self.taken[arrival].position) == Some(&arrival)
+        self.held.get(&self.taken[arrival].position) == Some(&arrival)
     }
 
     /// The current segment.

@@ -392,6 +392,7 @@ impl World<'_> {
         let verdict = self.relay.handle_feedback(now, leg, feedback);
         self.report.digest.number(verdict as u64);
         self.tamper.input(self.told, format_args!("{leg} {feedback:?}: {verdict:?}"));
+        let told = self.told;
         let seat = self.seats.iter_mut().find(|seat| seat.has(leg));
         if let Some(ear) = seat.and_then(|seat| seat.ear.as_mut()) {
             ensure(verdict == Verdict::Accepted, "verdict", || format!("{feedback:?} was {verdict:?}"))?;
@@ -404,7 +405,7 @@ impl World<'_> {
                 }
                 Feedback::Nack(_) => {
                     self.report.count(Count::Nack);
-                    ear.asked();
+                    ear.asked(told);
                 }
                 _ => {}
             }

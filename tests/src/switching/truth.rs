@@ -209,12 +209,6 @@ impl Truth {
         self.stored.get(position as usize)?.as_ref()
     }
 
-    /// Whether a frame can still be handed out: it is in the history, by position and by arrival.
-    pub(super) fn is_kept(&self, position: u64) -> bool {
-        let stored = self.get(position).filter(|_| position >= self.oldest);
-        stored.is_some_and(|stored| self.arrivals - stored.arrival <= self.terms.history_frames as u64)
-    }
-
     /// Whether a position was declared lost.
     pub(super) fn is_declared(&self, position: u64) -> bool {
         self.declared.iter().any(|(from, count)| (*from..from + count).contains(&position))

@@ -283,6 +283,8 @@ impl<'a> World<'a> {
         while let Some(output) = self.relay.poll_output() {
             outputs.push(Seen::take_down(&output, self.base, &mut self.wire)?);
         }
+        // What was due may have brought frames too.
+        self.evictions();
         self.tamper.tamper(&mut outputs);
         self.fill_in(&mut outputs);
         for (track, truth) in self.tracks.iter().zip(&mut self.truths) {
@@ -321,7 +323,9 @@ impl<'a> World<'a> {
     }
 
     fn witness(&mut self, packet: &Handed) -> Check {
-        let Some(track) = self.witnesses.iter().position(|leg| *leg == packet.leg) else { return Ok(()) };
+        let Some(track) = self.witnesses.iter().position(|leg| *leg == packet.leg) else {
+            return Ok(());
+        };
         let same = packet.id.is_none_or(|id| usize::from(id.track) == track);
         ensure(same, "frame", || format!("{packet:?} is of another track"))?;
         let position = self.truths[track].hold(packet, self.told)?;

@@ -157,12 +157,23 @@ fn the_old_leg_stays_live_until_the_new_one_has_come_to_where_it_is() {
 
 #[test]
 fn without_an_acknowledgement_the_new_leg_begins_at_the_first_frame_that_was_not_handed_out() {
+    let mut stage = Stage::new(51);
+    let new = stage.leg(LegSpec::new(96));
+    stage.switch(new);
+    let event = Event::LegSpent { leg: stage.old, to: new, position: 51, replayed: 0, gap_frames: 0 };
+    assert_eq!(events(&stage.bench.drain()), [event]);
+    assert_eq!(on(&stage.frames(1), new), [51]);
+}
+
+#[test]
+fn before_the_first_acknowledgement_what_may_be_under_way_comes_on_the_new_leg() {
     let mut stage = Stage::new(50);
     let new = stage.leg(LegSpec::new(96));
     stage.switch(new);
-    let event = Event::LegSpent { leg: stage.old, to: new, position: 50, replayed: 0, gap_frames: 0 };
-    assert_eq!(events(&stage.bench.drain()), [event]);
-    assert_eq!(on(&stage.frames(1), new), [50]);
+    let out = stage.rest(500);
+    let event = Event::LegSpent { leg: stage.old, to: new, position: 50, replayed: 50, gap_frames: 0 };
+    assert_eq!((events(&out), replays(&out)), (vec![event], 50));
+    assert_eq!(on(&out, new), (0..50).collect::<Vec<_>>());
 }
 
 #[test]
@@ -239,6 +250,7 @@ fn what_the_history_lost_of_a_held_leg_is_told_exactly() {
 #[test]
 fn late_frames_during_a_catch_up_come_once_at_their_place_or_at_once() {
     let mut stage = Stage::new(10);
+    stage.delivered(9);
     stage.state(stage.old, LegState::Down);
     let early = stage.hole();
     stage.frames(20);
@@ -257,7 +269,7 @@ fn late_frames_during_a_catch_up_come_once_at_their_place_or_at_once() {
 
 #[test]
 fn a_leg_that_goes_down_in_a_catch_up_goes_on_where_it_was() {
-    let mut stage = Stage::new(10);
+    let mut stage = Stage::new(51);
     stage.state(stage.old, LegState::Down);
     stage.frames(60);
     stage.state(stage.old, LegState::Up);
@@ -269,7 +281,7 @@ fn a_leg_that_goes_down_in_a_catch_up_goes_on_where_it_was() {
         out.extend(stage.rest(30));
     }
     out.extend(stage.rest(300));
-    assert_eq!(positions(&out, stage.listener), (10..70).collect::<Vec<_>>());
+    assert_eq!(positions(&out, stage.listener), (51..111).collect::<Vec<_>>());
     assert_eq!(replays(&out), 0);
 }
 
@@ -379,6 +391,7 @@ fn either_leg_may_be_closed_before_the_cut() {
 #[test]
 fn closing_the_live_leg_moves_to_the_other_when_that_is_up() {
     let mut stage = Stage::new(50);
+    stage.delivered(49);
     let new = stage.bench.relay.add_leg(stage.bench.now, stage.listener, LegSpec::new(96)).unwrap();
     stage.bench.close(Peer::Leg(stage.old));
     let out = stage.frames(10);
@@ -392,6 +405,7 @@ fn closing_the_live_leg_moves_to_the_other_when_that_is_up() {
 #[test]
 fn closing_the_live_leg_beside_a_spent_one_closes_the_listener() {
     let mut stage = Stage::new(50);
+    stage.delivered(49);
     let new = stage.leg(LegSpec::new(96));
     stage.switch(new);
     stage.bench.drain();

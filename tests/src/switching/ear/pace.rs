@@ -10,8 +10,11 @@ impl Ear {
     /// A hole is waited for: the pace holds from its end on.
     pub(super) fn note_wait(&mut self, now: Duration) {
         let waits = self.ordered && self.waits();
+        if self.moved.1 != self.top {
+            self.moved = (now, self.top);
+        }
         if let (true, Some(lag)) = (waits || self.waited, &mut self.lag) {
-            (lag.since, lag.done, lag.again) = (now, 0, 0);
+            (lag.since, lag.done, lag.again, lag.even) = (now, 0, 0, (now, 0));
         }
         if self.waited && !waits {
             self.freed = now;
@@ -25,12 +28,13 @@ impl Ear {
 
     /// L4: what is behind catches up at the configured pace, the first of it at once.
     pub(super) fn check_pace(&self, lag: Lag, now: Duration) -> Check {
-        let passed = now.saturating_sub(lag.since + PROMPT);
+        let (since, before) = lag.even;
+        let (passed, done) = (now.saturating_sub(since + PROMPT), lag.done - before);
         let due = (passed.as_nanos() / (self.frame / self.terms.replay_rate).as_nanos()) as u64;
         // Behind each hole that is waited for, the pace begins anew.
-        let enough = if self.ordered { lag.done * 2 + 40 >= due } else { lag.done >= due };
+        let enough = if self.ordered { done * 2 + 40 >= due } else { done >= due };
         ensure(enough, "L4", || {
-            format!("{} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", lag.done, self.owed.len())
+            format!("{done} of {due} since {lag:?} at {now:?}, owed {:?}: {self:?}", self.owed.len())
         })?;
         let passed = now.saturating_sub(lag.since);
         let most = |rate: u32| {
@@ -57,7 +61,8 @@ impl Ear {
         // Behind a hole that was waited for, the pace may hold.
         let behind = self.time_for(2 * self.backlog as u64);
         let patience = self.terms.hole_patience + PROMPT + self.frame + behind;
-        let waits = self.ordered && now <= arrived.max(self.freed) + patience;
+        // What fills the hole in front of it goes before it, and at the pace.
+        let waits = self.ordered && now <= arrived.max(self.freed).max(self.moved.0) + patience;
         ensure(waits, "L3", || {
             format!("{first} arrived at {arrived:?} and is not handed out at {now:?}: {self:?}")
         })
