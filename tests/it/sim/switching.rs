@@ -53,7 +53,7 @@ fn legs_in_order_catch_up_behind_holes() {
 /// What arrives while late frames are made good waits for its turn.
 #[test]
 fn late_frames_below_the_first_are_made_good_at_the_pace() {
-    keep(&[6383, 15_226]);
+    keep(&[6383, 15_226, 144_616, 184_989, 235_266]);
 }
 
 /// A switch to a leg that is ahead waits until the other one is there, and drops nothing on the way; by arrival, the frame

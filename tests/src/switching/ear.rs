@@ -392,6 +392,11 @@ impl Ear {
         if !reached {
             // From before the first that it was handed, and still for it: it may be told of it.
             self.forgiven += 1;
+            // While it catches up, it goes its way in between.
+            if let Some(lag) = &mut self.lag {
+                lag.work += 1;
+                lag.arrived += 1;
+            }
             return;
         }
         if let Some(lag) = &mut self.lag {
