@@ -169,6 +169,12 @@ fn a_replay_shares_its_pace_with_answers() {
     keep(&[104_719, 112_145]);
 }
 
+/// Frames that come late, below the first that a listener had, take time on both of its legs, and at the end of the world.
+#[test]
+fn what_fills_holes_that_nobody_counted_on_goes_at_the_pace() {
+    keep(&[203_508, 204_098]);
+}
+
 /// A campaign in which something never happens says nothing about it.
 fn goes_everywhere(total: &Report) {
     for what in Count::ALL {
