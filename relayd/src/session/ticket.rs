@@ -11,7 +11,8 @@
 //!
 //! The answer to whoever got in may be lost, so a used ticket is good again for whoever has no other. That the client
 //! knows is shown by a connection that comes up, by what comes over a socket, or by the next ticket. At most one
-//! ticket of a pass is used; with a connection that is gone the others go when one is used. Memory: some 500 bytes per
+//! ticket of a pass is used; with a connection that is gone the others go when one is used. A second connection that is
+//! gone without taking over leaves its ticket to the first one, whose own may have opened it. Memory: some 500 bytes per
 //! connection that is there, and for at most `max` of those that are not; beyond, the one that left first is forgotten.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,8 @@ struct Pass {
     until: Option<Instant>,
     resume: Option<SecretHash>,
     order: Option<SecretHash>,
+    /// That of a second connection that did not take over.
+    left: Option<SecretHash>,
     /// Nobody has come with `order` yet.
     fresh: bool,
     /// Somebody is coming with this one.
@@ -112,6 +115,7 @@ impl Tickets {
             until: None,
             resume: Some(hash.clone()),
             order: None,
+            left: None,
             fresh: false,
             held: None,
             used: None,
@@ -184,6 +188,7 @@ impl Tickets {
         let Some(ticket) = pass.held.take() else { return };
         pass.resume.take_if(|hash| *hash == ticket);
         pass.order.take_if(|hash| *hash == ticket);
+        pass.left.take_if(|hash| *hash == ticket);
         let mut until = now + WINDOW;
         match pass.used.take() {
             Some(before) if before.ticket == ticket => until = before.until,
@@ -214,7 +219,8 @@ impl Tickets {
         let Some(used) = pass.used.take_if(|used| used.opened == holder) else { return };
         let from = pass.closed.flatten();
         self.hashes.remove(&used.ticket);
-        if pass.resume.is_none() && pass.order.is_none() && pass.until.is_some() {
+        let others = [&pass.resume, &pass.order, &pass.left];
+        if others.iter().all(|other| other.is_none()) && pass.until.is_some() {
             self.remove(before);
         }
         if let Some(pass) = self.passes.get_mut(&holder) {
@@ -237,6 +243,21 @@ impl Tickets {
         {
             self.remove(first);
         }
+    }
+
+    /// A second connection is gone, and the first one is there still: its ticket is of that one from now on.
+    pub(super) fn handle_second_left(&mut self, now: Instant, second: HolderId, first: HolderId) {
+        let moves = |pass: &Pass| pass.until.is_none() && pass.held.is_none() && pass.used.is_none();
+        if !(self.passes.contains_key(&first) && self.passes.get(&second).is_some_and(moves)) {
+            return self.handle_left(now, second);
+        }
+        let ticket = self.passes.get_mut(&second).and_then(|pass| pass.resume.take());
+        self.remove(second);
+        let Some((pass, ticket)) = self.passes.get_mut(&first).zip(ticket) else { return };
+        if let Some(earlier) = pass.left.replace(ticket.clone()) {
+            self.hashes.remove(&earlier);
+        }
+        self.hashes.insert(ticket, first);
     }
 
     /// A leg was closed, a listener's having got so far.
@@ -264,7 +285,7 @@ impl Tickets {
     pub(super) fn retire(&mut self, holder: HolderId) {
         let Some(pass) = self.passes.get_mut(&holder) else { return };
         let Some(until) = pass.used.as_ref().map(|used| used.until) else { return self.remove(holder) };
-        for hash in pass.resume.take().iter().chain(&pass.order.take()) {
+        for hash in [pass.resume.take(), pass.order.take(), pass.left.take()].iter().flatten() {
             self.hashes.remove(hash);
         }
         if let Some(before) = pass.until.replace(until) {
@@ -278,7 +299,7 @@ impl Tickets {
         let Some(pass) = self.passes.remove(&holder) else { return };
         self.legs.remove(&pass.leg);
         let used = pass.used.as_ref().map(|used| &used.ticket);
-        for hash in pass.resume.iter().chain(&pass.order).chain(used) {
+        for hash in pass.resume.iter().chain(&pass.order).chain(&pass.left).chain(used) {
             self.hashes.remove(hash);
         }
         if let Some(until) = pass.until {

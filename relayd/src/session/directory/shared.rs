@@ -132,7 +132,10 @@ impl Shared {
             let leg = state.change(now, &place.session, &self.feed, |entry| {
                 entry.lapses.remove(&place.holder);
                 let leg = entry.machine.leg_of(place.holder);
-                entry.tickets.handle_left(now, place.holder);
+                match entry.machine.first_beside(place.holder) {
+                    Some(first) => entry.tickets.handle_second_left(now, place.holder, first),
+                    None => entry.tickets.handle_left(now, place.holder),
+                }
                 entry.machine.handle_gone(now, place.holder);
                 leg
             });

@@ -215,6 +215,13 @@ impl Machine {
         self.members.get(&member).is_some_and(|member| member.seated)
     }
 
+    /// The connection that was there before this one of the same holder, and counts.
+    pub(in crate::session) fn first_beside(&self, holder: HolderId) -> Option<HolderId> {
+        let member = self.members.get(&holder.member).filter(|member| member.seated)?;
+        let first = member.live().next().filter(|first| first.number < holder.link)?;
+        Some(HolderId { link: first.number, ..holder })
+    }
+
     /// What a holder is called.
     pub(in crate::session) fn name(&self, holder: HolderId) -> Option<ResourceId> {
         self.members.get(&holder.member).and_then(|member| member.name)

@@ -161,3 +161,40 @@ fn only_so_many_are_kept_of_those_who_left() {
     assert_eq!(good, [false, false, true, true]);
     assert_eq!((tickets.hashes.len(), tickets.legs.len()), (2, 2));
 }
+
+#[test]
+fn a_second_connection_that_fails_leaves_its_ticket_to_the_first() {
+    let (now, mut tickets) = (Instant::now(), Tickets::new(4));
+    let (first, second, used) = pair(now, &mut tickets, right());
+    tickets.handle_connected(second);
+    let text = tickets.issue(second, legs()[1], right());
+    tickets.handle_second_left(now, second, first);
+    let late = now + 100 * WINDOW;
+    let found = tickets.look(late, &text).expect("for as long as the first is there");
+    assert_eq!((found.holder, found.opened), (first, None));
+    assert!(tickets.look(late, &used).is_none());
+    // Another one that fails, too; its client has not heard of it, or has.
+    let third = HolderId::test(3);
+    come(late, &mut tickets, &text, (third, 2), right());
+    let next = tickets.issue(third, legs()[2], right());
+    tickets.handle_second_left(late, third, first);
+    assert_eq!(tickets.look(late, &text).unwrap().opened, Some(third));
+    assert_eq!(tickets.look(late, &next).unwrap().holder, first);
+    // With the first one it goes.
+    tickets.handle_left(late, first);
+    assert!(tickets.look(late + WINDOW - SECOND, &next).is_some());
+    assert!(tickets.look(late + WINDOW, &next).is_none());
+    assert!(tickets.passes.is_empty() && tickets.hashes.is_empty() && tickets.legs.is_empty());
+}
+
+#[test]
+fn a_ticket_that_somebody_comes_with_stays_where_it_is() {
+    let (now, mut tickets) = (Instant::now(), Tickets::new(4));
+    let (first, second, _) = pair(now, &mut tickets, right());
+    let text = tickets.issue(second, legs()[1], right());
+    tickets.hold(second, &text);
+    tickets.handle_second_left(now, second, first);
+    tickets.give_back(second);
+    assert_eq!(tickets.look(now, &text).unwrap().holder, second);
+    assert!(tickets.look(now + WINDOW, &text).is_none());
+}
