@@ -217,7 +217,8 @@ settings! {
         refresh_before: Duration = Duration::from_secs(1200);
         /// How long before `max_age` a connection is warned.
         warn_before: Duration = Duration::from_secs(1800);
-        /// How long an operator's order stands; a connection that was not replaced then goes on.
+        /// How long an operator's order stands, and how long a new connection has to take over, at least 10 s; a connection that was
+        /// not replaced then goes on.
         deadline: Duration = Duration::from_secs(60);
         /// The longest pause after a first failure; it doubles with each, and a random part of it is taken.
         retry_min: Duration = Duration::from_secs(1);

@@ -251,6 +251,7 @@ impl Conversation<Media> {
             CloseReason::SessionEnded => {
                 (ByeReason::Ended, SessionGone, "the session or its language has ended")
             }
+            CloseReason::JoinTimeout => (ByeReason::Failed, Internal, "it did not take over in time"),
             CloseReason::Shutdown => (ByeReason::Drain, Draining, "the relay is stopping"),
             _ => (ByeReason::Failed, Internal, "the relay failed"),
         };

@@ -5,16 +5,19 @@
 //! | idle | warn; waiting | joining | | | | | age: order |
 //! | waiting | at once | joining | | | | idle | require → asked; deadline: give up |
 //! | asked | collapses | joining | | | | idle | waiting, backing off; deadline: give up |
-//! | joining | collapses | joining | switch → switching | complete | waiting, or give up | orphaned | |
-//! | switching | collapses | joining | | complete, close old → idle | waiting, or give up | orphaned | switch again |
+//! | joining | collapses | joining | switch → switching | complete | waiting, or give up | orphaned | close new → as if gone |
+//! | switching | collapses | joining | | complete, close old → idle | waiting, or give up | orphaned | switch again; close new → as if gone |
 //! | orphaned | idle first | joining | | complete → idle | | | idle |
 //!
-//! A connection that is `max_age` old is closed, in every state: at once where nobody is on the way to take over, else when
-//! the second one is gone, or `deadline` later, which makes the second one the only one. Each ages from when it came up.
+//! A second connection that has not taken over is closed `deadline` after it came, or [`ANSWER_AFTER`] if that is longer;
+//! of several that came one after the other, the last counts that came while the order stood. A connection that is
+//! `max_age` old is closed, in every state: at once where nobody is on the way to take over, else when the second one is
+//! gone, or its time is over, which makes the second one the only one, and at most `deadline` later. Each ages from when it
+//! came up.
 //!
 //! Invariants: the old connection is closed only after the new one has taken over; nothing is asked for while a second
-//! connection is there; every order ends in exactly one [`Output::Over`]; orders that come while one is under way
-//! become one with it.
+//! connection is there; every order ends in exactly one [`Output::Over`], by its deadline or, if somebody came by then, at
+//! most `deadline` (and [`SPENT_AFTER`]) later; orders that come while one is under way become one with it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -129,6 +132,8 @@ pub(super) enum Output {
     Complete { spent: Spent, attempts: u32 },
     /// Close the older connection: the newer one is the holder's from now on.
     CloseOld,
+    /// Close the newer connection: it has not taken over in time.
+    CloseNew,
     /// Close the older connection, or the only one: it is older than connections get.
     TooOld,
     /// It ended like this; without a cause, the client had come by itself.
@@ -150,8 +155,8 @@ enum State {
     Idle,
     Waiting { order: Order, at: Instant },
     Asked { order: Order, until: Instant },
-    Joining { order: Order },
-    Switching { order: Order, again: Option<Instant> },
+    Joining { order: Order, until: Instant },
+    Switching { order: Order, until: Instant, again: Option<Instant> },
     Orphaned { order: Order, until: Instant },
 }
 
@@ -199,7 +204,7 @@ impl Refresh {
                 order.deadline = order.deadline.max(deadline);
                 *pending = at.min(*pending);
             }
-            State::Asked { order, .. } | State::Joining { order } | State::Switching { order, .. } => {
+            State::Asked { order, .. } | State::Joining { order, .. } | State::Switching { order, .. } => {
                 order.deadline = order.deadline.max(deadline);
                 order.cause.get_or_insert(cause);
             }
@@ -220,24 +225,26 @@ impl Refresh {
 
     /// A second connection was accepted; the one before it, if there was one, is no more.
     pub(super) fn handle_joined(&mut self, now: Instant) {
+        let own = Order { cause: None, since: now, deadline: now, attempts: 0 };
         let order = match self.state {
-            State::Idle => Order { cause: None, since: now, deadline: now, attempts: 0 },
+            State::Idle => own,
             State::Waiting { order, .. } | State::Asked { order, .. } => order,
-            State::Joining { order } | State::Switching { order, .. } => order,
+            State::Joining { order, .. } | State::Switching { order, .. } => order,
             State::Orphaned { order, .. } => {
                 self.end(now, order, Outcome::Dropped);
-                Order { cause: None, since: now, deadline: now, attempts: 0 }
+                own
             }
         };
-        self.state = State::Joining { order };
+        let until = now.min(order.deadline) + self.rules.deadline.max(ANSWER_AFTER);
+        self.state = State::Joining { order, until };
         self.second_up = None;
     }
 
     /// The second connection is up.
     pub(super) fn handle_connected(&mut self, now: Instant) {
         self.second_up = Some(now);
-        if let State::Joining { order } = self.state {
-            self.state = State::Switching { order, again: None };
+        if let State::Joining { order, until } = self.state {
+            self.state = State::Switching { order, until, again: None };
             self.outputs.push_back(Output::Switch);
         }
     }
@@ -253,7 +260,7 @@ impl Refresh {
     /// the only one, from a first one that is gone.
     pub(super) fn handle_spent(&mut self, now: Instant, spent: Spent, second: bool) {
         let order = match self.state {
-            State::Joining { order } | State::Switching { order, .. } if second => order,
+            State::Joining { order, .. } | State::Switching { order, .. } if second => order,
             State::Orphaned { order, .. } if !second => order,
             // Of an earlier pair, of which nothing is left to do.
             _ => return,
@@ -270,19 +277,15 @@ impl Refresh {
 
     /// The second connection is gone.
     pub(super) fn handle_failed(&mut self, now: Instant) {
-        let (State::Joining { order } | State::Switching { order, .. }) = self.state else { return };
-        if order.cause.is_none() || now >= order.deadline {
-            self.end(now, order, Outcome::GaveUp);
-        } else {
-            self.back_off(now, order);
-        }
+        let (State::Joining { order, .. } | State::Switching { order, .. }) = self.state else { return };
+        self.fail(now, order);
         self.grow_old(now);
     }
 
     /// The first connection is gone; a second one, if there is one, is the only one now.
     pub(super) fn handle_old_gone(&mut self, now: Instant) {
         match self.state {
-            State::Joining { order } | State::Switching { order, .. } => {
+            State::Joining { order, .. } | State::Switching { order, .. } => {
                 self.state = State::Orphaned { order, until: now + SPENT_AFTER };
                 self.age = None;
                 if let Some(up) = self.second_up.take() {
@@ -300,7 +303,9 @@ impl Refresh {
 
     /// Time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.grow_old(now);
+        if self.grow_old(now) {
+            return;
+        }
         match self.state {
             State::Waiting { order, .. } | State::Asked { order, .. } if now >= order.deadline => {
                 self.end(now, order, Outcome::GaveUp);
@@ -313,8 +318,12 @@ impl Refresh {
                 self.outputs.push_back(Output::Require { cause, deadline });
             }
             State::Asked { order, until } if now >= until => self.back_off(now, order),
-            State::Switching { order, again: Some(again) } if now >= again => {
-                self.state = State::Switching { order, again: None };
+            State::Joining { order, until } | State::Switching { order, until, .. } if now >= until => {
+                self.outputs.push_back(Output::CloseNew);
+                self.fail(now, order);
+            }
+            State::Switching { order, until, again: Some(again) } if now >= again => {
+                self.state = State::Switching { order, until, again: None };
                 self.outputs.push_back(Output::Switch);
             }
             State::Orphaned { order, until } if now >= until => self.end(now, order, Outcome::Dropped),
@@ -333,11 +342,11 @@ impl Refresh {
     /// When time matters next.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let state = match self.state {
-            State::Idle | State::Joining { .. } => None,
+            State::Idle => None,
             State::Waiting { order, at } => Some(at.min(order.deadline)),
             State::Asked { order, until } => Some(until.min(order.deadline)),
-            State::Switching { again, .. } => again,
-            State::Orphaned { until, .. } => Some(until),
+            State::Switching { until, again, .. } => Some(again.map_or(until, |again| again.min(until))),
+            State::Joining { until, .. } | State::Orphaned { until, .. } => Some(until),
         };
         let age = self.age.and_then(|age| {
             let warning = (!age.warned).then(|| before(age.limit, self.rules.warn_before));
@@ -349,8 +358,9 @@ impl Refresh {
 }
 
 impl Refresh {
-    fn grow_old(&mut self, now: Instant) {
-        let Some(age) = &mut self.age else { return };
+    /// Whether the connection is too old.
+    fn grow_old(&mut self, now: Instant) -> bool {
+        let Some(age) = &mut self.age else { return false };
         let limit = age.limit;
         if !age.warned && now >= before(limit, self.rules.warn_before) {
             age.warned = true;
@@ -360,7 +370,8 @@ impl Refresh {
             age.ordered = true;
             self.order(now, Cause::Age, now, limit);
         }
-        if self.age.is_some_and(|age| now >= self.close_at(age)) {
+        let old = self.age.is_some_and(|age| now >= self.close_at(age));
+        if old {
             self.age = None;
             match self.state {
                 State::Waiting { order, .. } | State::Asked { order, .. } => {
@@ -371,13 +382,25 @@ impl Refresh {
             }
             self.outputs.push_back(Output::TooOld);
         }
+        old
     }
 
     /// When a connection is closed, whatever is asked for or on its way.
     fn close_at(&self, age: Age) -> Instant {
         match self.state {
-            State::Joining { .. } | State::Switching { .. } => age.limit + self.rules.deadline,
+            State::Joining { until, .. } | State::Switching { until, .. } => {
+                until.clamp(age.limit, age.limit + self.rules.deadline)
+            }
             _ => age.limit,
+        }
+    }
+
+    /// The second connection is not to be: whoever was asked is asked again, while there is time.
+    fn fail(&mut self, now: Instant, order: Order) {
+        if order.cause.is_none() || now >= order.deadline {
+            self.end(now, order, Outcome::GaveUp);
+        } else {
+            self.back_off(now, order);
         }
     }
 
@@ -408,7 +431,7 @@ fn before(instant: Instant, by: Duration) -> Instant {
     instant.checked_sub(by).unwrap_or(instant)
 }
 
-/// How long a client has to come after it was asked. Long enough for a join over a bad network.
+/// How long a client has to come after it was asked, and at least to take over after that. Long enough for a join over a bad network.
 const ANSWER_AFTER: Duration = Duration::from_secs(10);
 /// Over how long those are spread at most whom time brings to be replaced.
 const MOST_SPREAD: Duration = Duration::from_secs(60);

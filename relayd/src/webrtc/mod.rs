@@ -361,7 +361,7 @@ pub enum CloseReason {
     /// The DTLS handshake did not complete in time, although it was started over once: nothing of it arrived, or a
     /// forged hello ended the client's side of it.
     DtlsTimeout,
-    /// The join as a whole took too long.
+    /// The join as a whole took too long, or what was to take over from another connection has not done so in time.
     JoinTimeout,
     /// The peer was not heard of any more (ICE consent).
     ConsentLost,

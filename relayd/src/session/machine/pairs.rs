@@ -30,6 +30,7 @@ struct Run {
     resources: u64,
     completes: u64,
     too_old: u64,
+    too_late: u64,
     /// Members whose listening was told of.
     told: i64,
 }
@@ -40,7 +41,8 @@ impl Run {
         let tracks = vec![(language("en"), ids[0].0), (language("es"), ids[1].0)];
         // An empty session stays: its end is for others to test.
         let max_age = if seed.is_multiple_of(2) { Duration::from_secs(100) } else { Duration::ZERO };
-        let refresh = RefreshRules { max_age, ..rules().refresh };
+        let deadline = Duration::from_secs(240);
+        let refresh = RefreshRules { max_age, deadline, ..rules().refresh };
         let rules = Rules { permanent: true, max_listeners: 4, seed, refresh, ..rules() };
         Self {
             random: seed.wrapping_mul(2) + 1,
@@ -53,6 +55,7 @@ impl Run {
             resources: 0,
             completes: 0,
             too_old: 0,
+            too_late: 0,
             told: 0,
         }
     }
@@ -196,12 +199,25 @@ impl Run {
                             line.dismissed = true;
                             self.too_old += 1;
                         }
+                        CloseReason::JoinTimeout => {
+                            self.too_late += u64::from(!line.dismissed);
+                            line.dismissed = true;
+                        }
                         reason => assert!(reason == CloseReason::Refreshed && line.dismissed, "{resource}"),
                     }
                 }
                 Output::Publish(_, Event::ListenerJoined { .. }) => self.told += 1,
                 Output::Publish(_, Event::ListenerLeft { .. }) => self.told -= 1,
                 _ => {}
+            }
+        }
+        // One that has no name yet is closed when it has one.
+        for (holder, line) in self.lines.iter_mut().filter(|(_, line)| line.resource.is_none()) {
+            let links = &self.machine.members[&holder.member].links;
+            let link = links.iter().find(|link| link.number == holder.link).unwrap();
+            if link.dismissed == Some(CloseReason::JoinTimeout) && !line.dismissed {
+                line.dismissed = true;
+                self.too_late += 1;
             }
         }
     }
@@ -221,16 +237,16 @@ impl Run {
         assert!(self.machine.timers.len() <= self.machine.members.len());
     }
 
-    fn finish(mut self) -> (u64, u64) {
+    fn finish(mut self) -> [u64; 3] {
         for holder in self.lines.keys().copied().collect::<Vec<_>>() {
             self.machine.handle_gone(self.now, holder);
             self.lines.remove(&holder);
+            self.drain();
         }
-        self.drain();
         self.check();
         assert!(self.machine.members.is_empty() && self.machine.names.is_empty());
         assert!(self.machine.timers.is_empty());
-        (self.completes, self.too_old)
+        [self.completes, self.too_old, self.too_late]
     }
 }
 
@@ -238,7 +254,7 @@ impl Run {
 fn in_random_sequences_of_second_connections_each_place_counts_once() {
     let one = std::env::var("PAIRS_SEED").ok().map(|seed| seed.parse().expect("PAIRS_SEED is a number"));
     let seeds = one.map_or(0..SEEDS, |seed: u64| seed..seed + 1);
-    let (mut completes, mut too_old) = (0, 0);
+    let mut all = [0; 3];
     for seed in seeds {
         let replay =
             format!("replay: PAIRS_SEED={seed} cargo test -p relayd --lib random_sequences_of_second");
@@ -248,9 +264,11 @@ fn in_random_sequences_of_second_connections_each_place_counts_once() {
             (0..STEPS).for_each(|_| run.step());
             run.finish()
         });
-        let (more, older) = ran.unwrap_or_else(|_| panic!("{replay}"));
-        (completes, too_old) = (completes + more, too_old + older);
+        let more = ran.unwrap_or_else(|_| panic!("{replay}"));
+        all.iter_mut().zip(more).for_each(|(all, more)| *all += more);
     }
-    assert!(one.is_some() || completes > SEEDS, "only {completes} took over");
+    let [completes, too_old, too_late] = all;
+    assert!(one.is_some() || completes > SEEDS / 2, "only {completes} took over");
     assert!(one.is_some() || too_old > SEEDS / 10, "only {too_old} were too old");
+    assert!(one.is_some() || too_late > SEEDS / 10, "only {too_late} were too late");
 }

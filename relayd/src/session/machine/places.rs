@@ -132,7 +132,7 @@ impl Machine {
         match reason {
             CloseReason::Refreshed => self.outputs.push_back(Output::Retire(holder)),
             // Its client may resume.
-            CloseReason::MaxAge => {}
+            CloseReason::MaxAge | CloseReason::JoinTimeout => {}
             _ => self.outputs.push_back(Output::Revoke(holder)),
         }
     }

@@ -175,6 +175,11 @@ impl Machine {
                         self.dismiss_link(holder, CloseReason::Refreshed);
                     }
                 }
+                (refresh::Output::CloseNew, _) => {
+                    if let Some(holder) = holder(1) {
+                        self.dismiss_link(holder, CloseReason::JoinTimeout);
+                    }
+                }
                 (refresh::Output::TooOld, _) => match holder(0).filter(|_| numbers.len() > 1) {
                     Some(holder) => {
                         member.refresh.handle_old_gone(now);

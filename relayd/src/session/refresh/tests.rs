@@ -25,6 +25,7 @@ fn heard(refresh: &mut Refresh) -> Vec<&'static str> {
         Output::Switch => "switch",
         Output::Complete { .. } => "complete",
         Output::CloseOld => "close old",
+        Output::CloseNew => "close new",
         Output::TooOld => "too old",
         Output::Over { outcome, .. } => outcome.name(),
     };
@@ -245,6 +246,75 @@ fn who_is_asked_is_told_no_later_deadline_than_the_end_of_the_connection() {
     assert_eq!(told, Some(now + 100 * SECOND));
 }
 
+/// All that comes of time alone, and when the last of it came.
+fn wait(refresh: &mut Refresh, up: bool, mut now: Instant) -> (Vec<&'static str>, Instant) {
+    let mut all = Vec::new();
+    while let Some(next) = refresh.poll_timeout() {
+        assert!(next > now, "I4");
+        now = next;
+        refresh.handle_timeout(now);
+        let told = heard(refresh);
+        if up && told.contains(&"switch") {
+            refresh.handle_not_switched(now);
+        }
+        all.extend(told.into_iter().filter(|word| *word != "switch"));
+    }
+    (all, now)
+}
+
+#[test]
+fn a_second_connection_that_neither_takes_over_nor_goes_is_closed_at_its_deadline() {
+    let now = Instant::now();
+    for up in [false, true] {
+        // The client's own wish.
+        let mut own = Refresh::new(rules(), 7);
+        own.handle_up(now);
+        own.handle_joined(now);
+        // Ordered, with one who comes in time, and with one who comes at the last moment.
+        let (mut early, mut late) = (ordered(now), ordered(now));
+        let last = now + rules().deadline - SECOND;
+        early.handle_joined(now + SECOND);
+        late.handle_joined(last);
+        for (refresh, came) in [(&mut own, now), (&mut early, now + SECOND), (&mut late, last)] {
+            if up {
+                refresh.handle_connected(came);
+                assert_eq!(heard(refresh), ["switch"]);
+                refresh.handle_not_switched(came);
+            }
+            let over = came + rules().deadline;
+            assert_eq!(wait(refresh, up, came), (vec!["close new", "gave_up"], over));
+            refresh.handle_failed(over);
+            assert!(heard(refresh).is_empty(), "it is over");
+        }
+    }
+    // While the order stands, whoever was asked is asked again.
+    let mut refresh = Refresh::new(rules(), 7);
+    refresh.handle_up(now);
+    refresh.order(now, Cause::Operator, now, now + 3 * rules().deadline);
+    refresh.handle_joined(now);
+    refresh.handle_connected(now);
+    heard(&mut refresh);
+    refresh.handle_timeout(now + rules().deadline);
+    assert_eq!(heard(&mut refresh), ["close new"]);
+    refresh.handle_timeout(refresh.poll_timeout().unwrap());
+    assert_eq!(heard(&mut refresh), ["require"]);
+}
+
+#[test]
+fn who_comes_again_and_again_does_not_put_off_the_end_of_a_refresh() {
+    let now = Instant::now();
+    let mut refresh = ordered(now);
+    let mut at = now;
+    while at < now + 2 * rules().deadline {
+        refresh.handle_timeout(at);
+        refresh.handle_joined(at);
+        assert!(heard(&mut refresh).is_empty());
+        at += 5 * SECOND;
+    }
+    refresh.handle_timeout(at);
+    assert_eq!(heard(&mut refresh), ["close new", "gave_up"]);
+}
+
 #[test]
 fn whatever_happens_no_connection_gets_older_than_it_may() {
     const MAX: Duration = Duration::from_secs(100);
@@ -288,6 +358,9 @@ fn whatever_happens_no_connection_gets_older_than_it_may() {
                 }
             }
             while let Some(output) = refresh.poll_output() {
+                if output == Output::CloseNew {
+                    second = None;
+                }
                 if output == Output::TooOld {
                     closed += 1;
                     assert!(first.is_some_and(|up| now >= up + MAX), "seed {seed}");
@@ -344,7 +417,16 @@ struct Model {
     /// A second connection that lost its first.
     orphaned: bool,
     deadline: Option<Instant>,
+    /// When the client came by itself.
+    came: Option<Instant>,
     completes: u32,
+}
+
+impl Model {
+    fn over(&mut self) {
+        (self.ordered, self.own, self.orphaned) = (false, false, false);
+        (self.deadline, self.came) = (None, None);
+    }
 }
 
 struct Run {
@@ -379,6 +461,9 @@ impl Run {
                     self.ends(Outcome::Dropped);
                 }
                 self.model.own = !self.model.ordered;
+                if self.model.own {
+                    self.model.came.get_or_insert(now);
+                }
                 self.model.second = Some(false);
             }
             3 if self.model.second == Some(false) => {
@@ -447,8 +532,7 @@ impl Run {
             _ => None,
         });
         assert_eq!(over, Some(wanted), "{:?}", self.model);
-        (self.model.ordered, self.model.own, self.model.orphaned) = (false, false, false);
-        self.model.deadline = None;
+        self.model.over();
     }
 
     /// What comes of itself.
@@ -463,19 +547,23 @@ impl Run {
                 }
                 Output::Switch => assert_eq!(model.second, Some(true)),
                 Output::Over { outcome: Outcome::GaveUp, .. } => {
-                    assert!(model.ordered && model.second.is_none(), "{model:?}");
-                    assert!(model.deadline.is_some_and(|deadline| deadline <= self.now), "{model:?}");
-                    (self.model.ordered, self.model.deadline) = (false, None);
+                    assert!((model.ordered || model.own) && model.second.is_none(), "{model:?}");
+                    assert!(model.own || model.deadline.is_some_and(|at| at <= self.now), "{model:?}");
+                    self.model.over();
                 }
                 Output::Over { outcome: Outcome::Dropped, .. } => {
                     assert!(model.orphaned, "{model:?}");
-                    (self.model.orphaned, self.model.ordered, self.model.own) = (false, false, false);
-                    self.model.deadline = None;
+                    self.model.over();
+                }
+                Output::CloseNew => {
+                    assert!(self.model.second.take().is_some(), "there is one");
                 }
                 other => panic!("{other:?} by itself: {model:?}"),
             }
         }
         assert!(self.refresh.poll_timeout().is_none_or(|at| at > self.now), "I4: {:?}", self.model);
+        let latest = self.model.deadline.max(self.model.came).map(|at| at + rules().deadline + SPENT_AFTER);
+        assert!(latest.is_none_or(|latest| self.now < latest), "it does not end: {:?}", self.model);
     }
 }
 
