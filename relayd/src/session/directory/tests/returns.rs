@@ -127,3 +127,34 @@ fn a_ticket_is_as_good_as_the_token_that_it_was_given_for() {
     assert!(refused(who(Instant::now() + minute, &token("bob", late + minute))), "by a minute");
     assert!(refused(directory.ticket_caller(now, &id, (role, Some("es")), &text, &Caller::Anonymous)));
 }
+
+#[test]
+fn a_second_connection_that_fails_does_not_leave_its_client_without_a_ticket() {
+    let directory = Directory::new(limits());
+    let now = Instant::now();
+    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
+    let legs: Vec<LegId> = crate::session::machine::tests::ids(2).into_iter().map(|(_, leg)| leg).collect();
+    let (mut slot, track) = listen(&directory, &id, None).unwrap();
+    let role = crate::webrtc::Role::Listener;
+    let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
+    slot.accepted("0123456789abcdef0123456789abcdef".parse().unwrap()).unwrap();
+    let used = slot.place().answered((legs[0], None), right).unwrap();
+    slot.connected();
+    let come = |now, ticket: &str| {
+        let coming = Return { role, language: None, caller: &Caller::Open, ticket };
+        let returned = directory.return_slot(now, &id, coming)?;
+        Ok::<_, SessionError>((ListenerSlot::new(returned.place), returned.seat.second, returned.held))
+    };
+    let (mut second, _, held) = come(now, &used).unwrap();
+    second.accepted("fedcba9876543210fedcba9876543210".parse().unwrap()).unwrap();
+    let text = second.place().answered((legs[1], None), right).unwrap();
+    held.spend(second.place());
+    second.connected();
+    assert!(come(now, &used).is_err(), "its client knows of it");
+    drop(second);
+    let later = now + Duration::from_secs(600);
+    assert!(come(later, &text).unwrap().1, "the first one is there");
+    drop(slot);
+    assert!(!come(Instant::now(), &text).unwrap().1, "and then is not");
+    assert!(come(later, &text).is_err(), "for a minute");
+}
