@@ -3,7 +3,7 @@
 //! | code | means | what a client does |
 //! |---|---|---|
 //! | 1009 | a message was too long | does not send that again |
-//! | 4000 | the relay failed, or cannot check the token now | backs off, resumes |
+//! | 4000 | the relay failed, or cannot check the token now; the connection is too old, or did not take over in time | backs off, resumes |
 //! | 4001 | the first message cannot be read, or something that is no WebSocket message | corrects its code |
 //! | 4003 | no `hello` in time, or something else first | comes back, says `hello` |
 //! | 4004 | the token, or the ticket, is not taken; or the token has expired | after a `resume`: forgets the ticket and says `hello` with its token; else stops |

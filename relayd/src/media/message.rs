@@ -236,7 +236,7 @@ pub enum ByeReason {
     MaxAge,
     /// The relay stops.
     Drain,
-    /// The relay failed.
+    /// The relay failed, or this connection did not take over from the one before it in time.
     Failed,
 }
 
