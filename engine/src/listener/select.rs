@@ -63,7 +63,8 @@ impl Listener {
         if self.leg.rewrite.is_used() || self.crossing.is_some() {
             self.crossing = self.crossing_from(from).map(Box::new);
         }
-        if !self.paused && self.joined {
+        if self.joined {
+            // Also while it is paused: what is known of its legs is told in positions, and those are the new track's.
             self.begin_line(to);
         }
         self.go_on_switching(to)
@@ -87,9 +88,8 @@ impl Listener {
         let second = self.second.as_mut().map(|second| &mut second.leg.rewrite);
         second.into_iter().chain([&mut self.leg.rewrite]).for_each(|rewrite| rewrite.end_line());
         self.leg.rewrite.begin(self.base);
-        if self.leg.order == Order::Position {
-            self.trail = Some(Box::new(Trail { cursor: self.base, ..Trail::default() }));
-        }
+        let ordered = self.leg.order == Order::Position;
+        self.trail = ordered.then(|| Box::new(Trail { cursor: self.base, ..Trail::default() }));
         self.speed_up();
     }
 

@@ -448,3 +448,49 @@ fn who_wants_no_replay_is_told_what_it_missed_also_of_a_catch_up() {
     assert_eq!(events(&out), [Event::FramesSkipped { listener: stage.listener, from: 10, count: 10 }]);
     assert_eq!(positions(&out, stage.listener), [20, 21]);
 }
+
+/// A listener of track 0 that heard `heard` frames, and chooses track 1 while it is paused.
+fn chosen_while_paused(heard: u16) -> Stage {
+    let mut stage = Stage::new(LegSpec::new(96).order(Order::Position));
+    for _ in 0..heard {
+        stage.bench.wait(20);
+        stage.frame(0);
+    }
+    for _ in 0..5 {
+        stage.frame(1);
+    }
+    stage.pause();
+    stage.select(1);
+    stage.bench.drain();
+    stage
+}
+
+#[test]
+fn what_is_acknowledged_of_the_old_track_after_another_was_chosen_in_a_pause_means_nothing() {
+    let mut stage = chosen_while_paused(100);
+    stage.bench.relay.handle_feedback(stage.bench.now, stage.leg, Feedback::Delivered(99));
+    stage.resume();
+    assert_eq!(stage.bench.relay.listener_stats(stage.listener).unwrap().acked, None);
+    let heard = stage.frames(3);
+    assert_eq!(positions(&heard, stage.listener), [5, 6, 7]);
+    stage.state(LegState::Down);
+    stage.state(LegState::Up);
+    assert_eq!(positions(&stage.rest(100), stage.listener), [5, 6, 7], "nobody acknowledged them");
+}
+
+#[test]
+fn a_switch_in_a_pause_in_which_another_track_was_chosen_takes_nothing_over_from_the_old_one() {
+    let mut stage = chosen_while_paused(100);
+    let spec = LegSpec::new(96).order(Order::Position);
+    let new = stage.bench.relay.add_leg(stage.bench.now, stage.listener, spec).unwrap();
+    stage.bench.relay.handle_leg(stage.bench.now, new, LegState::Up);
+    stage.bench.relay.switch(stage.bench.now, new).unwrap();
+    stage.resume();
+    stage.frames(2);
+    stage.sent[1] += 1;
+    stage.bench.wait(20);
+    assert_eq!(positions(&stage.frame(1), stage.listener), [], "it waits for the hole");
+    stage.bench.send(stage.publishers[1], 7, 7 * 960);
+    let out = stage.rest(400);
+    assert_eq!((positions(&out, stage.listener), stage.skipped()), (vec![7, 8], 0));
+}
