@@ -162,10 +162,12 @@ impl Timeline {
         newest.media_time.plus(passed.max(u64::from(newest.duration)))
     }
 
-    /// The media time of a frame that comes at `at` as early as any did: what is sent again comes late.
+    /// The media time of a frame that comes at `at` as early as any did: what is sent again comes late. A publisher's
+    /// clock may be slow, so this is slower than any: else it would be ahead of all frames after some hours.
     fn media_time_early(&self, at: Instant) -> Option<MediaTime> {
         let (media_time, since) = self.earliest?;
-        Some(media_time.plus(MediaTime::ticks_in(at.saturating_duration_since(since))))
+        let passed = MediaTime::ticks_in(at.saturating_duration_since(since));
+        Some(media_time.plus(passed - passed / SLOWEST))
     }
 
     /// The latest media time that a frame may have which comes at `at`, but for jitter.
@@ -252,6 +254,8 @@ impl Timeline {
 /// Opus' shortest frame, 2.5 ms: time advances at least this much even after a packet that cannot be read.
 const SHORTEST_TICKS: u32 = 120;
 const SHORTEST: u64 = SHORTEST_TICKS as u64;
+/// No clock is slower than a right one by one tick in so many, 500 ppm.
+const SLOWEST: u64 = 2_000;
 /// I3: sources that are remembered, 8 bytes each.
 const MAX_LINES: usize = 16;
 

@@ -405,3 +405,16 @@ fn a_leg_that_was_down_may_come_back_from_anywhere_ahead_at_once() {
         assert!(feed.place(1, sequence.wrapping_add(1), 77 + FRAME).is_ok_and(|placed| placed.position == 2));
     }
 }
+
+#[test]
+fn a_publishers_slow_clock_moves_no_frame_of_its_own_into_the_past() {
+    let mut feed = Feed::new();
+    for n in 0..100_000_u32 {
+        // 400 ppm slow: 0.8 s by the end.
+        feed.now += Duration::from_micros(20_008);
+        feed.place(1, n as u16, n.wrapping_mul(FRAME)).unwrap();
+    }
+    let (now, newest) = (feed.timeline.latest_media_time(feed.now), feed.timeline.newest().unwrap());
+    let ahead = now.ticks() - newest.media_time.ticks();
+    assert!(ahead <= 2 * u64::from(FRAME), "{ahead} ticks");
+}
