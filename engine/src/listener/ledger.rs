@@ -9,7 +9,8 @@
 //! one that is below what was handed out before the late frame says nothing of that frame. Both sets are empty when
 //! another track is selected or the listener is paused: nothing from before is wanted.
 //!
-//! Memory: below 128 bytes for a listener that had any of them or a second leg, and two bits for each position of the history (I3).
+//! Memory: below 128 bytes for a listener that had any of them or a switch, and at most two bits for each position of
+//! the history (I3).
 
 use super::owed::Owed;
 use super::{Listener, View};
@@ -68,13 +69,13 @@ impl Listener {
     }
 
     /// A frame is about to be handed out for the first time on the leg that is sent on.
-    pub(super) fn note_late(&mut self, position: u64, view_oldest: u64) {
+    pub(super) fn note_late(&mut self, position: u64, oldest: u64) {
         let top = self.top();
         if position >= top || self.leg.order != Order::Position || self.leg.on_return != OnReturn::Replay {
             return;
         }
         let ledger = self.ledger.get_or_insert_default();
-        ledger.unsure.take_before(view_oldest);
+        ledger.unsure.take_before(oldest);
         ledger.unsure.insert(position);
         ledger.sure = top;
     }

@@ -69,7 +69,8 @@ impl ListenerLeg {
     /// any other has to begin at the first hole that a late frame may fill, from `base` on.
     pub(super) fn begin_line(&mut self, position: u64, base: u64, history: &History) {
         let from = history.oldest().unwrap_or(position).max(base);
-        let hole = (from..position).find(|&at| self.rewrite.is_used() && !history.holds(at));
+        let hole = || (from..position).find(|&at| !history.holds(at));
+        let hole = self.rewrite.is_used().then(hole).flatten();
         self.rewrite.begin(hole.unwrap_or(position));
     }
 

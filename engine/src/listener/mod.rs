@@ -5,8 +5,8 @@
 //! history by position (see `replay`), or hands over to another leg (see `switch`).
 //!
 //! Invariants: I1, an arrival is offered once, what it brings is settled once; I6, a leg that is not up is handed
-//! nothing. Memory (I3): one struct below 512 bytes; a second leg, a way through the history and an answered NACK own
-//! a box each while they last.
+//! nothing. Memory (I3): one struct below 512 bytes; a second leg, a way through the history, what was settled out of
+//! its order, an answered NACK and a report that stays behind own a box each while they last.
 
 mod ledger;
 mod leg;
@@ -254,7 +254,9 @@ impl Listener {
     /// Takes note of arrivals that the history lost before they were offered: what is from before it began is not missed.
     fn skip_gone(&mut self, arrivals: Range<u64>, history: &History) {
         let count = arrivals.end.saturating_sub(arrivals.start);
-        let known = || arrivals.clone().filter_map(|at| history.position_of(at));
+        // Who was away for days is behind by more than there is to look at.
+        let logged = arrivals.start.max(history.first_arrival())..arrivals.end;
+        let known = || logged.clone().filter_map(|at| history.position_of(at));
         let early = known().filter(|&position| position < self.base).count() as u64;
         let first = known().filter(|&position| position >= self.base).min();
         let first = first.filter(|_| known().count() as u64 == count);
@@ -507,6 +509,8 @@ mod tests {
     fn what_a_listener_owns_for_a_while_costs_what_the_config_says() {
         assert!(size_of::<Second>() <= 512, "{}", size_of::<Second>());
         assert!(size_of::<Trail>() + size_of::<Crossing>() <= 200, "{}", size_of::<Trail>());
+        assert!(size_of::<Ledger>() <= 128, "{}", size_of::<Ledger>());
+        assert!(size_of::<tail::Tail>() <= 32, "{}", size_of::<tail::Tail>());
         const { assert!(repair::MEMORY <= 2_048) };
     }
 }

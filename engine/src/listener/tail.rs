@@ -12,7 +12,7 @@
 //! | Waiting | its time, and nothing newer was sent | the packet is sent again; Sent |
 //! | Sent | a report that is still behind | Waiting, [`MAX_PROBES`] times for a packet |
 //!
-//! Nothing of it is on the way of a packet. Memory: 40 bytes for a leg that had such a report (I3).
+//! Nothing of it is on the way of a packet. Memory: 32 bytes for a leg that had such a report (I3).
 
 use std::time::{Duration, Instant};
 
