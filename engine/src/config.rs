@@ -107,7 +107,8 @@ impl Config {
     /// Open listeners over all tracks. Default 65 536; at least 1.
     ///
     /// Memory: below 512 bytes per open listener, its leg included, however long the history is. While one catches up,
-    /// below 200 bytes more and a bit for each position of the history.
+    /// below 200 bytes more and a bit for each position of the history. After a switch, or once a frame came too late for
+    /// it, below 128 bytes more and at most two bits for each position.
     #[must_use]
     pub const fn max_listeners(mut self, listeners: usize) -> Self {
         self.max_listeners = at_least_one(listeners);
@@ -123,9 +124,9 @@ impl Config {
 
     /// Open legs of publishers and listeners together. Default 131 072; at least 1.
     ///
-    /// Memory: 96 bytes per open leg, plus below 1280 bytes per publisher leg and below 512 bytes per listener's second leg;
-    /// below 2 KiB more for a listener's leg that ever sent a NACK. While a publisher has two legs, each keeps up to 512
-    /// frames that wait, below 192 bytes each beside the payload.
+    /// Memory: 96 bytes per open leg, plus below 1280 bytes per publisher leg and below 512 bytes per listener's second
+    /// leg; below 2 KiB more for a listener's leg that ever sent a NACK or was sent its last packet again. While a
+    /// publisher has two legs, each keeps up to 512 frames that wait, below 192 bytes each beside the payload.
     #[must_use]
     pub const fn max_legs(mut self, legs: usize) -> Self {
         self.max_legs = at_least_one(legs);
@@ -146,8 +147,9 @@ impl Config {
     /// Positions that one track's history spans, holes included. Default 3000 (60 s of 20 ms frames);
     /// clamped to 1 ..= 1 048 576.
     ///
-    /// Memory: 36 bytes for each position, payload not counted, and a sixteenth more while it grows; 4 bytes more for
-    /// each at most, if frames come far out of order: 106 KiB per full history by default, 54 KiB when [`history_duration`](Self::history_duration) keeps it at 1500 frames.
+    /// Memory: 36 bytes for each position, payload not counted, and a sixteenth more while it grows:
+    /// 106 KiB per full history by default, 54 KiB when [`history_duration`](Self::history_duration) keeps it at 1500
+    /// frames. If frames come far out of order, up to 4 bytes more for each position.
     #[must_use]
     pub const fn history_frames(mut self, frames: usize) -> Self {
         self.history.frames = at_least_one(frames);

@@ -6,12 +6,12 @@
 //!
 //! Memory: 36 bytes for each position, 32 in the ring and 4 in the log; both grow by a sixteenth at a time, up to the
 //! limit and never beyond, which is twice as long for the log: it grows past the ring only if frames come far out of
-//! order. Payloads: their bytes, the arena's chunks that are partly empty, and 8 bytes for each
-//! capture offset. 30 s of 20 ms frames cost less than 64 KiB beside their payloads. Nothing is allocated for a frame
-//! once the history is as long as it gets.
+//! order. Payloads: their bytes, the arena's chunks that are partly empty, and 8 bytes for each capture offset. 30 s of
+//! 20 ms frames cost less than 64 KiB beside their payloads. Nothing is allocated for a frame once the history is as
+//! long as it gets.
 //!
-//! Invariants: the ring's front is never a hole; what is held is in the log; no position is stored twice (I1 rests on it); frames, duration and
-//! payload bytes stay within their limits, except that the newest position always stays (I3).
+//! Invariants: the ring's front is never a hole; what is held is in the log; no position is stored twice (I1 rests on
+//! it); frames, duration and payload bytes stay within their limits, except that the newest position always stays (I3).
 
 mod arena;
 mod lost;

@@ -46,7 +46,9 @@ pub enum Order {
 /// Where a listener's leg goes on after it was not up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnReturn {
-    /// After the last position that the far end acknowledged, else at the first that was not handed out.
+    /// After the last position that the far end acknowledged. If it acknowledged none: where its listener began, if it
+    /// was handed at most 50 frames, which may all be under way; else at the first that was not handed out. A late frame
+    /// that an acknowledged position says nothing of, because it was a hole then, is handed out again too.
     #[default]
     Replay,
     /// At the live edge; what was missed is told as skipped.

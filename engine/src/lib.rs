@@ -173,10 +173,11 @@
 //! |---|---|---|
 //! | [tracks](Config::max_tracks) | 1024 | < 1 KiB each, plus the history |
 //! | [listeners](Config::max_listeners) | 65 536 | < 512 bytes each, leg included, whatever the history |
-//! | [legs](Config::max_legs) | 131 072 | 96 bytes each, plus < 1 KiB per publisher's, plus < 512 bytes per listener's second |
+//! | [legs](Config::max_legs) | 131 072 | 96 bytes each, plus < 1280 bytes per publisher's, plus < 512 bytes per listener's second |
 //! | a listener that catches up | | < 200 bytes while it does, plus a bit for each position of the history |
+//! | a listener that was switched, or that a frame came too late for | | < 128 bytes, plus at most two bits for each position of the history |
 //! | a leg that sent a NACK | | < 2 KiB |
-//! | [history, positions](Config::history_frames) | 3000 | 128 bytes each per track, rounded up to a power of two |
+//! | [history, positions](Config::history_frames) | 3000 | 36 bytes each per track, up to 40 if frames come far out of order |
 //! | [history, time](Config::history_duration) | 30 s | |
 //! | [history, payload](Config::history_payload_bytes) | 2 MiB | as much per track |
 //! | [payload of a packet](Config::max_payload_bytes) | 1400 bytes | |

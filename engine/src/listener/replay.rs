@@ -3,11 +3,15 @@
 //! | state of the leg that is sent on | arrivals | leaves it |
 //! |---|---|---|
 //! | Waiting: never up | are not for it | up: to Live at the live edge, or to CatchUp from `resume_from` |
-//! | CatchUp: goes through the history by position, at the pace | below the cursor: handed out at once; others wait for it | nothing is left: to Live; not up: to Held |
+//! | CatchUp: goes through the history by position, at the pace; hands out again what is unacknowledged or [unsure](super::ledger) | below the cursor: handed out at once; others wait for it | nothing is left: to Live; not up: to Held |
 //! | Live | pass through at once | not up: to Held; [`replay`](crate::Relay::replay): to CatchUp |
 //! | Live, in order of position | at the cursor: at once; above: wait for the hole; below: told as skipped | as above |
-//! | Held: was up and is not | are owed, as long as the history has them | up: to CatchUp, or to Live if nothing is owed or unacknowledged |
+//! | Held: was up and is not | are owed, as long as the history has them | up: to CatchUp, or to Live if nothing is owed, unacknowledged or unsure |
 //! | Paused | are not for it | resumed: to Live, at the live edge |
+//!
+//! Unacknowledged is what comes after the last acknowledged position. While none is, it is all that was handed out, if
+//! that is at most 50 frames and the history still reaches back to where the listener began: so much may be under way.
+//! If it is more, it is nothing: the far end does not acknowledge. What was told as skipped is not handed out again.
 //!
 //! What arrived for a listener is *settled* once: handed out, or told as skipped. Until then it is owed: by a bit in
 //! [`Owed`] if it was offered, by the arrival cursor if not. What is handed out again after that is marked as a replay.

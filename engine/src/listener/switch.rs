@@ -6,7 +6,7 @@
 //!
 //! | second leg | event | then |
 //! |---|---|---|
-//! | Waiting | [`switch`](crate::Relay::switch), both up | CatchUp, from `resume_from`, else after the last acknowledged position, else, in order of position, from where its listener began, else at the first unsettled one |
+//! | Waiting | [`switch`](crate::Relay::switch), both up | CatchUp, from `resume_from`, else after the last acknowledged position, else, in order of position or if at most 50 frames were handed out, from where its listener began, else at the first unsettled one; before that, what is [unsure](super::ledger) |
 //! | Waiting | `switch`, the first not up | the cut, at once: it goes on as the first leg would have on its return |
 //! | CatchUp | it reaches the first leg's place | the cut |
 //! | CatchUp | the first leg goes down or is closed | the cut, at once |

@@ -102,8 +102,8 @@ impl Relay {
     /// on, or after the last one that the far end acknowledged. Returns how many.
     ///
     /// They are marked [`replay`](crate::OutboundPacket::replay), go at [`resend_rate`](crate::Config::resend_rate), and
-    /// what arrives meanwhile comes behind them. For a leg that may have lost packets, because its path changed. On a leg that is not up it is a wish: `from` is where
-    /// it goes on when it is up again. A paused listener is handed nothing.
+    /// what arrives meanwhile comes behind them. For a leg that may have lost packets, because its path changed. On a leg
+    /// that is not up it is a wish: `from` is where it goes on when it is up again. A paused listener is handed nothing.
     ///
     /// # Errors
     ///

@@ -376,8 +376,8 @@ fn continues(
     fits.map(|position| (position, media_time))
 }
 
-/// Whether a packet may be one of a source of a leg that is gone, and only a later one can prove it: the track lost it,
-/// or it is too short to tell.
+/// Whether a packet may be one of a source of a leg that is gone, and only a later one can prove it: the track has the
+/// same payload there, and it is too short to tell.
 fn may_continue(ghost: &Source, frame: &Arrived, wire: Wire, timeline: &Timeline) -> bool {
     let Fit::Behind(position) = ghost.fit(wire.sequence, &timeline.history) else { return false };
     let held = timeline.history.get(position);
