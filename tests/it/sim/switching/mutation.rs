@@ -3,9 +3,10 @@
 //! Each mutation spoils the outputs of an honest relay once, where there is something to spoil; the oracle must name the
 //! promise that was broken in every world in which it struck.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use relay_engine::Event;
+use relay_engine::{Event, LegId, ListenerId};
 use relay_tests::switching::script::Script;
 use relay_tests::switching::seen::{Handed, Seen};
 use relay_tests::switching::{Tamper, run};
@@ -237,6 +238,150 @@ fn a_relay_that_hides_or_shifts_what_is_lost_is_caught() {
         },
         &["L5"],
     );
+}
+
+/// A relay that hands out a late frame once after it told that it would not.
+#[derive(Default)]
+struct Repents {
+    /// The last packet for each listener.
+    last: BTreeMap<ListenerId, Handed>,
+    /// What the witnesses were handed, by track and position.
+    held: BTreeMap<(u16, u64), Handed>,
+    struck: bool,
+}
+
+impl Tamper for Repents {
+    fn tamper(&mut self, outputs: &mut Vec<Seen>) {
+        let mut repented = None;
+        for seen in outputs.iter() {
+            match seen {
+                Seen::Packet(packet) if is_heard(packet) => {
+                    self.last.insert(packet.listener, *packet);
+                }
+                Seen::Packet(packet) => {
+                    let track = packet.id.map_or(u16::MAX, |id| u16::from(id.track));
+                    self.held.insert((track, packet.position), *packet);
+                }
+                Seen::Event(Event::FramesSkipped { listener, from, count: 1 }) => {
+                    repented = repented.or_else(|| self.belated(*listener, *from));
+                }
+                _ => {}
+            }
+        }
+        if let Some(packet) = repented.filter(|_| !self.struck) {
+            outputs.push(Seen::Packet(packet));
+            self.struck = true;
+        }
+    }
+}
+
+impl Repents {
+    /// A frame that a listener was just told of, as its leg would be handed it.
+    fn belated(&self, listener: ListenerId, position: u64) -> Option<Handed> {
+        let last = self.last.get(&listener).filter(|last| last.position > position)?;
+        let held = self.held.get(&(u16::from(last.id?.track), position))?;
+        let ticks = last.media_time.wrapping_sub(held.media_time) as u32;
+        Some(Handed {
+            position,
+            index: last.index.checked_sub(last.position - position)?,
+            timestamp: last.timestamp.wrapping_sub(ticks),
+            replay: true,
+            media_time: held.media_time,
+            arrived: held.arrived,
+            id: held.id,
+            ..*last
+        })
+    }
+}
+
+/// Where more were forgiven, it is no harm.
+#[test]
+fn a_relay_that_hands_out_what_it_told_as_skipped_is_caught() {
+    must_notice(Repents::default, |tamper| tamper.struck, (18, STRIKES), &["L5"]);
+}
+
+/// A relay that never sends a packet again right after itself: nothing later shows that one was lost.
+#[derive(Default)]
+struct NoTail {
+    /// The last position on each leg.
+    last: BTreeMap<LegId, u64>,
+    struck: bool,
+}
+
+impl Tamper for NoTail {
+    fn tamper(&mut self, outputs: &mut Vec<Seen>) {
+        outputs.retain(|seen| {
+            let Seen::Packet(packet) = seen else { return true };
+            let again = self.last.insert(packet.leg, packet.position) == Some(packet.position);
+            self.struck |= again;
+            !again
+        });
+    }
+}
+
+/// Mostly the packet was there, and sent again for nothing.
+#[test]
+fn a_relay_that_never_sends_the_last_packet_again_is_caught() {
+    must_notice(NoTail::default, |tamper| tamper.struck, (1, 100), &["L1", "LegSpent"]);
+    let failure = run(&Script::generate(5712), Duration::ZERO, &mut NoTail::default());
+    assert_eq!(failure.map_err(|failure| failure.violation.rule).err(), Some("L1"));
+}
+
+/// A relay that stops for good in the middle of a catch-up.
+#[derive(Default)]
+struct Stops {
+    patience: usize,
+    stopped: Option<ListenerId>,
+    /// Packets that it should have sent since.
+    kept: usize,
+}
+
+impl Tamper for Stops {
+    fn tamper(&mut self, outputs: &mut Vec<Seen>) {
+        self.patience += outputs.len();
+        let replay = find(outputs, |packet| packet.replay).filter(|_| self.patience > 150);
+        if let (None, Some(Seen::Packet(packet))) = (self.stopped, replay.map(|place| outputs[place])) {
+            self.stopped = Some(packet.listener);
+            return;
+        }
+        let all = outputs.len();
+        outputs.retain(|seen| !matches!(seen, Seen::Packet(packet) if Some(packet.listener) == self.stopped));
+        self.kept += all - outputs.len();
+    }
+}
+
+/// What it keeps is sometimes only an answer to a NACK, which is owed to nobody who does not acknowledge in order.
+#[test]
+fn a_relay_that_stops_in_the_middle_of_a_catch_up_is_caught() {
+    let rules = ["L4", "L3", "L1", "L5", "LegSpent", "I2"];
+    must_notice(Stops::default, |tamper| tamper.kept > 0, (18, STRIKES), &rules);
+}
+
+/// Runs worlds with broken relays that keep count of what they did; of so many that did harm, so many must be caught.
+fn must_notice<T: Tamper>(
+    broken: fn() -> T,
+    struck: fn(&T) -> bool,
+    (least, of): (usize, usize),
+    rules: &[&str],
+) {
+    let (mut strikes, mut caught) = (0, 0);
+    for seed in 0..4_000 {
+        let script = Script::generate(seed);
+        let mut tamper = broken();
+        let result = run(&script, Duration::ZERO, &mut tamper);
+        if !struck(&tamper) || run(&script, Duration::ZERO, &mut Honest).is_err() {
+            continue;
+        }
+        strikes += 1;
+        if let Err(failure) = result {
+            assert!(rules.contains(&failure.violation.rule), "seed {seed}: {failure:?}");
+            caught += 1;
+        }
+        if strikes == of {
+            break;
+        }
+    }
+    assert!(strikes == of && caught >= least, "{caught} of {strikes} broken relays were caught");
 }
 
 /// A relay that asks to be woken at once, for ever.
