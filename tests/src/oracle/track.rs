@@ -76,7 +76,8 @@ pub(crate) struct Track {
     taken: Vec<Taken>,
     seen: BTreeSet<FrameId>,
     current: Option<Segment>,
-    retired: Option<Segment>,
+    /// Those before it, the newer one first.
+    retired: [Option<Segment>; 2],
     /// The last suspicious frame since one of the current segment: the one after it must be taken.
     suspicious: Option<FrameId>,
     /// A hole was filled since: whether that is still in sequence is the relay's to say.
@@ -100,7 +101,7 @@ impl Track {
             taken: Vec::new(),
             seen: BTreeSet::new(),
             current: None,
-            retired: None,
+            retired: [None; 2],
             suspicious: None,
             filled: false,
             returned: false,
@@ -153,7 +154,7 @@ impl Track {
     /// The publisher's leg is gone: whatever comes next starts a segment.
     pub(crate) fn detach(&mut self) {
         self.current = None;
-        self.retired = None;
+        self.retired = [None; 2];
         self.suspicious = None;
     }
 
@@ -238,7 +239,7 @@ impl Track {
         let known = self.seen.contains(&sent.id);
         let segment =
             self.current.filter(|segment| segment.run == run(sent) && sent.id.number >= segment.first.0);
-        let segment = segment.or_else(|| self.retired.filter(|segment| segment.covers(sent)));
+        let segment = segment.or_else(|| self.past(sent));
         if let Some(segment) = segment {
             let (position, _) = segment.place(sent);
             let gone = self.held.keys().next().is_some_and(|oldest| position < *oldest);
@@ -255,13 +256,11 @@ impl Track {
             run(sent) == (before.publisher, before.run) && sent.id.number == before.number + 1
         });
         let fresh = |segment: &Segment| segment.ssrc != sent.ssrc;
-        if self.current.is_none_or(|current| fresh(&current))
-            && self.retired.is_none_or(|retired| fresh(&retired))
-        {
+        let mut segments = self.current.iter().chain(self.retired.iter().flatten());
+        if segments.clone().all(fresh) {
             return (Accepted, &[]);
         }
-        let started = |segment: &Segment| segment.run == run(sent);
-        match self.current.as_ref().is_some_and(started) || self.retired.as_ref().is_some_and(started) {
+        match segments.any(|segment| segment.run == run(sent)) {
             true => (BeforeStart, &[Suspicious, Accepted]),
             false if confirms && self.filled => (Accepted, &[Suspicious]),
             false if confirms => (Accepted, &[]),
@@ -270,11 +269,16 @@ impl Track {
         }
     }
 
+    /// The segment before the current one that a frame is of.
+    fn past(&self, sent: &Sent) -> Option<Segment> {
+        self.retired.into_iter().flatten().find(|segment| segment.covers(sent))
+    }
+
     fn take(&mut self, sent: &Sent, now: Duration) -> Check<usize> {
         ensure(self.seen.insert(sent.id), "I1", || format!("{:?} was taken in twice", sent.id))?;
         let current =
             self.current.filter(|segment| segment.run == run(sent) && sent.id.number >= segment.first.0);
-        let (position, media_time) = match (current, self.retired.filter(|segment| segment.covers(sent))) {
+        let (position, media_time) = match (current, self.past(sent)) {
             (Some(segment), _) | (None, Some(segment)) => segment.place(sent),
             (None, None) => self.start(sent, now),
         };
@@ -328,7 +332,9 @@ impl Track {
         let first = (sent.id.number, place.0, sent.ticks, place.1);
         let segment =
             Segment { run: run(sent), ssrc: sent.ssrc, first, highest: sent.id.number, started: now };
-        self.retired = self.current.replace(segment);
+        if let Some(before) = self.current.replace(segment) {
+            self.retired = [Some(before), self.retired[0]];
+        }
         place
     }
 
