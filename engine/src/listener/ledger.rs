@@ -9,11 +9,12 @@
 //! one that is below what was handed out before the late frame says nothing of that frame. Both sets are empty when
 //! another track is selected or the listener is paused: nothing from before is wanted.
 //!
-//! Memory: below 128 bytes for a listener that had any of them or a switch, and at most two bits for each position of
+//! Memory: 128 bytes for a listener that had any of them or a switch, and at most two bits for each position of
 //! the history (I3).
 
 use super::owed::Owed;
 use super::{Listener, View};
+use crate::history::History;
 use crate::io::{OnReturn, Order};
 
 /// One listener's.
@@ -25,6 +26,9 @@ pub(super) struct Ledger {
     told: Owed,
     /// One after the highest position handed out on legs that it was sent on before.
     past_top: u64,
+    /// Arrivals that were offered while nothing could be handed out, and are from before the listener began: how many,
+    /// and one after the last. The log may forget which.
+    early: (u64, u64),
 }
 
 impl Ledger {
@@ -111,6 +115,23 @@ impl Listener {
     pub(super) fn top(&self) -> u64 {
         let past = self.ledger.as_ref().map_or(0, |ledger| ledger.past_top);
         self.next_position().max(past).max(self.base)
+    }
+
+    /// An arrival is offered while nothing can be handed out.
+    pub(super) fn note_early(&mut self, arrival: u64, position: u64) {
+        let wanted = self.joined && !self.paused;
+        if wanted && position < self.base && arrival >= self.cursor {
+            let early = &mut self.ledger.get_or_insert_default().early;
+            *early = (early.0 + 1, arrival + 1);
+        }
+    }
+
+    /// How many arrivals that the log forgot, those before `logged`, are from before the listener began.
+    pub(super) fn take_early(&mut self, logged: u64, history: &History) -> u64 {
+        let Some(ledger) = self.ledger.as_mut() else { return 0 };
+        let (count, offered) = std::mem::take(&mut ledger.early);
+        let is_early = |&at: &u64| history.position_of(at).is_some_and(|position| position < self.base);
+        count.saturating_sub((logged..offered).filter(is_early).count() as u64)
     }
 
     /// The leg that it is sent on is about to be another.

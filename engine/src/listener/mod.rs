@@ -188,6 +188,7 @@ impl Listener {
             return self.tell().map_or(Offer::Pass, Offer::Skipped);
         }
         if !self.leg.is_up() || self.paused || !self.joined {
+            self.note_early(arrival, position);
             return Offer::Pass;
         }
         self.skip_gone(self.cursor..arrival, history);
@@ -207,16 +208,18 @@ impl Listener {
 
     /// What the leg that is sent on does with an arrival that cannot just pass through.
     fn take_slowly(&mut self, position: u64, payload_bytes: usize, history: &History) -> Offer {
+        let top = self.top();
         let Some(trail) = self.trail.as_mut().filter(|_| position >= self.base) else {
             if let Some(frame) = history.get(position).filter(|_| position >= self.base) {
-                self.cross(frame.media_time.ticks(), frame.arrived);
+                self.cross(&frame);
             }
             self.speed_up();
             return self.with_again(position, payload_bytes, history);
         };
         let ordered = self.leg.order == Order::Position;
-        // The cursor may have passed what arrived with others and was not offered yet: nothing above it went out.
-        if ordered && position >= self.leg.rewrite.next_position().unwrap_or(self.base) {
+        // The cursor may have passed what arrived with others and was not offered yet: nothing above it went out, on
+        // whichever leg. What is below must not take the pace of what is new.
+        if ordered && position >= top {
             trail.cursor = trail.cursor.min(position);
         }
         if ordered && position == trail.cursor && !trail.paced && trail.owed.is_empty() {
@@ -229,7 +232,7 @@ impl Listener {
             return Offer::Wake;
         }
         if let Some(frame) = history.get(position) {
-            self.cross(frame.media_time.ticks(), frame.arrived);
+            self.cross(&frame);
         }
         self.note_late(position, history.oldest().unwrap_or(0));
         self.with_again(position, payload_bytes, history)

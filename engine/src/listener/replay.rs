@@ -227,7 +227,9 @@ impl Listener {
     /// Notes what arrived and was not offered; tells what of it is gone.
     fn owe_arrivals(&mut self, owed: &mut Owed, view: &View<'_>) {
         let logged = view.history.first_arrival().max(self.cursor);
-        self.skip_gone(self.cursor..logged, view.history);
+        let early = self.take_early(logged, view.history);
+        self.before_first += early;
+        self.skip(self.next_position(), (logged - self.cursor).saturating_sub(early));
         let mut gone = 0;
         for arrival in logged..view.history.next_arrival() {
             match view.history.position_of(arrival) {
@@ -330,7 +332,7 @@ impl Listener {
     /// Hands out a frame of the history on the leg that is sent on, if its numbers reach it.
     fn hand(&mut self, position: u64, (kind, replay): (Option<Kind>, bool), view: &View<'_>) -> Option<Take> {
         let frame = view.history.get(position)?;
-        self.cross(frame.media_time.ticks(), frame.arrived);
+        self.cross(&frame);
         let oldest = view.history.oldest().unwrap_or(0);
         if !replay {
             self.note_late(position, oldest);

@@ -6,14 +6,15 @@
 //! | [`resume`](crate::Relay::resume) | | a new line: the index goes on at the next, the timestamp with the time that passed |
 //! | [`select`](crate::Relay::select) | is not wanted: not counted as skipped | a new line: the same, on the same SSRC |
 //!
-//! After both the listener begins at the live edge, and nothing from before it is wanted.
+//! After both the listener begins at the live edge, and nothing from before it is wanted. Where its first frame comes
+//! behind a hole, the hole has its time on the line too: a late frame may fill it.
 
 use std::time::Instant;
 
 use super::replay::{Trail, duration};
 use super::{Listener, View};
 use crate::id::TrackId;
-use crate::io::{Event, Order};
+use crate::io::{Event, Frame, Order};
 use crate::time::MediaTime;
 
 /// From one track's media time to another's: settled by the first frame of the new one.
@@ -24,6 +25,8 @@ pub(crate) struct Crossing {
     media_ticks: u64,
     /// One after the last media time that was handed out of it.
     least_ticks: u64,
+    /// The media time of the new track's newest frame when its line began, if it had any.
+    edge_ticks: Option<u64>,
 }
 
 impl Listener {
@@ -88,6 +91,9 @@ impl Listener {
         let second = self.second.as_mut().map(|second| &mut second.leg.rewrite);
         second.into_iter().chain([&mut self.leg.rewrite]).for_each(|rewrite| rewrite.end_line());
         self.leg.rewrite.begin(self.base);
+        if let Some(crossing) = &mut self.crossing {
+            crossing.edge_ticks = view.newest.map(|(newest, _)| newest.ticks());
+        }
         let ordered = self.leg.order == Order::Position;
         self.trail = ordered.then(|| Box::new(Trail { cursor: self.base, ..Trail::default() }));
         self.speed_up();
@@ -106,14 +112,20 @@ impl Listener {
         let least_ticks = last.map_or(0, |frame| {
             frame.media_time.ticks().saturating_add(duration(frame.payload).max(SHORTEST_TICKS))
         });
-        Some(Crossing { left: view.now, media_ticks: newest.plus(passed).ticks(), least_ticks })
+        let media_ticks = newest.plus(passed).ticks();
+        Some(Crossing { left: view.now, media_ticks, least_ticks, edge_ticks: None })
     }
 
-    /// A frame is about to be handed out: the first after another track was selected lays its media time.
-    pub(super) fn cross(&mut self, media_ticks: u64, arrived: Instant) {
+    /// A frame is about to be handed out: the first after another track was selected lays its media time. What may still
+    /// fill a hole before it has its place on the line too, after all that was handed out of the old track.
+    pub(super) fn cross(&mut self, frame: &Frame<'_>) {
         let Some(crossing) = self.crossing.take() else { return };
-        let passed = MediaTime::ticks_in(arrived.saturating_duration_since(crossing.left));
-        let from = crossing.media_ticks.saturating_add(passed).max(crossing.least_ticks);
+        let media_ticks = frame.media_time.ticks();
+        let passed = MediaTime::ticks_in(frame.arrived.saturating_duration_since(crossing.left));
+        let edge = crossing.edge_ticks.filter(|_| frame.position > self.base);
+        let hole = edge.map_or(0, |edge| media_ticks.saturating_sub(edge));
+        let least = crossing.least_ticks.saturating_add(hole);
+        let from = crossing.media_ticks.saturating_add(passed).max(least);
         let second = self.second.as_mut().map(|second| &mut second.leg.rewrite);
         for rewrite in second.into_iter().chain([&mut self.leg.rewrite]) {
             rewrite.shift(from, media_ticks);

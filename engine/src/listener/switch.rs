@@ -296,7 +296,7 @@ impl Listener {
     /// Hands out a frame of the history on the second leg, if its numbers reach it.
     fn hand_second(&mut self, position: u64, kind: Kind, view: &View<'_>) -> Option<Take> {
         let frame = view.history.get(position)?;
-        self.cross(frame.media_time.ticks(), frame.arrived);
+        self.cross(&frame);
         let second = self.second.as_mut()?;
         let index = second.leg.rewrite.index(position)?;
         second.leg.pace.spend(kind, view.now, duration(frame.payload), view.pacing);

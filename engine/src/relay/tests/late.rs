@@ -1,6 +1,6 @@
 //! What may not have come though it was handed out: late frames, and the last packet before a rest.
 
-use super::harness::{Bench, Out, on, positions, replays};
+use super::harness::{Bench, Out, events, on, positions, replays};
 use crate::config::Config;
 use crate::id::{LegId, ListenerId};
 use crate::io::{Event, Feedback, LegSpec, LegState, Order};
@@ -17,7 +17,11 @@ struct Stage {
 
 impl Stage {
     fn new(order: Order, frames: u16) -> Self {
-        let mut bench = Bench::new(Config::new());
+        Self::with(Config::new(), order, frames)
+    }
+
+    fn with(config: Config, order: Order, frames: u16) -> Self {
+        let mut bench = Bench::new(config);
         let track = bench.track();
         let publisher = bench.publisher(track);
         let (listener, leg) = bench.listener_of(track, LegSpec::new(96).order(order));
@@ -122,6 +126,40 @@ fn what_was_told_as_skipped_is_not_handed_out_unless_it_is_asked_for() {
     assert_eq!(replays(&out), 50);
     assert_eq!(stage.bench.relay.replay(stage.bench.now, stage.leg, Some(9)), Ok(51));
     assert_eq!(positions(&stage.rest(200), stage.listener), (9..60).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_late_for_the_old_leg_is_late_for_the_new_one_and_takes_nothing_of_its_pace() {
+    let mut stage = Stage::new(Order::Position, 10);
+    stage.frames(40..60);
+    stage.rest(500);
+    stage.delivered(stage.leg, 59);
+    let spec = LegSpec::new(96).order(Order::Position);
+    stage.leg = stage.bench.relay.add_leg(stage.bench.now, stage.listener, spec).unwrap();
+    stage.state(stage.leg, LegState::Up);
+    stage.bench.relay.switch(stage.bench.now, stage.leg).unwrap();
+    assert_eq!(positions(&stage.bench.drain(), stage.listener), [], "all is there");
+    let told = Event::FramesSkipped { listener: stage.listener, from: 10, count: 1 };
+    assert_eq!(stage.late(10), [Out::Event(told)]);
+    assert_eq!(on(&stage.frames(60..62), stage.leg), [60, 61]);
+}
+
+#[test]
+fn what_came_late_from_before_a_listener_began_is_not_told_as_skipped() {
+    for order in [Order::Arrival, Order::Position] {
+        let mut stage = Stage::with(Config::new().history_frames(30), order, 10);
+        stage.frames(11..20);
+        stage.bench.relay.pause(stage.bench.now, stage.listener).unwrap();
+        stage.bench.relay.resume(stage.bench.now, stage.listener).unwrap();
+        stage.state(stage.leg, LegState::Down);
+        stage.late(10);
+        stage.frames(20..200);
+        stage.state(stage.leg, LegState::Up);
+        let out = stage.rest(500);
+        let told = Event::FramesSkipped { listener: stage.listener, from: 20, count: 150 };
+        assert_eq!(events(&out), [told], "{order:?}: the log forgot which");
+        assert_eq!(positions(&out, stage.listener), (170..200).collect::<Vec<_>>());
+    }
 }
 
 #[test]

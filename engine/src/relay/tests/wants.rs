@@ -123,6 +123,21 @@ fn a_selected_tracks_first_frame_never_overlaps_the_last_of_the_old_one() {
 }
 
 #[test]
+fn what_fills_a_hole_before_a_selected_tracks_first_frame_comes_after_the_old_track() {
+    let mut stage = Stage::new(LegSpec::new(96));
+    let before = *wire(&stage.frames(30)).last().unwrap();
+    stage.bench.wait(20);
+    stage.select(1);
+    stage.sent[1] += 50;
+    let first = wire(&stage.frame(1))[0];
+    stage.sent[1] = 30;
+    let late = wire(&stage.frame(1))[0];
+    assert_eq!((late.0, late.1), (before.0 + 1, 1), "the line's first index");
+    assert_eq!(late.2, before.2.wrapping_add(2 * 960), "after the old track's");
+    assert_eq!(first, (before.0 + 51, 1, before.2.wrapping_add(52 * 960)));
+}
+
+#[test]
 fn a_track_may_be_selected_back_and_forth_before_anything_of_it_came() {
     let mut stage = Stage::new(LegSpec::new(96));
     let before = *wire(&stage.frames(3)).last().unwrap();
