@@ -175,6 +175,48 @@ fn what_fills_holes_that_nobody_counted_on_goes_at_the_pace() {
     keep(&[203_508, 204_098]);
 }
 
+/// Only a call tells the relay the time: one that is not made makes nothing due.
+#[test]
+fn nothing_is_due_before_the_relay_is_told_the_time() {
+    keep(&[521_880, 614_428, 655_085]);
+}
+
+/// A listener that is not up is told of what it missed, and not of what is from before it began, though the log forgets it.
+#[test]
+fn late_frames_from_before_a_listener_began_are_not_told_as_skipped() {
+    keep(&[304_736]);
+}
+
+/// A report about what was not handed out on its leg yet says nothing, and all is repeated.
+#[test]
+fn a_report_of_what_a_leg_did_not_bring_says_nothing() {
+    keep(&[346_129]);
+}
+
+/// What is late for the old leg is late for the new one: it takes nothing of the pace of what is new.
+#[test]
+fn late_frames_after_a_cut_do_not_hold_up_what_is_new() {
+    keep(&[676_113]);
+}
+
+/// What comes with the return of a speaker's leg is from before the live edge of who is resumed after it.
+#[test]
+fn who_is_resumed_begins_behind_what_came_at_the_same_time() {
+    keep(&[845_472]);
+}
+
+/// Late frames that were handed out and not acknowledged come on the new leg too, at the pace.
+#[test]
+fn a_switch_repeats_late_frames_and_takes_its_time() {
+    keep(&[350_965]);
+}
+
+/// What fills a hole before a selected track's first frame has its place after the old track.
+#[test]
+fn a_hole_before_the_first_frame_of_a_track_has_room_on_the_line() {
+    keep(&[753_752]);
+}
+
 /// A campaign in which something never happens says nothing about it.
 fn goes_everywhere(total: &Report) {
     for what in Count::ALL {

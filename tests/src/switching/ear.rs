@@ -60,6 +60,9 @@ pub(super) struct Ear {
     /// How many of those two it was told of: they are not handed out any more.
     told: u64,
     acked: Option<u64>,
+    /// Late frames that it was handed on an ordered leg and that nothing acknowledges before this position: another leg
+    /// brings them again.
+    unsure: (u64, u64),
     /// When it last asked for packets again.
     asks: VecDeque<Duration>,
     /// A leg was lost that had acknowledged nothing for a long time: what was on the way is not known.
@@ -150,6 +153,7 @@ impl Ear {
             forgiven: 0,
             told: 0,
             acked: None,
+            unsure: (0, 0),
             asks: VecDeque::new(),
             unknown: false,
             lag: None,
@@ -345,6 +349,7 @@ impl Ear {
         self.late.clear();
         self.floor = truth.next();
         (self.first, self.last_arrival, self.lag, self.unknown) = (None, None, None, false);
+        self.unsure = (0, 0);
         self.legs.iter_mut().for_each(|leg| leg.restarts = true);
     }
 
@@ -362,6 +367,9 @@ impl Ear {
         // What was on its way when another track was chosen means nothing.
         if position < self.top {
             self.acked = self.acked.max(Some(position));
+            if position >= self.unsure.1 {
+                self.unsure.0 = 0;
+            }
         }
     }
 
@@ -426,6 +434,9 @@ impl Ear {
         if !packet.replay {
             ensure(self.missed == 0, "L5", || format!("{packet:?} comes before it is told: {self:?}"))?;
             self.check_order(packet, stored.arrival)?;
+            if self.ordered && !fresh {
+                self.unsure = (self.unsure.0 + 1, self.top);
+            }
         }
         // Each leg has a pace of its own.
         if let Some(lag) = self.lag.as_mut().filter(|_| packet.leg == self.current) {
@@ -565,20 +576,6 @@ impl Ear {
             self.owed.remove(&position);
             self.missed += 1;
         }
-    }
-
-    /// A switch that can be done is done.
-    fn check_switch(&mut self, now: Duration) -> Check {
-        let Some(since) = self.switching else { return Ok(()) };
-        if self.paused || !self.began || self.lag.is_some() && self.is_up(self.current) {
-            self.switching = Some(now);
-            return Ok(());
-        }
-        // What fills a hole that nobody counted on goes at the pace as well.
-        let filled = self.forgiven.saturating_sub(self.told);
-        let work = self.top.saturating_sub(self.set_out.max(self.first.unwrap_or(0))) + filled;
-        let limit = since + self.time_for(work) * 2 + Duration::from_millis(500) + self.terms.hole_patience;
-        ensure(now <= limit, "LegSpent", || format!("ordered at {since:?}, not done at {now:?}: {self:?}"))
     }
 
     /// The world is over: everything is handed out or told, but for what still comes at the pace (L4).

@@ -144,6 +144,12 @@ impl EarLeg {
         u64::try_from(index).ok()
     }
 
+    /// The position of an index that a receiver report names. What was not handed out on this leg yet, it cannot have
+    /// brought: then a report says nothing.
+    pub(super) fn reported(&self, index: u64) -> Option<u64> {
+        self.position_of(index).filter(|_| index < self.next_index)
+    }
+
     /// The position of an index on the newest line.
     pub(super) fn position_of(&self, index: u64) -> Option<u64> {
         let line = self.lines.last()?;

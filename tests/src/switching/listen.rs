@@ -400,7 +400,7 @@ impl World<'_> {
             match feedback {
                 Feedback::Delivered(position) => ear.acknowledged(position),
                 Feedback::ReceiverReport(block) => {
-                    let position = known.and_then(|leg| leg.position_of(u64::from(block.highest_sequence)));
+                    let position = known.and_then(|leg| leg.reported(u64::from(block.highest_sequence)));
                     position.into_iter().for_each(|position| ear.acknowledged(position));
                 }
                 Feedback::Nack(_) => {

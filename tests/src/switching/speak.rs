@@ -319,9 +319,11 @@ impl World<'_> {
 
     fn switch_speaker(&mut self, track: usize) -> Check {
         self.report.count(Count::SpeakerSwitch);
-        let now = self.now();
         let speaker = &self.speakers[track];
         let Some(to) = speaker.slot(Slot::New).or_else(|| speaker.slot(Slot::Old)) else { return Ok(()) };
+        // Only a call tells the relay the time.
+        let now = self.now();
+        let speaker = &self.speakers[track];
         let expected = match speaker.alive().find(|leg| leg.id == to) {
             _ if speaker.alive().count() < 2 => Err(SwitchError::OnlyLeg(to)),
             Some(leg) if leg.state != LegState::Up => Err(SwitchError::NotUp(to)),

@@ -210,6 +210,8 @@ impl<'a> World<'a> {
             Happening::Calm => {
                 self.is_calm = true;
                 (0..self.speakers.len()).try_for_each(|track| self.calm_speaker(track))?;
+                // What comes of that is from before the live edge of those who are resumed.
+                self.step()?;
                 (0..self.seats.len()).try_for_each(|seat| self.calm_seat(seat))?;
                 self.step()
             }

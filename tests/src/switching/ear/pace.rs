@@ -48,6 +48,21 @@ impl Ear {
         })
     }
 
+    /// A switch that can be done is done.
+    pub(super) fn check_switch(&mut self, now: Duration) -> Check {
+        let Some(since) = self.switching else { return Ok(()) };
+        if self.paused || !self.began || self.lag.is_some() && self.is_up(self.current) {
+            self.switching = Some(now);
+            return Ok(());
+        }
+        // What fills a hole that nobody counted on goes at the pace as well, and so does what is late and not acknowledged.
+        let filled = self.forgiven.saturating_sub(self.told);
+        let work =
+            self.top.saturating_sub(self.set_out.max(self.first.unwrap_or(0))) + filled + self.unsure.0;
+        let limit = since + self.time_for(work) * 2 + Duration::from_millis(500) + self.terms.hole_patience;
+        ensure(now <= limit, "LegSpent", || format!("ordered at {since:?}, not done at {now:?}: {self:?}"))
+    }
+
     /// An ordered leg waits for a hole.
     fn waits(&self) -> bool {
         let Some(first) = self.owed.first() else { return false };
