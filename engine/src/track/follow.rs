@@ -76,9 +76,9 @@ impl Follow {
         let number = self.sequence.extend(wire.sequence);
         let timestamp = i128::from(self.timestamp.extend(wire.timestamp));
         let told = self.told(frame, timestamp, report, timeline);
-        let arrived = timeline.media_time_beside(frame.at);
+        let arrived = i128::from(timeline.media_time_beside(frame.at).ticks());
         let (rule, media_time) = told.unwrap_or((Rule::Arrival, arrived));
-        let candidate = i128::from(media_time.ticks()) * FINE - timestamp * FINE;
+        let candidate = (media_time - timestamp) * FINE;
         self.move_offset(rule, candidate);
         (number, self.media_time(wire))
     }
@@ -90,22 +90,23 @@ impl Follow {
         MediaTime::from_ticks(u64::try_from(ticks.max(0)).unwrap_or(u64::MAX))
     }
 
-    /// The media time that a clock tells which both legs share, if it can be.
+    /// The media time that a clock tells which both legs share, if it can be; that of a frame from before the track's first
+    /// is below 0.
     fn told(
         &self,
         frame: &Arrived,
         timestamp: i128,
         report: Option<Report>,
         timeline: &Timeline,
-    ) -> Option<(Rule, MediaTime)> {
+    ) -> Option<(Rule, i128)> {
         // What the history has just gone past is old, and not of another clock.
-        let oldest = timeline.oldest_media_time().ticks().saturating_sub(EARLY_TICKS);
-        let plausible = |media_time: &MediaTime| {
+        let oldest = i128::from(timeline.oldest_media_time().ticks()) - i128::from(EARLY_TICKS);
+        let plausible = |media_time: &i128| {
             let latest = timeline.latest_media_time(frame.at).plus(EARLY_TICKS);
-            (MediaTime::from_ticks(oldest)..=latest).contains(media_time)
+            (oldest..=i128::from(latest.ticks())).contains(media_time)
         };
         if let (Some(captured), Some((ntp, media_time))) = (frame.capture_time, timeline.capture()) {
-            let told = media_time.plus_signed(ticks_between(ntp, captured.time));
+            let told = i128::from(media_time.ticks()) + i128::from(ticks_between(ntp, captured.time));
             if plausible(&told) {
                 return Some((Rule::CaptureTime, told));
             }
@@ -114,7 +115,7 @@ impl Follow {
         let (ntp, media_time) = timeline.report()?;
         let since = timestamp - i128::from(self.timestamp.peek(report.timestamp));
         let ticks = i64::try_from(since).ok()?.saturating_add(ticks_between(ntp, report.ntp));
-        let told = media_time.plus_signed(ticks);
+        let told = i128::from(media_time.ticks()) + i128::from(ticks);
         plausible(&told).then_some((Rule::SenderReport, told))
     }
 

@@ -27,9 +27,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::arrived::Wire;
+use super::arrived::{Arrived, Number, Wire};
 use super::follow::{Follow, Report};
-use super::held::Held;
+use super::held::{Held, MAX_HELD};
 use super::source::{Fit, Source};
 use super::timeline::Timeline;
 use crate::history::Place;
@@ -185,6 +185,17 @@ impl Lane {
         }
     }
 
+    /// Whether a frame that waited for a position is of the same run as a packet that is past the end of its source, or
+    /// begins what follows.
+    pub(super) fn is_of_run(&self, frame: &Arrived, wire: Wire) -> bool {
+        let over = self.source.as_ref().is_some_and(|source| source.ssrc == wire.ssrc && !source.is_open());
+        let near = |held: Wire| {
+            held.ssrc == wire.ssrc
+                && wire.sequence.wrapping_sub(held.sequence).cast_signed().unsigned_abs() <= RUN
+        };
+        over && !self.restart && matches!(frame.number, Number::Wire(held) if near(held))
+    }
+
     /// The sources before, the last one first.
     pub(super) fn retired(&self) -> impl Iterator<Item = &Source> {
         self.retired.iter().chain(&self.older)
@@ -306,6 +317,9 @@ impl Lane {
         Err(Verdict::Suspicious)
     }
 }
+
+/// Frames that wait are of one run if their numbers are this close: so many are held at most.
+const RUN: u16 = MAX_HELD as u16;
 
 /// A packet behind a source's newest fills its hole or is refused; `None` if its timestamp says that it is not of this
 /// source after all.

@@ -13,7 +13,7 @@
 //! | rule | twin if |
 //! |---|---|
 //! | the transport carries positions | always |
-//! | SSRC, sequence and timestamp continue a stream that the track knows | its payloads are those that the track has |
+//! | SSRC, sequence and timestamp continue a stream that the track knows | its payloads are those that the track has, or a clock agrees |
 //! | capture times | a frame has the capture time (within 2.5 ms) and the payload of one that the track has |
 //! | sender reports | a frame has the media time (within 2.5 ms) and the payload of one that the track has |
 //! | arrival | never |
@@ -27,7 +27,7 @@
 //! | none | its first frame, another leg leading | apart: held, by media time |
 //! | none | a frame from before what the track has of its stream, by number and timestamp | none: it is before the start |
 //! | none | its first frame, no leg leading, and what is re-sent could be found out | apart for 40 ms: a twin by then, or it goes on at the next position |
-//! | none | the same, and all that it brings is from before the end by a clock, or may fill holes of a stream that is gone | apart for the path skew |
+//! | none | the same, and all that it brings is from before the end by a clock, or may fill holes of a stream that is gone | apart for the path skew; then it is believed if all of it fits such holes by its numbers |
 //! | none | its first frame, no leg leading, no clock in common | leads, at the next position, with the time that passed |
 //! | apart | a frame that the track has | aligned |
 //! | apart | the leading leg closed, down, or silent for the path skew | leads: spliced at its first frame that begins where the track ends |

@@ -21,6 +21,8 @@ pub(crate) struct Newest {
     pub(crate) media_time: MediaTime,
     pub(crate) arrived: Instant,
     duration: u32,
+    /// How far back from it the frame is that was stored last.
+    back: u32,
 }
 
 /// One track's frames and what follows them.
@@ -75,7 +77,7 @@ impl Timeline {
             }
             self.next_position = position + 1;
             let duration = frame.duration.max(SHORTEST_TICKS);
-            self.newest = Some(Newest { media_time, arrived: frame.at, duration });
+            self.newest = Some(Newest { media_time, arrived: frame.at, duration, back: 0 });
             if self.media_time_early(frame.at).is_none_or(|early| media_time > early) {
                 self.earliest = Some((media_time, frame.at));
             }
@@ -86,6 +88,8 @@ impl Timeline {
         self.history.push(frame.frame(position, media_time));
         self.frames += 1;
         self.last_stored = Some(now);
+        let back = u32::try_from(self.next_position - 1 - position).unwrap_or(u32::MAX);
+        self.newest.as_mut().into_iter().for_each(|newest| newest.back = back);
         self.edge = self.edge.max(self.history.oldest().unwrap_or(self.edge));
         while self.history.place(self.edge) == Place::Taken {
             self.edge += 1;
@@ -225,6 +229,12 @@ impl Timeline {
     /// When the last frame was stored.
     pub(crate) const fn last_stored(&self) -> Option<Instant> {
         self.last_stored
+    }
+
+    /// The position of the frame that was stored last, be it new or in a hole.
+    pub(super) fn last_position(&self) -> u64 {
+        let back = self.newest.map_or(0, |newest| newest.back);
+        self.next_position.saturating_sub(1 + back as u64)
     }
 
     /// Frames stored since the start.

@@ -40,7 +40,10 @@ impl Merge {
         }
         let takes_over = slot == SECOND && !self.lead_is_live(now);
         let lane = self.lane_mut(slot);
+        let leg = lane.leg;
         let mut follow = Follow::new(wire.ssrc);
+        let mut held = std::mem::take(&mut lane.held);
+        held.retain(|frame| lane.is_of_run(frame, wire));
         if let Some(source) = lane.source.take() {
             if source.ssrc == wire.ssrc && !lane.restart {
                 follow = follow.known(source.offset());
@@ -48,7 +51,6 @@ impl Merge {
             lane.retire(source);
         }
         lane.runs += 1;
-        lane.held.clear();
         lane.settled();
         let reports = lane.report.is_some() && timeline.report().is_some();
         lane.bond = Bond::Apart(Box::new(follow));
@@ -65,7 +67,17 @@ impl Merge {
             let until = if captures || reports || seen { now + PROBE } else { now };
             self.wait = Some(Wait { until, probe: true, longer: false });
         }
-        self.follow(now, slot, (frame, wire), timeline)
+        // What waited for its position has none now, and is followed before it.
+        while let (Some(slot), Some(frame)) = (self.slot(leg), held.pop()) {
+            self.place(now, slot, frame, timeline, true);
+        }
+        match self.slot(leg) {
+            Some(slot) if !matches!(self.lane(slot).bond, Bond::Apart(_)) => {
+                self.place(now, slot, frame, timeline, true)
+            }
+            Some(slot) => self.follow(now, slot, (frame, wire), timeline),
+            None => Verdict::Fenced,
+        }
     }
 
     /// Whether a packet is sent again from before what the track has of its stream, by another leg that is there or gone.
@@ -107,7 +119,8 @@ impl Merge {
         }
         let (number, media_time) = follow.take(wire, &frame, report, timeline);
         let rule = follow.rule;
-        let known = self.same_stream(slot, &frame, wire, timeline);
+        let told = (rule != Rule::Arrival).then_some(media_time);
+        let known = self.same_stream(slot, (&frame, wire), told, timeline);
         if let Some(known) = known.or_else(|| same_frame((&frame, wire), media_time, rule, timeline)) {
             self.adopt(now, slot, known, timeline);
             let slot = self.slot(leg).unwrap_or(slot);
@@ -180,6 +193,20 @@ impl Merge {
         self.ghosts.iter().flatten().any(|ghost| may_be_missing(ghost, wire, timeline))
     }
 
+    /// The place of the first frame that the leading leg holds, which is apart, if all that it holds fits holes of a source
+    /// of a leg that is gone.
+    fn fills_holes(&self, timeline: &Timeline) -> Option<Known> {
+        let lead = self.lanes[LEAD].as_ref().filter(|lead| matches!(lead.bond, Bond::Apart(_)))?;
+        let hole = |frame: &Arrived| {
+            let Number::Wire(wire) = frame.number else { return None };
+            let (position, media_time) =
+                self.ghosts.iter().flatten().find_map(|ghost| hole_of(ghost, wire, timeline))?;
+            Some(Known { wire, position, media_time, rule: Rule::SameSource })
+        };
+        let first = hole(lead.held.front()?.1);
+        first.filter(|_| lead.held.iter().all(|frame| hole(frame).is_some()))
+    }
+
     /// Continues the timeline with the first held frame of the leading leg that begins where the track ends.
     pub(super) fn splice(&mut self, now: Instant, timeline: &mut Timeline) {
         self.forget_covered(LEAD, Some(now), timeline);
@@ -190,8 +217,12 @@ impl Merge {
         }
     }
 
-    /// Nothing says where the held frames of the leading leg belong: they follow now.
+    /// Nothing says where the held frames of the leading leg belong: they follow now, unless all are numbered and timed as
+    /// what is missing of a stream that is gone.
     pub(super) fn start_alone(&mut self, now: Instant, timeline: &mut Timeline) {
+        if let Some(known) = self.fills_holes(timeline) {
+            return self.adopt(now, LEAD, known, timeline);
+        }
         let splices = self.wait.take().is_some_and(|wait| !wait.probe);
         if splices || self.drops_covered() {
             self.forget_covered(LEAD, None, timeline);
@@ -248,10 +279,10 @@ impl Merge {
         });
     }
 
-    /// Compares the newest frame of the track with what the second leg holds.
-    pub(super) fn recognise(&mut self, now: Instant, timeline: &mut Timeline) {
-        let Some(position) = timeline.next_position().checked_sub(1) else { return };
-        let Some(lane) = self.lanes[SECOND].as_ref() else { return };
+    /// Compares the frame that the track was given last with what a leg holds that is apart.
+    pub(super) fn recognise(&mut self, now: Instant, slot: usize, timeline: &mut Timeline) {
+        let position = timeline.last_position();
+        let Some(lane) = self.lanes[slot].as_ref() else { return };
         let (Bond::Apart(follow), Some(newest)) = (&lane.bond, timeline.history.get(position)) else {
             return;
         };
@@ -265,7 +296,7 @@ impl Merge {
             same.then_some(Known { wire, position, media_time, rule: follow.rule })
         });
         if let Some(known) = known {
-            self.adopt(now, SECOND, known, timeline);
+            self.adopt(now, slot, known, timeline);
         }
     }
 
@@ -322,13 +353,19 @@ impl Merge {
     }
 
     /// The place of a frame that continues a stream which another leg brings or brought (SMPTE ST 2022-7).
-    fn same_stream(&self, slot: usize, frame: &Arrived, wire: Wire, timeline: &Timeline) -> Option<Known> {
+    fn same_stream(
+        &self,
+        slot: usize,
+        (frame, wire): (&Arrived, Wire),
+        told: Option<MediaTime>,
+        timeline: &Timeline,
+    ) -> Option<Known> {
         let other = self.lanes[1 - slot].as_ref().filter(|lane| lane.is_aligned() && !lane.restart);
         let beside = other.into_iter().flat_map(|lane| lane.source.iter().chain(lane.retired()));
         let beside = beside.map(|source| (source, true));
         let before = self.ghosts.iter().flatten().map(|source| (&**source, false));
         beside.chain(before).find_map(|(source, live)| {
-            let (position, media_time) = continues(source, live, (frame, wire), timeline)?;
+            let (position, media_time) = continues(source, (live, told), (frame, wire), timeline)?;
             Some(Known { wire, position, media_time, rule: Rule::SameSource })
         })
     }
@@ -346,10 +383,10 @@ fn through(known: Known, timeline: &Timeline) -> Source {
     source
 }
 
-/// Where a packet belongs on a source of another leg, which is there or not any more, if it does.
+/// Where a packet belongs on a source of another leg, which is `live` or not any more, if it does; a clock has `told` where.
 fn continues(
     source: &Source,
-    live: bool,
+    (live, told): (bool, Option<MediaTime>),
     (frame, wire): (&Arrived, Wire),
     timeline: &Timeline,
 ) -> Option<(u64, MediaTime)> {
@@ -359,7 +396,8 @@ fn continues(
     let media_time = source.media_time(wire.timestamp)?;
     let fits = match source.fit(wire.sequence, &timeline.history) {
         Fit::Ahead(position) => {
-            let latest = timeline.media_time_now(frame.at).plus(LATEST_TICKS);
+            // What is sent again is behind the time that passed.
+            let latest = timeline.latest_media_time(frame.at).plus(LATEST_TICKS);
             (source.is_later(wire.timestamp) && media_time <= latest).then_some(position)
         }
         Fit::Behind(position) => match timeline.history.get(position) {
@@ -369,7 +407,11 @@ fn continues(
                 let telling = live || frame.payload.len() >= TELLING_BYTES;
                 (same && telling).then_some(position)
             }
-            None => live.then_some(position),
+            // A publisher that begins at the same numbers again has another time at them.
+            None => {
+                let near = |told: MediaTime| told.ticks().abs_diff(media_time.ticks()) <= GRACE_TICKS;
+                (live || told.is_some_and(near)).then_some(position)
+            }
         },
         Fit::BeforeStart | Fit::PastEnd | Fit::Jump => None,
     };
@@ -396,6 +438,14 @@ fn may_be_missing(ghost: &Source, wire: Wire, timeline: &Timeline) -> bool {
         Fit::Ahead(_) | Fit::BeforeStart | Fit::PastEnd => false,
     };
     ghost.ssrc == wire.ssrc && old
+}
+
+/// The hole of a source of a leg that is gone which a packet fits by all of its numbers.
+fn hole_of(ghost: &Source, wire: Wire, timeline: &Timeline) -> Option<(u64, MediaTime)> {
+    let Fit::Behind(position) = ghost.fit(wire.sequence, &timeline.history) else { return None };
+    let media_time = ghost.media_time(wire.timestamp).filter(|_| ghost.ssrc == wire.ssrc)?;
+    let hole = timeline.place(position) == Place::Hole && timeline.fits(position, media_time);
+    hole.then_some((position, media_time))
 }
 
 /// The place of a frame that the track has, if clocks that both sides share say that it is the same one.

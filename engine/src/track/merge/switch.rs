@@ -36,7 +36,8 @@ impl Merge {
         }
         if self.cut.is_none_or(|cut| cut.to != to) && !(slot == LEAD && self.spent == Some(from)) {
             self.cut = Some(Cut { from, to, position: None, since: now, reached: None });
-            self.spent = None;
+            // It may have led again since it was told of, and is spent still.
+            self.spent = self.spent.filter(|&spent| spent == from);
         }
         self.progress(now, timeline);
         Ok(())
@@ -44,6 +45,8 @@ impl Merge {
 
     /// What follows from something having changed.
     pub(super) fn progress(&mut self, now: Instant, timeline: &mut Timeline) {
+        // The other leg may have filled a hole, or gone on, with what the leading one holds.
+        self.recognise(now, LEAD, timeline);
         self.advance_second(now, timeline);
         if let Some(cut) = self.cut {
             self.advance_cut(now, cut, timeline);
@@ -55,7 +58,7 @@ impl Merge {
         let Some(second) = self.lanes[SECOND].as_ref() else { return };
         let leg = second.leg;
         if let Bond::Apart(_) = second.bond {
-            self.recognise(now, timeline);
+            self.recognise(now, SECOND, timeline);
             self.forget_covered(SECOND, Some(now), timeline);
         }
         while let Some(lane) = self.lanes[SECOND].as_mut().filter(|lane| lane.leg == leg && lane.is_aligned())
@@ -108,7 +111,12 @@ impl Merge {
         self.wait = None;
         let Some(lead) = self.lanes[LEAD].as_mut() else { return };
         match lead.bond {
-            Bond::Aligned => self.release(now, LEAD, timeline),
+            Bond::Aligned => {
+                // The other one led meanwhile, and brought nothing that was placed.
+                let (line, _) = timeline.line(timeline.next_position().saturating_sub(1));
+                lead.source.as_mut().into_iter().for_each(|source| source.reopen(line));
+                self.release(now, LEAD, timeline);
+            }
             Bond::Apart(_) => {
                 self.wait = Some(Wait { until: now + self.skew, probe: false, longer: false });
                 self.splice(now, timeline);
@@ -178,7 +186,9 @@ impl Merge {
     fn end_cut(&mut self, position: u64, timeline: &Timeline) {
         let Some(cut) = self.cut.take() else { return };
         let gap_frames = timeline.holes(timeline.edge(), position);
-        self.spent = Some(cut.from);
+        if self.spent.replace(cut.from) == Some(cut.from) {
+            return;
+        }
         self.event = Some(Event::LegSpent { leg: cut.from, to: cut.to, position, replayed: 0, gap_frames });
     }
 

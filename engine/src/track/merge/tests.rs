@@ -2,6 +2,7 @@
 
 mod holds;
 mod hostile;
+mod proofs;
 mod returns;
 mod rules;
 mod stage;
