@@ -217,6 +217,43 @@ fn a_hole_before_the_first_frame_of_a_track_has_room_on_the_line() {
     keep(&[753_752]);
 }
 
+/// What proves where a frame belongs is any frame that both legs brought, or a clock that agrees with its numbers; without
+/// proof its numbers are believed when its leg is gone.
+#[test]
+fn what_waits_for_proof_is_not_lost() {
+    keep(&[400_721, 582_920, 652_958, 775_922, 793_673, 846_928]);
+}
+
+/// A leg that led and leads again goes on with its numbers and times.
+#[test]
+fn a_leg_that_leads_again_goes_on_where_it_was() {
+    keep(&[447_377, 491_781, 608_683, 692_637]);
+}
+
+/// Twins are known also while the one that leads is not lined up yet. A splice that fits by luck is one all the same.
+#[test]
+fn twins_are_known_whichever_of_them_leads() {
+    keep(&[457_831, 532_559, 900_390]);
+}
+
+/// What was on its way on a leg that is gone shows in the splice after the one to what the leg had brought.
+#[test]
+fn what_a_lost_leg_had_under_way_may_show_in_the_next_splice() {
+    keep(&[552_320, 676_600, 739_990, 979_904]);
+}
+
+/// Frames from before the first, and those of holes that only numbers tell, are not appended.
+#[test]
+fn what_is_old_by_its_numbers_or_its_clock_is_not_appended() {
+    keep(&[639_355, 889_130, 928_096]);
+}
+
+/// A leg that is spent, leads again while the new one is down, and is switched from again.
+#[test]
+fn a_leg_is_told_of_as_spent_once() {
+    keep(&[840_565]);
+}
+
 /// A campaign in which something never happens says nothing about it.
 fn goes_everywhere(total: &Report) {
     for what in Count::ALL {

@@ -160,7 +160,7 @@ impl World<'_> {
             }
             Speak::Down(of) => {
                 if let Some(leg) = slot(self, *of) {
-                    self.truths[track].roughened();
+                    self.truths[track].roughened(self.clock);
                     self.truths[track].leg_lost(leg);
                     self.speaker_state(track, leg, LegState::Down);
                 }
@@ -174,7 +174,7 @@ impl World<'_> {
             }
             Speak::Close(of) => {
                 if let Some(leg) = slot(self, *of) {
-                    self.truths[track].roughened();
+                    self.truths[track].roughened(self.clock);
                     self.truths[track].leg_lost(leg);
                     self.speakers[track].forget(leg, Standing::Closed);
                     let now = self.now();
@@ -215,7 +215,7 @@ impl World<'_> {
         let Ok(leg) = opened else { return Ok(()) };
         if takeover {
             self.report.count(Count::Takeover);
-            self.truths[track].begins_anew();
+            self.truths[track].begins_anew(self.clock);
             self.speakers[track].epoch = epoch;
             self.speakers[track].target = None;
         }
@@ -303,7 +303,7 @@ impl World<'_> {
             found.live_from = next;
         }
         if anew {
-            self.truths[track].begins_anew();
+            self.truths[track].begins_anew(self.clock);
         }
         self.speaker_state(track, leg, LegState::Up);
     }
@@ -473,7 +473,7 @@ impl World<'_> {
     /// All troubles end: one leg at least is up and its path is whole.
     pub(super) fn calm_speaker(&mut self, track: usize) -> Check {
         if self.speakers[track].slot(Slot::Old).is_none() {
-            self.truths[track].roughened();
+            self.truths[track].roughened(self.clock);
             self.open_leg(track, &LinkSpec::perfect(), false)?;
         }
         for slot in [Slot::Old, Slot::New] {

@@ -79,6 +79,8 @@ pub(super) struct Truth {
     anew: u32,
     /// Something befell the speaker that a splice may show.
     rough: bool,
+    /// When it did: a splice to a frame from before that may be another one than that which shows it.
+    rough_at: Duration,
     /// It still shows in what arrives until then: a rest or a loss has an end, and paths have delays.
     rough_until: Duration,
     held: VecDeque<(Duration, FrameId)>,
@@ -111,6 +113,7 @@ impl Truth {
             stretches: Vec::new(),
             anew: 1,
             rough: true,
+            rough_at: Duration::ZERO,
             rough_until: Duration::ZERO,
             held: VecDeque::new(),
             due: None,
@@ -181,14 +184,15 @@ impl Truth {
     }
 
     /// The speaker begins anew: the next stretch need not follow from what came before.
-    pub(super) fn begins_anew(&mut self) {
+    pub(super) fn begins_anew(&mut self, now: Duration) {
         self.anew += 1;
-        self.rough = true;
+        self.roughened(now);
     }
 
     /// Something that a splice may show.
-    pub(super) const fn roughened(&mut self) {
+    pub(super) const fn roughened(&mut self, now: Duration) {
         self.rough = true;
+        self.rough_at = now;
     }
 
     /// Something that lasts until then.
@@ -376,9 +380,15 @@ impl Truth {
             same && !returns && !(spliced && of.media != media)
         };
         if let Some(stretch) = self.stretches.iter().rev().find(same) {
-            return ensure(stretch.media == media, "affine media time", || {
+            ensure(stretch.media == media, "affine media time", || {
                 format!("{packet:?} bends {stretch:?} by {} ticks", media - stretch.media)
-            });
+            })?;
+            if spliced {
+                // That it fits is luck: the relay begins a source here, and what is from before says nothing of it.
+                self.stretches.push(Stretch { encoder: id.encoder, first: id.number, positions, media });
+                self.proved.clear();
+            }
+            return Ok(());
         }
         let next = self.next();
         let carried = self.plan.kind == Kind::Carried;
@@ -391,7 +401,7 @@ impl Truth {
         })?;
         self.check_splice(packet, id)?;
         self.anew = self.anew.saturating_sub(1);
-        self.rough = false;
+        self.rough &= self.fate(id).came.is_none_or(|came| came <= self.rough_at);
         self.stretches.push(Stretch { encoder: id.encoder, first: id.number, positions, media });
         // What two legs had in common before says nothing of where frames belong since.
         self.proved.clear();
