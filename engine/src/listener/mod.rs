@@ -185,7 +185,12 @@ impl Listener {
             // Evicted before they were offered.
             self.skip_gone(self.expected..arrival, history);
             self.expected = arrival;
-            return self.tell().map_or(Offer::Pass, Offer::Skipped);
+            if let Some(event) = self.tell() {
+                return Offer::Skipped(event);
+            }
+            // All of that was from before it began: there is nothing to tell, and this one is due.
+            self.expected += 1;
+            return self.take_live(position, payload_bytes, history);
         }
         if !self.leg.is_up() || self.paused || !self.joined {
             self.note_early(arrival, position);

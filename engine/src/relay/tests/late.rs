@@ -163,6 +163,26 @@ fn what_came_late_from_before_a_listener_began_is_not_told_as_skipped() {
 }
 
 #[test]
+fn a_late_frame_from_before_a_listener_began_that_leaves_before_it_is_offered_takes_nothing_with_it() {
+    for order in [Order::Arrival, Order::Position] {
+        let mut stage = Stage::with(Config::new().history_frames(30), order, 10);
+        stage.frames(11..20);
+        stage.bench.relay.pause(stage.bench.now, stage.listener).unwrap();
+        stage.bench.relay.resume(stage.bench.now, stage.listener).unwrap();
+        stage.frames(20..22);
+        stage.bench.send(stage.publisher, 10, 10 * 960);
+        stage.bench.send(stage.publisher, 45, 45 * 960);
+        let mut out = stage.bench.drain();
+        if order == Order::Arrival {
+            assert_eq!(positions(&out, stage.listener), [45], "it need not wait for another");
+        }
+        out.extend(stage.rest(500));
+        out.extend(stage.frames(46..48));
+        assert_eq!((positions(&out, stage.listener), events(&out)), (vec![45, 46, 47], vec![]), "{order:?}");
+    }
+}
+
+#[test]
 fn the_last_packet_is_sent_again_when_reports_stay_behind_it() {
     let mut stage = Stage::new(Order::Arrival, 60);
     assert_eq!(stage.report(0), []);
