@@ -139,7 +139,7 @@ impl Plane {
         Ok(leg)
     }
 
-    /// See [`Shard::select`](super::Shard::select).
+    /// Has a listener hear another track from now on, on the same legs.
     ///
     /// # Errors
     /// What the engine says.
