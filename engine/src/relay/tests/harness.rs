@@ -75,6 +75,23 @@ impl Bench {
         self.now += Duration::from_millis(ms);
     }
 
+    /// Lets time pass in steps of a millisecond, without frames; what is handed out meanwhile.
+    pub(super) fn rest(&mut self, ms: u64) -> Vec<Out> {
+        let mut out = Vec::new();
+        for _ in 0..ms {
+            self.wait(1);
+            self.relay.handle_timeout(self.now);
+            out.extend(self.drain());
+        }
+        out
+    }
+
+    /// A frame of the voice that has begun at timestamp 0, now, whenever it was due; what is handed out for it.
+    pub(super) fn late(&mut self, leg: LegId, n: u16) -> Vec<Out> {
+        self.send(leg, n, u32::from(n) * 960);
+        self.drain()
+    }
+
     /// A 20 ms packet of SSRC 7.
     pub(super) fn send(&mut self, leg: LegId, sequence: u16, timestamp: u32) -> Verdict {
         self.send_as(leg, 7, sequence, timestamp)

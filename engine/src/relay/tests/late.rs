@@ -44,21 +44,6 @@ impl Stage {
         out
     }
 
-    fn late(&mut self, n: u16) -> Vec<Out> {
-        self.bench.send(self.publisher, n, u32::from(n) * 960);
-        self.bench.drain()
-    }
-
-    fn rest(&mut self, ms: u64) -> Vec<Out> {
-        let mut out = Vec::new();
-        for _ in 0..ms {
-            self.bench.wait(1);
-            self.bench.relay.handle_timeout(self.bench.now);
-            out.extend(self.bench.drain());
-        }
-        out
-    }
-
     fn state(&mut self, leg: LegId, state: LegState) {
         self.bench.relay.handle_leg(self.bench.now, leg, state);
     }
@@ -75,7 +60,7 @@ impl Stage {
         let old = std::mem::replace(&mut self.leg, new.unwrap());
         self.state(self.leg, LegState::Up);
         self.bench.relay.switch(self.bench.now, self.leg).unwrap();
-        let out = self.rest(100);
+        let out = self.bench.rest(100);
         self.bench.relay.close(self.bench.now, crate::id::Peer::Leg(old));
         self.bench.drain();
         on(&out, self.leg)
@@ -98,10 +83,10 @@ impl Stage {
 fn a_late_frame_below_an_acknowledged_position_is_repeated_until_what_followed_it_is_acknowledged() {
     let mut stage = Stage::new(Order::Position, 10);
     stage.frames(11..60);
-    stage.rest(500);
+    stage.bench.rest(500);
     stage.delivered(stage.leg, 59);
     stage.state(stage.leg, LegState::Down);
-    stage.late(10);
+    stage.bench.late(stage.publisher, 10);
     assert_eq!(stage.replace(), [10], "it was a hole when 59 was acknowledged");
     stage.delivered(stage.leg, 59);
     assert_eq!(stage.replace(), [10], "that may be of before");
@@ -114,25 +99,25 @@ fn a_late_frame_below_an_acknowledged_position_is_repeated_until_what_followed_i
 fn what_was_told_as_skipped_is_not_handed_out_unless_it_is_asked_for() {
     let mut stage = Stage::new(Order::Position, 10);
     stage.frames(11..60);
-    stage.rest(500);
-    let out = stage.late(10);
+    stage.bench.rest(500);
+    let out = stage.bench.late(stage.publisher, 10);
     let told = Event::FramesSkipped { listener: stage.listener, from: 10, count: 1 };
     assert_eq!(out, [Out::Event(told)]);
     stage.delivered(stage.leg, 8);
     stage.state(stage.leg, LegState::Down);
     stage.state(stage.leg, LegState::Up);
-    let out = stage.rest(200);
+    let out = stage.bench.rest(200);
     assert_eq!(positions(&out, stage.listener), [9].into_iter().chain(11..60).collect::<Vec<_>>());
     assert_eq!(replays(&out), 50);
     assert_eq!(stage.bench.relay.replay(stage.bench.now, stage.leg, Some(9)), Ok(51));
-    assert_eq!(positions(&stage.rest(200), stage.listener), (9..60).collect::<Vec<_>>());
+    assert_eq!(positions(&stage.bench.rest(200), stage.listener), (9..60).collect::<Vec<_>>());
 }
 
 #[test]
 fn what_is_late_for_the_old_leg_is_late_for_the_new_one_and_takes_nothing_of_its_pace() {
     let mut stage = Stage::new(Order::Position, 10);
     stage.frames(40..60);
-    stage.rest(500);
+    stage.bench.rest(500);
     stage.delivered(stage.leg, 59);
     let spec = LegSpec::new(96).order(Order::Position);
     stage.leg = stage.bench.relay.add_leg(stage.bench.now, stage.listener, spec).unwrap();
@@ -140,7 +125,7 @@ fn what_is_late_for_the_old_leg_is_late_for_the_new_one_and_takes_nothing_of_its
     stage.bench.relay.switch(stage.bench.now, stage.leg).unwrap();
     assert_eq!(positions(&stage.bench.drain(), stage.listener), [], "all is there");
     let told = Event::FramesSkipped { listener: stage.listener, from: 10, count: 1 };
-    assert_eq!(stage.late(10), [Out::Event(told)]);
+    assert_eq!(stage.bench.late(stage.publisher, 10), [Out::Event(told)]);
     assert_eq!(on(&stage.frames(60..62), stage.leg), [60, 61]);
 }
 
@@ -152,10 +137,10 @@ fn what_came_late_from_before_a_listener_began_is_not_told_as_skipped() {
         stage.bench.relay.pause(stage.bench.now, stage.listener).unwrap();
         stage.bench.relay.resume(stage.bench.now, stage.listener).unwrap();
         stage.state(stage.leg, LegState::Down);
-        stage.late(10);
+        stage.bench.late(stage.publisher, 10);
         stage.frames(20..200);
         stage.state(stage.leg, LegState::Up);
-        let out = stage.rest(500);
+        let out = stage.bench.rest(500);
         let told = Event::FramesSkipped { listener: stage.listener, from: 20, count: 150 };
         assert_eq!(events(&out), [told], "{order:?}: the log forgot which");
         assert_eq!(positions(&out, stage.listener), (170..200).collect::<Vec<_>>());
@@ -176,7 +161,7 @@ fn a_late_frame_from_before_a_listener_began_that_leaves_before_it_is_offered_ta
         if order == Order::Arrival {
             assert_eq!(positions(&out, stage.listener), [45], "it need not wait for another");
         }
-        out.extend(stage.rest(500));
+        out.extend(stage.bench.rest(500));
         out.extend(stage.frames(46..48));
         assert_eq!((positions(&out, stage.listener), events(&out)), (vec![45, 46, 47], vec![]), "{order:?}");
     }
@@ -186,14 +171,18 @@ fn a_late_frame_from_before_a_listener_began_that_leaves_before_it_is_offered_ta
 fn the_last_packet_is_sent_again_when_reports_stay_behind_it() {
     let mut stage = Stage::new(Order::Arrival, 60);
     assert_eq!(stage.report(0), []);
-    assert_eq!(positions(&stage.rest(1_000), stage.listener), [], "it is there");
+    assert_eq!(positions(&stage.bench.rest(1_000), stage.listener), [], "it is there");
     stage.frames(60..63);
     for _ in 0..3 {
-        let out: Vec<_> = stage.report(3).into_iter().chain(stage.rest(500)).collect();
+        let out: Vec<_> = stage.report(3).into_iter().chain(stage.bench.rest(500)).collect();
         assert_eq!((positions(&out, stage.listener), replays(&out)), (vec![62], 1), "once for a report");
     }
     assert_eq!(stage.report(3), []);
-    assert_eq!(positions(&stage.rest(500), stage.listener), [], "who does not have it now does not want it");
+    assert_eq!(
+        positions(&stage.bench.rest(500), stage.listener),
+        [],
+        "who does not have it now does not want it"
+    );
     stage.frames(63..64);
     let out: Vec<_> = stage.report(1).into_iter().chain(stage.frames(64..74)).collect();
     assert_eq!(

@@ -50,22 +50,6 @@ impl Stage {
         self.sent - 1
     }
 
-    fn late(&mut self, n: u16) -> Vec<Out> {
-        self.bench.send(self.publisher, n, u32::from(n) * 960);
-        self.bench.drain()
-    }
-
-    /// Lets time pass in steps, without frames.
-    fn rest(&mut self, ms: u64) -> Vec<Out> {
-        let mut out = Vec::new();
-        for _ in 0..ms {
-            self.bench.wait(1);
-            self.bench.relay.handle_timeout(self.bench.now);
-            out.extend(self.bench.drain());
-        }
-        out
-    }
-
     fn leg(&mut self, spec: LegSpec) -> LegId {
         let leg = self.bench.relay.add_leg(self.bench.now, self.listener, spec).unwrap();
         self.state(leg, LegState::Up);
@@ -124,7 +108,7 @@ fn what_a_new_leg_is_on_its_way_to_shrinks_with_what_the_old_one_delivers() {
     stage.switch(new);
     assert_eq!(on(&stage.bench.drain(), new), (10..20).collect::<Vec<_>>(), "the burst");
     stage.delivered(97);
-    let out = stage.rest(10);
+    let out = stage.bench.rest(10);
     assert_eq!(on(&out, new), [98, 99]);
     let cut = Event::LegSpent { leg: stage.old, to: new, position: 100, replayed: 12, gap_frames: 0 };
     assert_eq!(spent(&out), [cut]);
@@ -170,7 +154,7 @@ fn before_the_first_acknowledgement_what_may_be_under_way_comes_on_the_new_leg()
     let mut stage = Stage::new(50);
     let new = stage.leg(LegSpec::new(96));
     stage.switch(new);
-    let out = stage.rest(500);
+    let out = stage.bench.rest(500);
     let event = Event::LegSpent { leg: stage.old, to: new, position: 50, replayed: 50, gap_frames: 0 };
     assert_eq!((events(&out), replays(&out)), (vec![event], 50));
     assert_eq!(on(&out, new), (0..50).collect::<Vec<_>>());
@@ -225,7 +209,7 @@ fn a_leg_that_comes_back_goes_on_after_what_was_acknowledged() {
         bursts,
         "what was handed out before, and a burst of what was not"
     );
-    out.extend(stage.rest(5 * 90));
+    out.extend(stage.bench.rest(5 * 90));
     assert_eq!(positions(&out, stage.listener), (45..150).collect::<Vec<_>>());
     assert_eq!(replays(&out), 5);
     assert_eq!(positions(&stage.frames(1), stage.listener), [150], "live");
@@ -243,7 +227,7 @@ fn what_the_history_lost_of_a_held_leg_is_told_exactly() {
     stage.state(stage.old, LegState::Up);
     let mut out = stage.bench.drain();
     assert_eq!(events(&out), [Event::FramesSkipped { listener: stage.listener, from: 10, count: 20 }]);
-    out.extend(stage.rest(200));
+    out.extend(stage.bench.rest(200));
     assert_eq!(positions(&out, stage.listener), (31..61).collect::<Vec<_>>());
 }
 
@@ -259,10 +243,14 @@ fn late_frames_during_a_catch_up_come_once_at_their_place_or_at_once() {
     stage.state(stage.old, LegState::Up);
     let mut out = stage.bench.drain();
     assert_eq!(positions(&out, stage.listener), (11..21).collect::<Vec<_>>());
-    let behind = stage.late(early);
+    let behind = stage.bench.late(stage.publisher, early);
     assert_eq!(positions(&behind, stage.listener), [10], "behind the cursor: at once");
-    assert_eq!(positions(&stage.late(late), stage.listener), [], "before it: in its place");
-    out.extend(stage.rest(300));
+    assert_eq!(
+        positions(&stage.bench.late(stage.publisher, late), stage.listener),
+        [],
+        "before it: in its place"
+    );
+    out.extend(stage.bench.rest(300));
     assert_eq!(positions(&out, stage.listener), (11..52).collect::<Vec<_>>());
     assert_eq!(replays(&out), 0);
 }
@@ -276,11 +264,11 @@ fn a_leg_that_goes_down_in_a_catch_up_goes_on_where_it_was() {
     let mut out = stage.bench.drain();
     for _ in 0..4 {
         stage.state(stage.old, LegState::Down);
-        out.extend(stage.rest(10));
+        out.extend(stage.bench.rest(10));
         stage.state(stage.old, LegState::Up);
-        out.extend(stage.rest(30));
+        out.extend(stage.bench.rest(30));
     }
-    out.extend(stage.rest(300));
+    out.extend(stage.bench.rest(300));
     assert_eq!(positions(&out, stage.listener), (51..111).collect::<Vec<_>>());
     assert_eq!(replays(&out), 0);
 }
@@ -297,7 +285,7 @@ fn a_switch_from_a_leg_that_is_down_is_done_at_once() {
     let mut out = stage.bench.drain();
     let event = Event::LegSpent { leg: stage.old, to: new, position: 50, replayed: 5, gap_frames: 0 };
     assert_eq!(out[0], Out::Event(event));
-    out.extend(stage.rest(200));
+    out.extend(stage.bench.rest(200));
     assert_eq!(on(&out, new), (45..70).collect::<Vec<_>>());
     assert_eq!(replays(&out), 5);
     stage.state(stage.old, LegState::Up);
@@ -315,7 +303,7 @@ fn the_old_leg_may_go_down_before_the_cut() {
     out.extend(stage.frames(5));
     let event = Event::LegSpent { leg: stage.old, to: new, position: 100, replayed: 90, gap_frames: 0 };
     assert_eq!(spent(&out), [event]);
-    out.extend(stage.rest(1_000));
+    out.extend(stage.bench.rest(1_000));
     assert_eq!(on(&out, new), (10..105).collect::<Vec<_>>());
     assert_eq!(replays(&out), 90);
 }
@@ -381,7 +369,7 @@ fn either_leg_may_be_closed_before_the_cut() {
         assert_eq!(spent(&out).len(), usize::from(!close_new));
         let closed = out.iter().position(|out| *out == Out::Event(Event::Closed { peer: Peer::Leg(gone) }));
         assert_eq!(closed, Some(usize::from(!close_new)), "spent comes before closed");
-        out.extend(stage.rest(1_000));
+        out.extend(stage.bench.rest(1_000));
         let all: Vec<u64> = if close_new { vec![100] } else { (20..101).collect() };
         assert_eq!(on(&out, left), all);
         assert_eq!(stage.live(), left);
@@ -440,10 +428,10 @@ fn a_switch_while_the_old_leg_catches_up_cuts_where_the_two_meet() {
     stage.state(stage.old, LegState::Down);
     stage.frames(100);
     stage.state(stage.old, LegState::Up);
-    let mut out = stage.rest(100);
+    let mut out = stage.bench.rest(100);
     let new = stage.leg(LegSpec::new(96));
     stage.switch(new);
-    out.extend(stage.rest(2_000));
+    out.extend(stage.bench.rest(2_000));
     let [Event::LegSpent { position, replayed, gap_frames: 0, .. }] = spent(&out)[..] else {
         panic!("{:?}", spent(&out))
     };
@@ -464,14 +452,14 @@ fn a_leg_in_order_of_position_waits_for_holes_and_gives_up_in_time() {
     let mut stage = Stage::with(Config::new(), LegSpec::new(96).order(Order::Position), 10);
     let filled = stage.hole();
     assert_eq!(positions(&stage.frames(5), stage.listener), []);
-    let out = stage.late(filled);
+    let out = stage.bench.late(stage.publisher, filled);
     assert_eq!(positions(&out, stage.listener), [10, 11, 12, 13, 14, 15]);
     let lost = stage.hole();
     let out = stage.frames(22);
     assert_eq!(positions(&out, stage.listener), [], "420 ms");
-    let out = stage.rest(31);
+    let out = stage.bench.rest(31);
     assert_eq!(positions(&out, stage.listener), (17..39).collect::<Vec<_>>(), "450 ms after 17 came");
-    let out = stage.late(lost);
+    let out = stage.bench.late(stage.publisher, lost);
     assert_eq!(events(&out), [Event::FramesSkipped { listener: stage.listener, from: 16, count: 1 }]);
     assert_eq!(positions(&stage.frames(2), stage.listener), [39, 40]);
 }
@@ -491,7 +479,7 @@ fn on_a_leg_in_order_of_position_nothing_acknowledged_means_that_all_comes_again
         stage.switch(new);
         let mut out = stage.bench.drain();
         way(&mut stage, new);
-        out.extend(stage.rest(2_000));
+        out.extend(stage.bench.rest(2_000));
         out.extend(stage.frames(5));
         assert_eq!(on(&out, new), (0..25).collect::<Vec<_>>(), "{index}");
         assert_eq!((replays(&out), spent(&out).len()), (20, 1), "{index}");
@@ -501,7 +489,11 @@ fn on_a_leg_in_order_of_position_nothing_acknowledged_means_that_all_comes_again
     let new = stage.bench.relay.add_leg(stage.bench.now, stage.listener, spec).unwrap();
     stage.bench.close(Peer::Leg(stage.old));
     stage.state(new, LegState::Up);
-    assert_eq!(on(&stage.rest(2_000), new), (0..20).collect::<Vec<_>>(), "closed before the other was up");
+    assert_eq!(
+        on(&stage.bench.rest(2_000), new),
+        (0..20).collect::<Vec<_>>(),
+        "closed before the other was up"
+    );
     assert_eq!(stage.bench.relay.listener_stats(stage.listener).unwrap().unconfirmed, Some(0));
 }
 
@@ -514,10 +506,10 @@ fn a_leg_may_change_its_order_with_a_switch() {
         let mut out = stage.frames(5);
         let new = stage.leg(LegSpec::new(96).order(to));
         stage.switch(new);
-        out.extend(stage.rest(100));
-        out.extend(stage.late(hole));
+        out.extend(stage.bench.rest(100));
+        out.extend(stage.bench.late(stage.publisher, hole));
         out.extend(stage.frames(5));
-        out.extend(stage.rest(600));
+        out.extend(stage.bench.rest(600));
         let fresh: std::collections::BTreeSet<_> = out
             .iter()
             .filter_map(|out| match out {

@@ -45,16 +45,6 @@ impl Stage {
         out
     }
 
-    fn rest(&mut self, ms: u64) -> Vec<Out> {
-        let mut out = Vec::new();
-        for _ in 0..ms {
-            self.bench.wait(1);
-            self.bench.relay.handle_timeout(self.bench.now);
-            out.extend(self.bench.drain());
-        }
-        out
-    }
-
     fn select(&mut self, track: usize) {
         self.bench.relay.select(self.bench.now, self.listener, self.tracks[track]).unwrap();
     }
@@ -165,7 +155,7 @@ fn a_selection_while_catching_up_or_held_leaves_the_rest_behind_unsaid() {
         stage.select(1);
         let mut out = stage.frames(2);
         stage.state(LegState::Up);
-        out.extend(stage.rest(10));
+        out.extend(stage.bench.rest(10));
         assert_eq!(positions(&out, stage.listener), [55, 56], "{up}");
         assert_eq!((events(&out), stage.skipped()), (vec![], 0));
     }
@@ -296,7 +286,7 @@ fn until_live(stage: &mut Stage) -> (u64, usize) {
     for ms in 1..3_000 {
         most = most.max(burst.len());
         if ms % 20 != 0 {
-            burst = stage.rest(1);
+            burst = stage.bench.rest(1);
             continue;
         }
         stage.bench.wait(1);
@@ -326,7 +316,7 @@ fn replays_without_end_go_at_the_lower_rate() {
     let mut out = Vec::new();
     for _ in 0..1_000 {
         stage.bench.relay.replay(stage.bench.now, stage.leg, None).unwrap();
-        out.extend(stage.rest(10));
+        out.extend(stage.bench.rest(10));
     }
     // 10 s of frames, what 4 times real time is in 10 s, and the bursts.
     assert!((2_400..=2_540).contains(&replays(&out)), "{}", replays(&out));
@@ -365,7 +355,7 @@ fn a_nack_is_answered_once_in_a_while_with_the_same_packets() {
     assert_eq!(replays(&out), 3);
     stage.nack(lost, 0);
     assert_eq!(stage.bench.drain(), [], "it is on its way");
-    stage.rest(100);
+    stage.bench.rest(100);
     stage.nack(lost, 0);
     assert_eq!(wire(&stage.bench.drain()), [first[40]]);
     stage.nack((first[49].0 + 1) as u16, u16::MAX);
@@ -383,7 +373,7 @@ fn a_storm_of_nacks_is_answered_at_the_pace() {
         for n in 0..20 {
             stage.nack((first[400].0 + (ms * 7 + n) % 90) as u16, u16::MAX);
         }
-        answered += positions(&stage.rest(1), stage.listener).len();
+        answered += positions(&stage.bench.rest(1), stage.listener).len();
     }
     assert!((100..=210).contains(&answered), "{answered} in a second");
 }
@@ -490,7 +480,7 @@ fn what_is_acknowledged_of_the_old_track_after_another_was_chosen_in_a_pause_mea
     assert_eq!(positions(&heard, stage.listener), [5, 6, 7]);
     stage.state(LegState::Down);
     stage.state(LegState::Up);
-    assert_eq!(positions(&stage.rest(100), stage.listener), [5, 6, 7], "nobody acknowledged them");
+    assert_eq!(positions(&stage.bench.rest(100), stage.listener), [5, 6, 7], "nobody acknowledged them");
 }
 
 #[test]
@@ -506,6 +496,6 @@ fn a_switch_in_a_pause_in_which_another_track_was_chosen_takes_nothing_over_from
     stage.bench.wait(20);
     assert_eq!(positions(&stage.frame(1), stage.listener), [], "it waits for the hole");
     stage.bench.send(stage.publishers[1], 7, 7 * 960);
-    let out = stage.rest(400);
+    let out = stage.bench.rest(400);
     assert_eq!((positions(&out, stage.listener), stage.skipped()), (vec![7, 8], 0));
 }

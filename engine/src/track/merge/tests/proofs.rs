@@ -8,10 +8,7 @@ use crate::stats::Rule;
 fn with_holes(voice: &Encoder) -> Stage {
     let mut stage = Stage::new();
     let a = stage.leg();
-    for n in (0..10).chain(40..50) {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, voice, n);
-    }
+    stage.bring_live(a, voice, (0..10).chain(40..50));
     stage.close(a);
     stage.wait(1_000);
     stage
@@ -60,10 +57,7 @@ fn a_leading_leg_is_known_by_what_the_other_one_brings() {
     let voice = Encoder { captures: true, ..Encoder::new(5) };
     let twin = Encoder { ssrc: 6, sequence: 700, timestamp: 9, ..voice };
     let (a, b) = (stage.leg(), stage.leg());
-    for n in 0..10 {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, &voice, n);
-    }
+    stage.bring_live(a, &voice, 0..10);
     // As after a rest: numbers go on, time has passed.
     let (voice, twin) = (rested(voice), rested(twin));
     stage.at_us(voice.captured_us(10));
@@ -84,10 +78,7 @@ fn what_waited_for_a_position_that_another_leg_took_is_not_lost() {
     let voice = Encoder { captures: true, ..Encoder::new(5) };
     let twin = Encoder { ssrc: 6, sequence: 700, timestamp: 9, ..voice };
     let (a, b) = (stage.leg(), stage.leg());
-    for n in 0..10 {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, &voice, n);
-    }
+    stage.bring_live(a, &voice, 0..10);
     stage.at_us(voice.captured_us(40));
     stage.bring(b, &twin, 40);
     assert_eq!(stage.bring(a, &voice, 40), Verdict::Held);

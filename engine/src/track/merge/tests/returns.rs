@@ -198,10 +198,7 @@ fn a_leg_that_comes_back_has_acknowledged_what_it_can_no_longer_bring_and_nothin
     let mut stage = Stage::new();
     let voice = Encoder { captures: true, ..Encoder::new(5) };
     let a = stage.leg();
-    for n in (0..100).filter(|n| ![42, 43].contains(n)) {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, &voice, n);
-    }
+    stage.bring_live(a, &voice, (0..100).filter(|n| ![42, 43].contains(n)));
     stage.close(a);
     // It begins with what was acknowledged, and what is missing is lost again, for long.
     let again = Encoder { ssrc: 6, sequence: 900, ..voice };

@@ -163,6 +163,19 @@ impl Stage {
         self.offer(leg, frame)
     }
 
+    /// Each at the time of its capture.
+    pub(super) fn bring_live(
+        &mut self,
+        leg: LegId,
+        encoder: &Encoder,
+        numbers: impl IntoIterator<Item = u64>,
+    ) {
+        for n in numbers {
+            self.at_us(encoder.captured_us(n));
+            self.bring(leg, encoder, n);
+        }
+    }
+
     pub(super) fn bring_all(&mut self, leg: LegId, encoder: &Encoder, numbers: std::ops::Range<u64>) {
         for n in numbers {
             self.bring(leg, encoder, n);

@@ -225,16 +225,10 @@ fn a_leg_that_proves_to_be_a_twin_after_the_splice_leaves_the_other_ones_frames_
     let again = Encoder { ssrc: 6, sequence: 900, timestamp: 77_000, ..voice };
     let (a, b) = (stage.leg(), stage.leg());
     let lost = [42, 43];
-    for n in (0..100).filter(|n| !lost.contains(n)) {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, &voice, n);
-    }
+    stage.bring_live(a, &voice, (0..100).filter(|n| !lost.contains(n)));
     assert_eq!(stage.bring(b, &again, 42), Verdict::Held, "nothing proves yet where it belongs");
     stage.switch(b).unwrap();
-    for n in 100..125 {
-        stage.at_us(voice.captured_us(n));
-        stage.bring(a, &voice, n);
-    }
+    stage.bring_live(a, &voice, 100..125);
     stage.bring(b, &again, 43);
     for n in 44..135 {
         stage.bring(b, &again, n);
