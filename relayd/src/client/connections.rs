@@ -120,9 +120,9 @@ impl<T: Default> Connections<T> {
         self.legs.order(now, order);
     }
 
-    /// A connection tells that the relay has moved the stream; whether it is news.
-    pub(super) fn complete(&mut self, now: Instant, key: Key, position: u64) -> bool {
-        let news = self.completed.hear(key, position);
+    /// A connection tells that the relay has moved the stream, as event number `seq`; whether it is news.
+    pub(super) fn complete(&mut self, now: Instant, seq: u64, position: u64) -> bool {
+        let news = self.completed.hear(seq, position);
         if news {
             self.legs.complete(now);
         }

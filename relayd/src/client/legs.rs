@@ -87,31 +87,33 @@ pub(super) struct Legs {
     over: bool,
 }
 
-/// Which completions of refreshes were heard of: the relay tells each to both connections, once.
+/// Which completions of refreshes were heard of: the relay tells each to every connection that is there, which is one
+/// or two, or to none but one that comes soon after.
 ///
-/// Two may have the same position, when nobody speaks. Memory: at most [`MAX_TOLD_BY`] keys.
+/// Two may have the same position, when nobody speaks, and be told by different connections: the number of the event
+/// says which is which. Memory: at most [`MAX_HEARD`] numbers.
 #[derive(Debug, Default)]
 pub(super) struct Completions {
-    position: u64,
-    told_by: Vec<Key>,
+    heard: VecDeque<(u64, u64)>,
 }
 
 impl Completions {
-    /// A connection tells of one with this position; whether it is news.
-    pub(super) fn hear(&mut self, key: Key, position: u64) -> bool {
-        let other = position != self.position || self.told_by.contains(&key);
-        if other || self.told_by.len() >= MAX_TOLD_BY {
-            self.told_by.clear();
+    /// A connection tells of one, as event number `seq`, with this position; whether it is news.
+    pub(super) fn hear(&mut self, seq: u64, position: u64) -> bool {
+        // Numbers begin again at another relay, positions do not.
+        if self.heard.contains(&(seq, position)) {
+            return false;
         }
-        let news = self.told_by.is_empty();
-        self.position = position;
-        self.told_by.push(key);
-        news
+        if self.heard.len() >= MAX_HEARD {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((seq, position));
+        true
     }
 }
 
-/// The two that are there, and those being closed.
-const MAX_TOLD_BY: usize = 8;
+/// More than are told again.
+const MAX_HEARD: usize = 8;
 
 #[derive(Debug, Clone, Copy)]
 struct Up {

@@ -263,12 +263,16 @@ proptest! {
 fn a_completion_that_both_connections_tell_is_one_and_another_at_its_position_is_another() {
     let mut completions = Completions::default();
     assert!(completions.hear(1, 0));
-    assert!(!completions.hear(2, 0));
-    assert!(completions.hear(2, 0), "a connection tells each once: nobody spoke between these two");
-    assert!(!completions.hear(3, 0));
-    assert!(completions.hear(3, 7) && !completions.hear(4, 7));
-    (5..500).for_each(|key| {
-        completions.hear(key, 7);
-        assert!(completions.told_by.len() <= MAX_TOLD_BY);
+    assert!(!completions.hear(1, 0), "the other connection tells the same");
+    assert!(
+        completions.hear(2, 0),
+        "nobody spoke between these two, and the first was told by one connection alone"
+    );
+    assert!(!completions.hear(1, 0) && !completions.hear(2, 0), "late");
+    assert!(completions.hear(3, 7) && !completions.hear(3, 7));
+    assert!(completions.hear(3, 9), "of another relay");
+    (5..500).for_each(|seq| {
+        assert!(completions.hear(seq, 7));
+        assert!(completions.heard.len() <= MAX_HEARD);
     });
 }

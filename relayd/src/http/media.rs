@@ -271,7 +271,9 @@ impl End {
                 line.protocol.handle_news(&message);
             }
             Event::ConnectionRefreshComplete { position, replayed, gap_frames, attempts } => {
-                let message = ServerMessage::RefreshComplete { position, replayed, gap_frames, attempts };
+                let seq = event.seq;
+                let message =
+                    ServerMessage::RefreshComplete { seq, position, replayed, gap_frames, attempts };
                 line.protocol.handle_news(&message);
             }
             // A listener is told by what it does not get.

@@ -23,7 +23,7 @@ fn said() -> Vec<Value> {
         ServerMessage::Ack { recv: 1, safe: 2 },
         ServerMessage::Paused {},
         ServerMessage::Resumed { position: 1, media_time: 2 },
-        ServerMessage::RefreshComplete { position: 1, replayed: 2, gap_frames: 3, attempts: 4 },
+        ServerMessage::RefreshComplete { seq: 9, position: 1, replayed: 2, gap_frames: 3, attempts: 4 },
         ServerMessage::FramesLost { count: 1, from: 2, to: 3 },
         ServerMessage::Heartbeat {},
         ServerMessage::HeartbeatAck {},

@@ -127,6 +127,8 @@ pub enum ServerMessage {
     },
     /// The other connection has taken over; the older one is closed next.
     RefreshComplete {
+        /// The number of the event: told on both connections, it is the same refresh.
+        seq: u64,
         /// The first position that the newer connection is alone with.
         position: u64,
         /// Frames that were sent again on the newer connection.

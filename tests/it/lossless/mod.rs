@@ -91,6 +91,18 @@ fn a_refresh_sends_little_of_what_has_come_again() {
     stage.close();
 }
 
+/// Each ends at the position at which the one before it did, and a client hears of it on one connection or on both.
+#[test]
+fn refreshes_while_nothing_is_heard_of_the_speaker_are_all_counted() {
+    let stage = Stage::open(cast(Kind::WebRtc, 300));
+    stage.listen_until(50);
+    stage.act(Who::Speaker, Act::Dark(ms(6_000)));
+    for round in 1..=6 {
+        stage.refresh_of(round, &["listener"]);
+    }
+    stage.close();
+}
+
 #[test]
 fn outages_of_two_seconds_lose_nothing_over_webrtc() {
     play(Kind::WebRtc, &OUTAGES);

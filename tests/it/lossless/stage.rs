@@ -183,8 +183,13 @@ impl Stage {
 
     /// Orders a refresh of everybody, for the time `round`, and waits until everybody has had so many.
     pub(super) fn refresh(&self, round: u64) {
+        self.refresh_of(round, &["publisher", "listener"]);
+    }
+
+    /// The same of those of these roles.
+    pub(super) fn refresh_of(&self, round: u64, roles: &[&str]) {
         let (ordered, gaps) = (Instant::now(), self.gap_frames());
-        for role in ["publisher", "listener"] {
+        for role in roles {
             let path = format!("/v1/sessions/{}/refresh", self.session);
             let body = format!(r#"{{"role":"{role}"}}"#);
             let asked = send(self.daemon.http_addr(), "POST", &path, &[JSON], body.as_bytes());
@@ -196,7 +201,7 @@ impl Stage {
         wait_or(what, || {
             let speaker = self.speaker.report();
             let replaced = |it: &Listener| it.report().switches.refreshes + it.report().switches.resumes;
-            speaker.refreshes + speaker.resumes >= round
+            (!roles.contains(&"publisher") || speaker.refreshes + speaker.resumes >= round)
                 && self.listeners.iter().all(|it| replaced(it) >= round)
         });
         let (new, time) = (self.gap_frames() - gaps, ordered.elapsed());

@@ -109,6 +109,7 @@ async fn a_publisher_is_refreshed_and_every_frame_is_heard_once() {
     let id = publish.split('/').next().unwrap();
     let (mut listener, _) = Socket::hello(address, &listen, json!({})).await;
     let (mut publisher, _) = Socket::hello(address, &publish, json!({})).await;
+    let mut numbers: Vec<u64> = Vec::new();
     for round in 0..5 {
         let first = round * 60;
         publisher.publish(first..first + 20).await;
@@ -121,11 +122,14 @@ async fn a_publisher_is_refreshed_and_every_frame_is_heard_once() {
         // For a while both send the same.
         newer.publish(missing..first + 40).await;
         publisher.publish(first + 20..first + 50).await;
-        assert_eq!(until_said(&mut publisher, "refreshComplete").await["gapFrames"], 0);
+        let complete = until_said(&mut publisher, "refreshComplete").await;
+        assert_eq!(complete["gapFrames"], 0);
+        assert!(numbers.last() < Some(&complete["seq"].as_u64().unwrap()), "{complete} after {numbers:?}");
+        numbers.extend(complete["seq"].as_u64());
         assert_eq!(until_said(&mut publisher, "bye").await["reason"], "refreshed");
         assert_eq!(publisher.closed().await.0, 1000);
         newer.publish(first + 40..first + 60).await;
-        assert_eq!(until_said(&mut newer, "refreshComplete").await["gapFrames"], 0);
+        assert_eq!(until_said(&mut newer, "refreshComplete").await, complete, "the same, told to both");
         while until_said(&mut newer, "ack").await["recv"].as_u64() < Some(first + 60) {}
         publisher = newer;
     }

@@ -43,6 +43,8 @@ pub(super) enum Word {
         deadline: u64,
     },
     Complete {
+        /// The number of the event.
+        seq: u64,
         position: u64,
         replayed: u64,
         gap_frames: u64,
@@ -166,7 +168,8 @@ fn read(frame: &Value) -> Option<Word> {
         }
         "connectionRefreshComplete" => {
             let (position, replayed) = (number("position")?, number("replayed")?);
-            Some(Word::Complete { position, replayed, gap_frames: number("gapFrames")? })
+            let seq = frame["seq"].as_u64()?;
+            Some(Word::Complete { seq, position, replayed, gap_frames: number("gapFrames")? })
         }
         "sessionJoined" if data["status"] == "paused" => Some(Word::Paused),
         "sessionJoined" => text("sourceLanguage").map(Word::Source),

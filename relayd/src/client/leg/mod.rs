@@ -86,7 +86,7 @@ pub(super) enum News {
     /// The relay wants another connection beside this one.
     Order(Order),
     /// The relay has moved the stream to the newer connection.
-    Complete { position: u64, replayed: u64, gap_frames: u64 },
+    Complete { seq: u64, position: u64, replayed: u64, gap_frames: u64 },
     /// What the source language of the session is.
     Source(String),
     /// A break has begun.

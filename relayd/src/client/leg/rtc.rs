@@ -269,8 +269,8 @@ impl Leg<'_> {
                 let order = Order { url, ticket, deadline: instant_of(deadline) };
                 self.told.tell(News::Order(order)).await;
             }
-            Word::Complete { position, replayed, gap_frames } => {
-                self.told.tell(News::Complete { position, replayed, gap_frames }).await;
+            Word::Complete { seq, position, replayed, gap_frames } => {
+                self.told.tell(News::Complete { seq, position, replayed, gap_frames }).await;
             }
             Word::Source(language) => self.told.tell(News::Source(language)).await,
             Word::Paused => {

@@ -181,8 +181,8 @@ impl Leg<'_> {
                 let _cause: WarningReason = reason;
                 News::Order(Order { url, ticket, deadline: instant_of(deadline) })
             }
-            ServerMessage::RefreshComplete { position, replayed, gap_frames, .. } => {
-                News::Complete { position, replayed, gap_frames }
+            ServerMessage::RefreshComplete { seq, position, replayed, gap_frames, .. } => {
+                News::Complete { seq, position, replayed, gap_frames }
             }
             ServerMessage::Bye { reason } => return Err(ClientError::Bye(reason)),
             _ => return Ok(()),

@@ -161,8 +161,8 @@ impl<'a> Ear<'a> {
                 self.begin(now, key);
             }
             News::Order(order) => self.connections.order(now, order),
-            News::Complete { position, replayed, gap_frames } => {
-                self.complete(now, key, position, (replayed, gap_frames));
+            News::Complete { seq, position, replayed, gap_frames } => {
+                self.complete(now, (seq, position), (replayed, gap_frames));
             }
             News::Source(language) => drop(self.language.get_or_insert(language)),
             News::Ended(ending) => drop(self.connections.detach(now, key, ending, false)),
@@ -184,8 +184,8 @@ impl<'a> Ear<'a> {
         Ok(())
     }
 
-    fn complete(&mut self, now: Instant, key: Key, at: u64, (replayed, gap_frames): (u64, u64)) {
-        if self.connections.complete(now, key, at) {
+    fn complete(&mut self, now: Instant, (seq, position): (u64, u64), (replayed, gap_frames): (u64, u64)) {
+        if self.connections.complete(now, seq, position) {
             let switches = &mut self.report.switches;
             switches.refreshes += 1;
             switches.replayed += replayed;

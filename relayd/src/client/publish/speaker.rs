@@ -210,8 +210,8 @@ impl<'a> Speaker<'a> {
             }
             News::Report(report) => self.report.remote = Some(report),
             News::Order(order) => self.connections.order(now, order),
-            News::Complete { position, .. } => {
-                self.report.refreshes += u64::from(self.connections.complete(now, key, position));
+            News::Complete { seq, position, .. } => {
+                self.report.refreshes += u64::from(self.connections.complete(now, seq, position));
             }
             News::Paused => self.pause(),
             News::Resumed(line) => self.resume(key, line),
