@@ -123,6 +123,14 @@ impl Source {
         self.timestamp.highest().is_none_or(|highest| self.timestamp.peek(timestamp) > highest)
     }
 
+    /// Whether a packet is ahead by as much time as by numbers, at what one packet may hold.
+    pub(super) fn is_in_step(&self, wire: Wire) -> bool {
+        let ahead = self.sequence.peek(wire.sequence).saturating_sub(self.highest());
+        let ticks = self.timestamp.peek(wire.timestamp);
+        let later = ticks.saturating_sub(self.timestamp.highest().unwrap_or(ticks));
+        (ahead * SHORTEST_TICKS..=ahead * MOST_TICKS).contains(&later)
+    }
+
     /// Takes note of a packet of it.
     pub(super) fn note(&mut self, wire: Wire) {
         self.sequence.extend(wire.sequence);
@@ -183,6 +191,8 @@ impl Source {
 pub(super) const MAX_DROPOUT: u64 = 3_000;
 /// Opus' shortest frame, 2.5 ms.
 const SHORTEST_TICKS: u64 = 120;
+/// The longest packet, 120 ms.
+const MOST_TICKS: u64 = 5_760;
 /// What is sent again is at most this old, 60 s.
 const LONGEST_TICKS: u64 = 2_880_000;
 /// RFC 3550 §A.1: a step back up to this is reordering.

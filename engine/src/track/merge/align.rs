@@ -396,9 +396,10 @@ fn continues(
     let media_time = source.media_time(wire.timestamp)?;
     let fits = match source.fit(wire.sequence, &timeline.history) {
         Fit::Ahead(position) => {
-            // What is sent again is behind the time that passed.
+            // What is sent again is behind the time that passed, unless the track began with it.
             let latest = timeline.latest_media_time(frame.at).plus(LATEST_TICKS);
-            (source.is_later(wire.timestamp) && media_time <= latest).then_some(position)
+            let fits = media_time <= latest || live && source.is_in_step(wire);
+            (source.is_later(wire.timestamp) && fits).then_some(position)
         }
         Fit::Behind(position) => match timeline.history.get(position) {
             // Numbers alone may agree by chance, or because a publisher begins at the same ones every time.

@@ -52,6 +52,22 @@ fn a_live_frame_is_of_the_stream_that_another_leg_sends_again() {
 }
 
 #[test]
+fn a_live_frame_is_of_the_stream_with_which_the_track_began_though_that_was_old() {
+    for (number, rule) in [(400, Some(Rule::SameSource)), (3_100, None)] {
+        let mut stage = Stage::new();
+        let voice = Encoder::new(5);
+        let (a, b) = (stage.leg(), stage.leg());
+        stage.at_us(voice.captured_us(number) - 10_000);
+        stage.bring_all(a, &voice, 0..2);
+        stage.at_us(voice.captured_us(number));
+        assert_eq!(stage.bring(b, &voice, number) == Verdict::Held, rule.is_some());
+        assert_eq!(stage.alignment(b).map(|alignment| alignment.rule), rule);
+        stage.close(b);
+        assert_eq!(stage.timeline.next_position(), if rule.is_some() { number + 1 } else { 2 });
+    }
+}
+
+#[test]
 fn a_leading_leg_is_known_by_what_the_other_one_brings() {
     let mut stage = Stage::new();
     let voice = Encoder { captures: true, ..Encoder::new(5) };
