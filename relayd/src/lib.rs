@@ -11,6 +11,8 @@ pub mod daemon;
 pub mod demo;
 pub mod events;
 pub mod http;
+#[cfg(target_os = "linux")]
+pub mod load;
 pub mod media;
 pub mod metrics;
 pub mod outbound;

@@ -6,6 +6,8 @@
 mod check_config;
 mod client;
 mod listen;
+#[cfg(target_os = "linux")]
+mod load;
 mod openapi;
 mod print_config;
 mod publish;
@@ -21,27 +23,43 @@ use clap::{Parser, Subcommand};
 
 /// What the process ends with, documented in `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Exit {
     /// It did what it was asked to do.
-    Ok = 0,
+    Ok,
     /// It failed while running: the far end went away, a file could not be written.
-    Failed = 1,
+    Failed,
     /// The command line or the configuration is wrong; nothing was started.
-    Usage = 2,
+    Usage,
     /// An address could not be bound.
-    CannotBind = 3,
+    CannotBind,
+    /// The load tester itself could not keep up.
+    CannotKeepUp,
     /// The relay could not be reached.
-    CannotConnect = 4,
+    CannotConnect,
     /// The relay answered, and refused: no such session, a second speaker, no capacity.
-    Refused = 5,
+    Refused,
     /// Connected, but no audio came within the time.
-    NoAudio = 6,
+    NoAudio,
+}
+
+impl Exit {
+    /// The number that the shell sees. No subcommand can end with two meanings of one.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::CannotBind | Self::CannotKeepUp => 3,
+            Self::CannotConnect => 4,
+            Self::Refused => 5,
+            Self::NoAudio => 6,
+        }
+    }
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(exit.code())
     }
 }
 
@@ -64,6 +82,9 @@ enum Command {
     Publish(publish::Args),
     /// Listen to a WHEP address or over a WebSocket; write an Ogg Opus file or only count.
     Listen(listen::Args),
+    /// Load a WHIP and WHEP server with publishers and many listeners, and measure what they hear.
+    #[cfg(target_os = "linux")]
+    Load(Box<load::Args>),
     /// Have connections of a session replaced by new ones, without a gap.
     Refresh(refresh::Args),
     /// Check a configuration file (and the environment, and the files of keys) without starting anything.
@@ -83,6 +104,7 @@ Examples:
   relayd serve --set http.listen=127.0.0.1:8081      one setting, by its key in the file
   relayd publish http://127.0.0.1:8080/whip/golden-eagle-427 talk.ogg --loop
   relayd listen http://127.0.0.1:8080/whep/demo/en --seconds 10 --out heard.ogg
+  relayd load --listeners 1000 --seconds 60          how many listeners this machine can serve
   relayd refresh http://127.0.0.1:8080/v1/sessions/golden-eagle-427
   relayd token issue --config relay.toml --subject ann --role speak
   relayd print-config > relay.toml                   every key with its meaning, to start from
@@ -97,9 +119,9 @@ Exit codes:
   0  done, or stopped as asked
   1  failed while running
   2  wrong usage or configuration; nothing was started
-  3  an address could not be bound
-  4  the relay could not be reached (publish, listen, refresh)
-  5  the relay refused (publish, listen, refresh), or would refuse (token inspect)
+  3  an address could not be bound; the tester itself could not keep up (load)
+  4  the relay could not be reached (publish, listen, refresh, load)
+  5  the relay refused (publish, listen, refresh, load), or would refuse (token inspect)
   6  connected, but no audio came (listen)";
 
 /// Runs the command line and answers with the process's exit code.
@@ -116,6 +138,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Some(Command::Serve(args)) => serve::run(&args),
         Some(Command::Publish(args)) => publish::run(&args),
         Some(Command::Listen(args)) => listen::run(&args),
+        #[cfg(target_os = "linux")]
+        Some(Command::Load(args)) => load::run(&args),
         Some(Command::Refresh(args)) => refresh::run(&args),
         Some(Command::CheckConfig(args)) => check_config::run(&args),
         Some(Command::PrintConfig(args)) => print_config::run(&args),

@@ -15,7 +15,7 @@ pub enum Role {
 }
 
 /// Checks an address as typed.
-pub(super) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
+pub(crate) fn parse(address: &str, role: Role) -> Result<Uri, AddressError> {
     let shown = || without_userinfo(address);
     let uri: Uri = address.parse().map_err(|_| AddressError::Malformed(shown()))?;
     let websocket = matches!(uri.scheme_str(), Some("ws" | "wss"));
@@ -195,7 +195,7 @@ fn without_dots(path: &str) -> String {
 }
 
 /// Binds a UDP socket with the local address that reaches `server`: loopback for loopback, else the one that the routing table picks.
-pub(super) fn bind_towards(server: &Uri) -> Result<UdpSocket, AddressError> {
+pub(crate) fn bind_towards(server: &Uri) -> Result<UdpSocket, AddressError> {
     let host = server.host().unwrap_or_default();
     let unreachable = || AddressError::Unreachable(host.to_owned());
     let remote = socket_addr(server).ok_or_else(unreachable)?;

@@ -22,16 +22,25 @@ const MAX_REDIRECTS: usize = 5;
 const MAX_BODY_BYTES: u64 = 256 << 10;
 /// For a whole request. The relay answers an offer in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that is older may be one that the server is about to close.
+const MAX_IDLE: Duration = Duration::from_secs(2);
 /// For the DELETE at the end: somebody waits for the prompt.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A client for endpoints whose servers the public authorities vouch for, or these (PEM).
 pub(super) fn agent(authorities: &[u8]) -> Result<Agent, String> {
+    // Relays bound the connections of an address: none is held between two requests that are hours apart.
+    keeping_agent(authorities, 0)
+}
+
+/// As [`agent`], for many requests in a row: so many connections are kept for the next one.
+pub(crate) fn keeping_agent(authorities: &[u8], connections: usize) -> Result<Agent, String> {
     let settings = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        // Relays bound the connections of an address: none is held between two requests that are hours apart.
-        .max_idle_connections(0)
+        .max_idle_connections(connections)
+        .max_idle_connections_per_host(connections)
+        .max_idle_age(MAX_IDLE)
         .timeout_global(Some(TIMEOUT))
         .user_agent(concat!("relayd/", env!("CARGO_PKG_VERSION")))
         .build();
@@ -44,7 +53,7 @@ pub(super) fn agent(authorities: &[u8]) -> Result<Agent, String> {
 
 /// A server's endpoint with the credentials for it.
 #[derive(Debug, Clone)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     agent: Agent,
     uri: Uri,
     credentials: Credentials,
@@ -54,7 +63,7 @@ pub(super) struct Endpoint {
 
 /// What a server is shown. `Debug` shows nothing of it.
 #[derive(Clone, Default)]
-pub(super) struct Credentials {
+pub(crate) struct Credentials {
     /// Bearer token.
     pub token: Option<String>,
     /// A session's resume secret, by which a speaker takes the place of the one there is.
@@ -73,20 +82,20 @@ impl std::fmt::Debug for Credentials {
 
 /// What an accepted offer made on the server.
 #[derive(Debug)]
-pub(super) struct Resource {
+pub(crate) struct Resource {
     endpoint: Endpoint,
     answer: String,
     ticket: Option<String>,
 }
 
 impl Endpoint {
-    pub(super) fn new(agent: &Agent, uri: Uri, credentials: Credentials) -> Self {
+    pub(crate) fn new(agent: &Agent, uri: Uri, credentials: Credentials) -> Self {
         let origin = address::origin(&uri);
         Self { agent: agent.clone(), uri, credentials, origin }
     }
 
     /// Sends the offer.
-    pub(super) fn offer(&self, sdp: &str) -> Result<Resource, HttpError> {
+    pub(crate) fn offer(&self, sdp: &str) -> Result<Resource, HttpError> {
         let (uri, response) = self.follow(|endpoint, uri| {
             let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/sdp");
             request = request.header(header::ACCEPT, "application/sdp, application/problem+json");
@@ -129,6 +138,24 @@ impl Endpoint {
         Err(refusal(status, &content_type(&headers), &headers, &body))
     }
 
+    /// Creates a resource from JSON; its `answer` is what the server says of it.
+    pub(crate) fn create(&self, body: &str) -> Result<Resource, HttpError> {
+        let (uri, response) = self.follow(|endpoint, uri| {
+            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/json");
+            if let Some(bearer) = endpoint.authorization(uri) {
+                request = request.header(header::AUTHORIZATION, bearer);
+            }
+            request.send(body)
+        })?;
+        let (status, headers, body) = parts(response)?;
+        if status != StatusCode::CREATED {
+            return Err(refusal(status, &content_type(&headers), &headers, &body));
+        }
+        let location = text(&headers, header::LOCATION).ok_or(HttpError::NoLocation)?;
+        let resource = address::resolve(&uri, location).ok_or(HttpError::NoLocation)?;
+        Ok(Resource { endpoint: Endpoint { uri: resource, ..self.clone() }, answer: body, ticket: None })
+    }
+
     /// The `Authorization` header for a request to `uri`, if the token is for there.
     fn authorization(&self, uri: &Uri) -> Option<String> {
         let token = self.credentials.token.as_ref().filter(|_| self.trusts(uri))?;
@@ -159,7 +186,7 @@ impl Endpoint {
 
 impl Resource {
     /// The answer to the offer.
-    pub(super) fn answer(&self) -> &str {
+    pub(crate) fn answer(&self) -> &str {
         &self.answer
     }
 
@@ -169,12 +196,12 @@ impl Resource {
     }
 
     /// The name of the connection: the end of its address.
-    pub(super) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.endpoint.uri.path().rsplit('/').next().unwrap_or_default()
     }
 
     /// Ends the connection on the server's side.
-    pub(super) fn delete(self) -> Result<(), HttpError> {
+    pub(crate) fn delete(self) -> Result<(), HttpError> {
         let (_, response) = self.endpoint.follow(|endpoint, uri| {
             let mut request = endpoint.agent.delete(uri);
             if let Some(bearer) = endpoint.authorization(uri) {

@@ -34,8 +34,9 @@ use thiserror::Error;
 
 use crate::media::ByeReason;
 
-pub(crate) use self::address::without_userinfo;
 pub use self::address::{AddressError, Role};
+pub(crate) use self::address::{bind_towards, parse as parse_address, without_userinfo};
+pub(crate) use self::http::{Credentials, Endpoint, Resource, keeping_agent};
 pub use self::http::{HttpError, Problem};
 pub use self::listen::{ListenOptions, ListenReport, Switches, listen};
 pub use self::order::{RefreshOrder, order_refresh};

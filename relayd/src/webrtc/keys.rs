@@ -25,7 +25,7 @@ use str0m::{Rtc, RtcConfig};
 
 /// What a connection shares with the DTLS instance inside its `Rtc`.
 #[derive(Debug, Default)]
-pub(super) struct Tap(Mutex<State>);
+pub(crate) struct Tap(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -41,19 +41,21 @@ impl fmt::Debug for State {
 }
 
 /// What DTLS exported for SRTP (RFC 5764 §4.2).
-pub(super) struct ExportedKeys {
-    pub(super) profile: SrtpProfile,
-    pub(super) material: Vec<u8>,
+pub(crate) struct ExportedKeys {
+    pub(crate) profile: SrtpProfile,
+    pub(crate) material: Vec<u8>,
+    /// Ours was the client's side of the handshake.
+    pub(crate) active: bool,
 }
 
 impl Tap {
     /// The keys of the handshake that completed last; the second call finds none.
-    pub(super) fn take_keys(&self) -> Option<ExportedKeys> {
+    pub(crate) fn take_keys(&self) -> Option<ExportedKeys> {
         self.lock().keys.take()
     }
 
     /// Has the handshake start over when the instance is driven next.
-    pub(super) fn restart(&self, now: Instant) {
+    pub(crate) fn restart(&self, now: Instant) {
         self.lock().restart = Some(now);
     }
 
@@ -64,14 +66,14 @@ impl Tap {
 
 /// Certificate and crypto of one connection plane.
 #[derive(Debug, Clone)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     provider: Arc<CryptoProvider>,
     certificate: DtlsCert,
 }
 
 impl Identity {
     /// Generates the one certificate and validates the one DTLS configuration.
-    pub(super) fn generate() -> Result<Self, String> {
+    pub(crate) fn generate() -> Result<Self, String> {
         let dtls_provider = provider()?;
         let base = str0m::crypto::from_feature_flags();
         let certificate =
@@ -80,17 +82,17 @@ impl Identity {
     }
 
     /// SHA-256 of the certificate.
-    pub(super) fn fingerprint(&self) -> [u8; 32] {
+    pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.provider.sha256_provider.sha256(&self.certificate.certificate)
     }
 
     /// HMAC-SHA1 of STUN's MESSAGE-INTEGRITY.
-    pub(super) fn sha1_hmac(&self, key: &[u8], payloads: &[&[u8]]) -> [u8; 20] {
+    pub(crate) fn sha1_hmac(&self, key: &[u8], payloads: &[&[u8]]) -> [u8; 20] {
         self.provider.sha1_hmac_provider.sha1_hmac(key, payloads)
     }
 
     /// Builds an `Rtc` whose DTLS instance shares the returned tap.
-    pub(super) fn build(&self, config: RtcConfig, now: Instant) -> (Rtc, Arc<Tap>) {
+    pub(crate) fn build(&self, config: RtcConfig, now: Instant) -> (Rtc, Arc<Tap>) {
         let tap = Arc::new(Tap::default());
         NEXT_TAP.set(Some(tap.clone()));
         let rtc = config
@@ -186,9 +188,10 @@ impl DtlsInstance for Tapped {
 
     fn poll_output<'a>(&mut self, buffer: &'a mut [u8]) -> DtlsOutput<'a> {
         let tap = self.tap.clone();
+        let active = self.dtls.is_active();
         let output = self.dtls().poll_output(buffer);
         if let DtlsOutput::KeyingMaterial(material, profile) = &output {
-            let keys = ExportedKeys { profile: *profile, material: material.to_vec() };
+            let keys = ExportedKeys { profile: *profile, material: material.to_vec(), active };
             tap.lock().keys = Some(keys);
         }
         output

@@ -17,7 +17,7 @@ pub mod dry_run;
 pub mod egress;
 mod error;
 mod fragment;
-mod keys;
+pub(crate) mod keys;
 mod offer;
 mod plane;
 mod snapshot;

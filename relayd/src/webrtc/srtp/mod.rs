@@ -2,7 +2,8 @@
 //!
 //! `str0m` negotiates keys and decrypts publishers; what listeners receive is sealed here, on the media thread,
 //! with key objects that are made once per leg. A leg has one [`SrtpSender`], one [`SrtcpSender`] and one
-//! [`SrtcpReceiver`], all made from the [`KeyingMaterial`] of its DTLS handshake.
+//! [`SrtcpReceiver`], all made from the [`KeyingMaterial`] of its DTLS handshake. [`SrtpReceiver`] is the far end's
+//! side: what a listener of the load tester opens packets with.
 //!
 //! Invariant: under one key there is one packet for each (SSRC, index), however often it is sent. Senders remember the
 //! newest indices and their packets' tags, because forwarding keeps the disorder of its input and a replay sends what
@@ -10,18 +11,20 @@
 
 mod cipher;
 mod kdf;
+mod open;
 mod rtcp;
 mod rtp;
 mod sealed;
-mod window;
+pub(crate) mod window;
 
 use std::fmt;
 
 use thiserror::Error;
 
-pub use rtcp::{FIRST_SRTCP_INDEX, OpenError, SrtcpReceiver, SrtcpSender};
 #[cfg(test)]
-pub(crate) use rtp::test_support;
+pub(crate) use open::test_support;
+pub use open::{Opened, SrtpReceiver};
+pub use rtcp::{FIRST_SRTCP_INDEX, OpenError, SrtcpReceiver, SrtcpSender};
 pub use rtp::{SealError, SrtpSender};
 
 /// Bytes that SRTP adds to an RTP packet at most.
@@ -123,6 +126,11 @@ impl KeyingMaterial {
     /// The sender of RTCP.
     pub fn srtcp_sender(&self) -> SrtcpSender {
         SrtcpSender::new(cipher::Cipher::rtcp(self.profile, &self.outbound))
+    }
+
+    /// The receiver of the peer's RTP.
+    pub fn srtp_receiver(&self) -> SrtpReceiver {
+        SrtpReceiver::new(cipher::Cipher::rtp(self.profile, &self.inbound))
     }
 
     /// The receiver of the peer's RTCP.

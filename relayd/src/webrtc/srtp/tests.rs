@@ -2,7 +2,7 @@
 
 use super::cipher::Cipher;
 use super::kdf::{Label, derive};
-use super::rtp::test_support::SrtpOpener;
+use super::open::test_support::SrtpOpener;
 use super::*;
 
 const PROFILES: [SrtpProfile; 3] =

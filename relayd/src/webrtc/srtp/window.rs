@@ -1,11 +1,11 @@
 //! A sliding set of packet indices (RFC 3711 §3.3.2): each index is taken at most once, however disordered.
 //!
-//! Receivers refuse replays with it. What is older than the window is refused,
+//! Receivers refuse replays with it, and count them. What is older than the window is refused,
 //! because nobody remembers any more whether it was taken.
 
 /// The newest `WORDS * 64` indices and which of them were taken.
 #[derive(Debug, Clone)]
-pub(super) struct Window<const WORDS: usize> {
+pub(crate) struct Window<const WORDS: usize> {
     /// The index after the highest one taken; zero if none was.
     next: u64,
     /// One bit per index, at `index % (WORDS * 64)`.
@@ -14,7 +14,7 @@ pub(super) struct Window<const WORDS: usize> {
 
 /// Why an index may not be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     Taken,
     TooOld,
 }
@@ -22,12 +22,12 @@ pub(super) enum Refused {
 impl<const WORDS: usize> Window<WORDS> {
     const BITS: u64 = WORDS as u64 * 64;
 
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Window { next: 0, taken: [0; WORDS] }
     }
 
     /// Whether `index` is still to be had. Takes nothing, so that a forged packet cannot use an index up.
-    pub(super) fn check(&self, index: u64) -> Result<(), Refused> {
+    pub(crate) fn check(&self, index: u64) -> Result<(), Refused> {
         if index >= self.next {
             return Ok(());
         }
@@ -39,7 +39,7 @@ impl<const WORDS: usize> Window<WORDS> {
     }
 
     /// Takes `index`, which [`Window::check`] has allowed.
-    pub(super) fn take(&mut self, index: u64) {
+    pub(crate) fn take(&mut self, index: u64) {
         debug_assert_eq!(self.check(index), Ok(()), "an index is checked before it is taken");
         if index >= self.next {
             self.slide(index);

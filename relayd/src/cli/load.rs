@@ -1,0 +1,255 @@
+//! `relayd load`.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Exit;
+use super::client::stop_on_signals;
+use crate::client::Stop;
+use crate::load::{
+    Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
+};
+
+const AFTER_HELP: &str = "\
+Publishers send a frame every 20 ms with a number and the time it was due; listeners check every one.
+Listeners join at an even rate; once all have, the run goes on for --seconds. Latency is counted from
+when a packet was due, so that a stall shows as what it is. docs/load.md tells how to read the report.
+
+Examples:
+  relayd load --listeners 1000 --server-pid $(pgrep -x relayd | head -1)
+                                 a session of its own at http://127.0.0.1:8080, deleted at the end
+  relayd load --session demo/en --publishers 0 --listeners 200
+  relayd load --whip https://sfu.example/whip/room1 --whep https://sfu.example/whep/room1 --listeners 50
+  relayd load --whip 'http://h/s{n}/whip' --whep 'http://h/s{n}/whep' --publishers 20 --listeners 2000
+  relayd load --listeners 2000 --seconds 60 --max-loss 0 --max-p99 10 --json load.json --plot load.svg
+
+Ctrl-C or SIGTERM ends the run early; the report says so. A second one ends it at once.
+
+Exit codes:
+  0  done, and nothing to complain of
+  1  something failed: joins, connections, --max-loss, --max-p99
+  2  wrong usage
+  3  the tester itself could not keep up: its figures say nothing about the server
+  4  the server could not be reached, no session or no publisher came up
+  5  the server refused the session";
+
+/// Load a WHIP and WHEP server with publishers and many listeners, and measure what they hear.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// The WHIP address of any server; {n} in it is the number of a session.
+    #[arg(long, value_name = "URL", requires = "whep")]
+    whip: Option<String>,
+    /// The WHEP address of any server; {n} in it is the number of a session.
+    #[arg(long, value_name = "URL")]
+    whep: Option<String>,
+    /// A session of a relay, instead of addresses.
+    #[arg(long, value_name = "SESSION[/LANGUAGE]", conflicts_with = "whep")]
+    session: Option<String>,
+    /// The relay of --session; without --session and --whep sessions are created there.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", conflicts_with = "whep")]
+    relay: String,
+    /// Listeners.
+    #[arg(long, short, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    listeners: u32,
+    /// Joins per second.
+    #[arg(long, value_name = "R", default_value = "200", value_parser = rate)]
+    ramp: f64,
+    /// How long to go on once all have joined.
+    #[arg(long, short, value_name = "S", default_value = "30", value_parser = seconds)]
+    seconds: Duration,
+    /// Publishers; 0 if somebody else speaks.
+    #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    publishers: u32,
+    /// How many sessions {n} counts through; as many as publishers, if it is not said.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    sessions: Option<u32>,
+    /// Threads that read; one for each core, if it is not said.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    threads: Option<u32>,
+    /// Bearer token for the server of these addresses; better given by the environment.
+    #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    /// PEM file of certificate authorities to trust besides the public ones.
+    #[arg(long, value_name = "FILE.pem")]
+    ca_file: Option<PathBuf>,
+    /// A process of the server, on this machine, whose CPU and memory to report; may be given several times.
+    #[arg(long, value_name = "PID")]
+    server_pid: Vec<u32>,
+    /// Fail if more than this share of the packets is lost, in percent.
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    max_loss: Option<f64>,
+    /// Fail if the 99th percentile of the latency is above this, in milliseconds.
+    #[arg(long, value_name = "MS", value_parser = millis)]
+    max_p99: Option<Duration>,
+    /// The report as JSON, to a file or to standard output (then without the summary).
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+    /// The report as a picture.
+    #[arg(long, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
+    /// No table while it runs.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+fn number(text: &str, most: f64, zero: bool) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fits = (0.0..=most).contains(&number) && (zero || number > 0.0);
+    fits.then_some(number)
+        .ok_or_else(|| format!("must be {} 0 and at most {most}", if zero { "at least" } else { "above" }))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, 1e6, false)
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    number(text, 31_536_000.0, false).map(Duration::from_secs_f64)
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    number(text, 100.0, true)
+}
+
+fn millis(text: &str) -> Result<Duration, String> {
+    number(text, 60_000.0, false).map(|ms| Duration::from_secs_f64(ms / 1_000.0))
+}
+
+/// Runs the subcommand.
+pub(super) fn run(args: &Args) -> Exit {
+    let stop = Stop::new();
+    if let Err(error) = stop_on_signals(&stop) {
+        eprintln!("relayd: cannot handle signals: {error}");
+        return Exit::Failed;
+    }
+    let options = options(args, stop);
+    let mut lines = 0_u64;
+    let result = load(&options, |second| {
+        if !args.quiet {
+            if lines.is_multiple_of(20) {
+                eprintln!("{}", table_head());
+            }
+            eprintln!("{}", table_line(second));
+            lines += 1;
+        }
+    });
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("relayd: {error}");
+            return exit_of(&error);
+        }
+    };
+    if let Err(error) = write(args, &report) {
+        eprintln!("relayd: {error}");
+        return Exit::Failed;
+    }
+    for reason in &report.outcome.could_not_keep_up {
+        eprintln!("relayd: the tester could not keep up: {reason}");
+    }
+    for reason in &report.outcome.failed {
+        eprintln!("relayd: {reason}");
+    }
+    match (&report.outcome.could_not_keep_up[..], &report.outcome.failed[..]) {
+        ([], []) => Exit::Ok,
+        ([], _) => Exit::Failed,
+        _ => Exit::CannotKeepUp,
+    }
+}
+
+fn options(args: &Args, stop: Stop) -> LoadOptions {
+    let target = match (&args.whep, &args.session) {
+        (Some(whep), _) => Target::Addresses { whip: args.whip.clone(), whep: whep.clone() },
+        (None, Some(session)) => {
+            let (session, language) = match session.split_once('/') {
+                Some((session, language)) => (session, Some(language.to_owned())),
+                None => (session.as_str(), None),
+            };
+            Target::Session { relay: args.relay.clone(), session: session.to_owned(), language }
+        }
+        (None, None) => Target::Relay { relay: args.relay.clone() },
+    };
+    LoadOptions {
+        target,
+        sessions: args.sessions.unwrap_or(args.publishers.max(1)) as usize,
+        listeners: args.listeners as usize,
+        ramp: args.ramp,
+        time: args.seconds,
+        publishers: args.publishers as usize,
+        threads: args.threads.map(|threads| threads as usize),
+        token: args.token.clone(),
+        ca_file: args.ca_file.clone(),
+        server_pids: args.server_pid.clone(),
+        limits: Limits { max_loss_percent: args.max_loss, max_p99: args.max_p99 },
+        stop,
+    }
+}
+
+fn exit_of(error: &LoadError) -> Exit {
+    use crate::client::{AddressError, HttpError};
+    match error {
+        LoadError::Address(AddressError::Unreachable(_)) => Exit::CannotConnect,
+        LoadError::Address(_) | LoadError::Usage(_) => Exit::Usage,
+        LoadError::Session(HttpError::Refused { .. }) => Exit::Refused,
+        LoadError::Session(_) | LoadError::Publishers(_) => Exit::CannotConnect,
+        LoadError::Files { .. } => Exit::CannotKeepUp,
+        _ => Exit::Failed,
+    }
+}
+
+/// Writes what was asked for; without a word on it, the summary.
+fn write(args: &Args, report: &Report) -> Result<(), String> {
+    let file = |path: &Path, text: &str| {
+        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+    };
+    if let Some(path) = &args.plot {
+        file(path, &plot(report))?;
+    }
+    let json = || serde_json::to_string_pretty(report).map_err(|error| error.to_string());
+    let text = match &args.json {
+        Some(None) => json()? + "\n",
+        Some(Some(path)) => {
+            file(path, &(json()? + "\n"))?;
+            summary(report)
+        }
+        None => summary(report),
+    };
+    // Nobody may be reading any more: the exit code still tells.
+    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{AddressError, HttpError, Problem};
+
+    #[test]
+    fn numbers_have_their_bounds() {
+        assert_eq!((rate("0.5"), percent("0"), percent("100")), (Ok(0.5), Ok(0.0), Ok(100.0)));
+        for wrong in ["", "x", "0", "-1", "nan", "inf", "1e99"] {
+            assert!(rate(wrong).is_err() && seconds(wrong).is_err() && millis(wrong).is_err(), "{wrong}");
+        }
+        assert!(percent("100.1").is_err());
+        assert_eq!(millis("2.5"), Ok(Duration::from_micros(2_500)));
+    }
+
+    #[test]
+    fn what_kept_a_run_from_beginning_has_its_exit_code() {
+        let refused = HttpError::Refused { status: 403, problem: Problem::default() };
+        for (error, exit) in [
+            (LoadError::Address(AddressError::Whip), Exit::Usage),
+            (LoadError::Address(AddressError::Unreachable("x".into())), Exit::CannotConnect),
+            (LoadError::Usage("x".into()), Exit::Usage),
+            (LoadError::Session(refused), Exit::Refused),
+            (LoadError::Session(HttpError::NoLocation), Exit::CannotConnect),
+            (LoadError::Publishers("x".into()), Exit::CannotConnect),
+            (LoadError::Files { have: 1, need: 2 }, Exit::CannotKeepUp),
+            (LoadError::Start("x".into()), Exit::Failed),
+        ] {
+            assert_eq!(exit_of(&error), exit, "{error}");
+        }
+    }
+}

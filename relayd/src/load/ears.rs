@@ -1,0 +1,274 @@
+//! Listeners that are connected: one thread reads the sockets of its share of them.
+//!
+//! The way of a packet: one read, one tag check and decryption in place, one payload check, one count. Nothing on it
+//! allocates. All that is not media goes to the connection's [`Link`], whose timers are looked at ten times a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use slab::Slab;
+
+use super::clock::Clock;
+use super::hearing::{Hearing, Source, Verdict};
+use super::link::Link;
+use super::payload::{self, Payload};
+use super::poller::{Poller, Ready};
+use super::reports::Reports;
+use super::tally::{Shared, Tally};
+use crate::client::PeerError;
+use crate::webrtc::demux::{Class, classify};
+use crate::webrtc::srtp::{KeyingMaterial, SrtpReceiver};
+
+/// How often timers are looked at.
+const UPKEEP: Duration = Duration::from_millis(100);
+/// Larger than any datagram that fits an Ethernet frame.
+pub(crate) const DATAGRAM_BYTES: usize = 2_048;
+
+/// What the publishers of this run have sent: each one's numbers below this.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    run: u64,
+    below: Box<[AtomicU64]>,
+}
+
+impl Sent {
+    pub(crate) fn new(run: u64, publishers: usize) -> Self {
+        Self { run, below: (0..publishers).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    pub(crate) fn run(&self) -> u64 {
+        self.run
+    }
+
+    pub(crate) fn sent(&self, publisher: usize, number: u64) {
+        self.below[publisher].store(number + 1, Ordering::Relaxed);
+    }
+
+    /// The last number that a source has sent, if it is a publisher of this run.
+    fn last(&self, source: Source) -> Option<u64> {
+        match source {
+            Source::Ours { run, publisher } if run == self.run => {
+                self.below.get(publisher as usize)?.load(Ordering::Relaxed).checked_sub(1)
+            }
+            _ => None,
+        }
+    }
+
+    /// Packets sent by all.
+    pub(crate) fn total(&self) -> u64 {
+        self.below.iter().map(|below| below.load(Ordering::Relaxed)).sum()
+    }
+}
+
+/// A listener that is connected.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    link: Link,
+    receiver: SrtpReceiver,
+    reports: Reports,
+    hearing: Hearing,
+    posted: Instant,
+}
+
+impl Seat {
+    pub(crate) fn new(now: Instant, link: Link, keys: &KeyingMaterial, posted: Instant) -> Self {
+        let (receiver, reports) = (keys.srtp_receiver(), Reports::new(now, keys, rand::random()));
+        Self { link, receiver, reports, hearing: Hearing::default(), posted }
+    }
+}
+
+/// What a thread of listeners is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Another listener.
+    Take(Box<Seat>),
+    /// Nothing is sent since this time: count what did not come, and say who is still there.
+    Finish(u64, Sender<Standing>),
+}
+
+/// Listeners at the end.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing {
+    pub(crate) connected: u64,
+    pub(crate) heard: u64,
+}
+
+/// A thread of listeners.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    poller: Poller,
+    orders: Receiver<Order>,
+    shared: Arc<Shared>,
+    sent: Arc<Sent>,
+    clock: Clock,
+    seats: Slab<Seat>,
+    buffer: Box<[u8; DATAGRAM_BYTES]>,
+}
+
+impl Ears {
+    pub(crate) fn new(
+        poller: Poller,
+        orders: Receiver<Order>,
+        shared: Arc<Shared>,
+        sent: Arc<Sent>,
+        clock: Clock,
+    ) -> Self {
+        let buffer = Box::new([0; DATAGRAM_BYTES]);
+        Self { poller, orders, shared, sent, clock, seats: Slab::new(), buffer }
+    }
+
+    /// Reads until whoever gives orders is gone.
+    pub(crate) fn run(mut self) {
+        let shared = self.shared.clone();
+        let mut ready = Ready::new();
+        let mut upkeep_at = Instant::now();
+        loop {
+            let timeout = upkeep_at.saturating_duration_since(Instant::now());
+            if let Err(error) = self.poller.wait(timeout, &mut ready) {
+                shared.lock().ended.count(&format!("epoll: {error}"));
+                return;
+            }
+            let woke = Instant::now();
+            let mut tally = shared.lock();
+            for key in ready.keys() {
+                self.read(key, woke, &mut tally);
+            }
+            if woke >= upkeep_at {
+                upkeep_at = woke + UPKEEP;
+                self.upkeep(woke, &mut tally);
+            }
+            let gone = self.obey(&mut tally);
+            tally.busy += woke.elapsed();
+            if gone {
+                return;
+            }
+        }
+    }
+
+    /// Takes orders; true once there will be none.
+    fn obey(&mut self, tally: &mut Tally) -> bool {
+        loop {
+            match self.orders.try_recv() {
+                Ok(Order::Take(seat)) => self.take(*seat, tally),
+                Ok(Order::Finish(until_ns, reply)) => {
+                    // Whoever asked may have given up.
+                    let _gone = reply.send(self.finish(until_ns, tally)).is_err();
+                }
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
+            }
+        }
+    }
+
+    fn take(&mut self, seat: Seat, tally: &mut Tally) {
+        let entry = self.seats.vacant_entry();
+        match self.poller.add(&seat.link.socket, entry.key()) {
+            Ok(()) => drop(entry.insert(seat)),
+            Err(error) => tally.ended.count(&format!("epoll: {error}")),
+        }
+    }
+
+    /// Reads one datagram; what is left is told again.
+    fn read(&mut self, key: usize, woke: Instant, tally: &mut Tally) {
+        let Some(seat) = self.seats.get_mut(key) else { return };
+        let Ok((length, source)) = seat.link.socket.recv_from(&mut self.buffer[..]) else { return };
+        let now = Instant::now();
+        let datagram = &mut self.buffer[..length];
+        match classify(datagram) {
+            Class::Rtp => {
+                if hear(seat, &self.clock, (now, woke), datagram, tally) {
+                    self.shared.heard.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Class::Rtcp => drop(seat.reports.handle_datagram(now, datagram)),
+            Class::Stun | Class::Dtls => {
+                if let Err(error) = seat.link.handle_datagram(now, source, datagram) {
+                    self.end(key, now, &error, tally);
+                }
+            }
+            Class::Unknown => {}
+        }
+    }
+
+    fn upkeep(&mut self, now: Instant, tally: &mut Tally) {
+        let mut sealed = [0; 128];
+        let mut ended = Vec::new();
+        for (key, seat) in &mut self.seats {
+            if let Some(length) = seat.reports.poll(now, &mut sealed) {
+                seat.link.send_raw(&sealed[..length]);
+                tally.reports += 1;
+            }
+            if now >= seat.link.wake_at
+                && let Err(error) = seat.link.handle_timeout(now)
+            {
+                ended.push((key, error));
+            }
+        }
+        for (key, error) in ended {
+            self.end(key, now, &error, tally);
+        }
+    }
+
+    /// A connection is over. What it did not hear counts as lost up to now, unless the server has closed it.
+    fn end(&mut self, key: usize, now: Instant, error: &PeerError, tally: &mut Tally) {
+        let mut seat = self.seats.remove(key);
+        self.poller.remove(&seat.link.socket);
+        let lost = *error == PeerError::Lost;
+        let last = seat.hearing.source().filter(|_| lost).and_then(|source| self.sent.last(source));
+        seat.hearing.finish(self.clock.ns(now), last, &mut tally.counts);
+        tally.ended.count(&error.to_string());
+    }
+
+    fn finish(&mut self, until_ns: u64, tally: &mut Tally) -> Standing {
+        let mut standing = Standing::default();
+        for (_, seat) in &mut self.seats {
+            standing.connected += 1;
+            standing.heard += u64::from(seat.hearing.has_heard());
+            let last = seat.hearing.source().and_then(|source| self.sent.last(source));
+            seat.hearing.finish(until_ns, last, &mut tally.counts);
+        }
+        standing
+    }
+}
+
+/// Counts one packet of media; true if it was the listener's first.
+fn hear(
+    seat: &mut Seat,
+    clock: &Clock,
+    (now, woke): (Instant, Instant),
+    datagram: &mut [u8],
+    tally: &mut Tally,
+) -> bool {
+    let Ok(opened) = seat.receiver.open(datagram) else {
+        tally.counts.unopened += 1;
+        return false;
+    };
+    let now_ns = clock.ns(now);
+    seat.reports.received(now_ns, &opened);
+    let (source, number, due_ns) = match payload::read(opened.payload) {
+        Payload::Ours(stamp) => {
+            let source = Source::Ours { run: stamp.run, publisher: stamp.publisher };
+            (source, stamp.number, (stamp.clock == clock.id()).then_some(stamp.due_ns))
+        }
+        Payload::Foreign => (Source::Foreign(opened.ssrc), opened.index, None),
+        Payload::Damaged => {
+            tally.counts.damaged += 1;
+            return false;
+        }
+    };
+    let first = !seat.hearing.has_heard();
+    if seat.hearing.count(now_ns, source, number, &mut tally.counts) != Verdict::Fresh {
+        return false;
+    }
+    tally.counts.foreign += u64::from(matches!(source, Source::Foreign(_)));
+    tally.own.record_duration(now - woke);
+    if let Some(due_ns) = due_ns {
+        tally.latency.record(now_ns.saturating_sub(due_ns));
+    }
+    if first {
+        tally.first_packet.record_duration(now - seat.posted);
+    }
+    first
+}

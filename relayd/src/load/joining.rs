@@ -1,0 +1,235 @@
+//! Joins: offers posted at the times that the ramp says, by a bounded number of threads.
+//!
+//! Each thread takes the next join, waits for its time and posts. When all of them wait for answers, joins begin late: that
+//! is measured, and a server that is slow to answer does not slow the others down unseen.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use ureq::Agent;
+use ureq::http::Uri;
+
+use super::connector::{Ledger, Pending, bind};
+use super::link::Link;
+use super::poller::Waker;
+use crate::client::{Credentials, Endpoint, HttpError, PeerError, Resource, Role, Stop};
+use crate::webrtc::keys::Identity;
+
+/// How long a thread that waits for its time goes without looking whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Where publishers and listeners go, one address for each session.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Doors {
+    pub(crate) whip: Vec<Uri>,
+    pub(crate) whep: Vec<Uri>,
+}
+
+impl Doors {
+    fn of(&self, role: Role, number: usize) -> &Uri {
+        let doors = match role {
+            Role::Publisher => &self.whip,
+            Role::Listener => &self.whep,
+        };
+        &doors[number % doors.len()]
+    }
+}
+
+/// So many joins, beginning at an even rate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ramp {
+    pub(crate) role: Role,
+    pub(crate) count: usize,
+    /// Joins per second.
+    pub(crate) rate: f64,
+    pub(crate) start: Instant,
+}
+
+impl Ramp {
+    /// When a join is to begin.
+    fn due(&self, number: usize) -> Instant {
+        self.start + Duration::from_secs_f64(number as f64 / self.rate)
+    }
+
+    /// Threads that keep the rate up while an answer takes a tenth of a second.
+    pub(crate) fn threads(&self) -> usize {
+        ((self.rate / 10.0).ceil() as usize).clamp(4, MAX_THREADS).min(self.count.max(1))
+    }
+}
+
+/// HTTP connections at once, at most.
+pub(crate) const MAX_THREADS: usize = 128;
+
+/// What all joins share.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) identity: Identity,
+    pub(crate) agent: Agent,
+    pub(crate) token: Option<String>,
+    pub(crate) doors: Doors,
+    pub(crate) local: IpAddr,
+    pub(crate) connector: Sender<Pending>,
+    pub(crate) waker: Waker,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stop: Stop,
+    /// What was made on the server, to be deleted at the end.
+    pub(crate) made: Mutex<Made>,
+}
+
+/// What joins have opened.
+#[derive(Debug, Default)]
+pub(crate) struct Made {
+    pub(crate) resources: Vec<Resource>,
+    /// Ports of the listeners' sockets.
+    pub(crate) ports: Vec<u16>,
+    /// Joins that were begun, of listeners.
+    pub(crate) asked: u64,
+}
+
+impl Joining {
+    /// Starts the threads of a ramp; they end when all joins are answered, or it is to stop.
+    pub(crate) fn start(self: &Arc<Self>, ramp: Ramp) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let next = Arc::new(AtomicUsize::new(0));
+        let spawn = |at: usize| {
+            let (joining, next) = (self.clone(), next.clone());
+            let run = move || {
+                while let Some(number) = joining.next(&ramp, &next) {
+                    joining.join(&ramp, number);
+                }
+            };
+            std::thread::Builder::new().name(format!("load-join-{at}")).spawn(run)
+        };
+        (0..ramp.threads()).map(spawn).collect()
+    }
+
+    /// The next join, at its time.
+    fn next(&self, ramp: &Ramp, next: &AtomicUsize) -> Option<usize> {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= ramp.count {
+            return None;
+        }
+        let due = ramp.due(number);
+        loop {
+            if self.stop.is_stopped() {
+                return None;
+            }
+            match due.checked_duration_since(Instant::now()) {
+                Some(wait) if !wait.is_zero() => std::thread::sleep(wait.min(LOOK)),
+                _ => return Some(number),
+            }
+        }
+    }
+
+    fn join(&self, ramp: &Ramp, number: usize) {
+        let posted = Instant::now();
+        if ramp.role == Role::Listener {
+            self.made().asked += 1;
+        }
+        self.ledger.of(ramp.role).late.record_duration(posted.saturating_duration_since(ramp.due(number)));
+        if let Err(reason) = self.post(ramp.role, number, posted) {
+            self.ledger.of(ramp.role).failed.count(&reason);
+        }
+    }
+
+    fn post(&self, role: Role, number: usize, posted: Instant) -> Result<(), String> {
+        let told = |error: PeerError| error.to_string();
+        let socket = bind(self.local).map_err(told)?;
+        let port = socket.local_addr().map_err(|error| error.to_string())?.port();
+        let (mut link, offer) = Link::offer(&self.identity, posted, socket, role).map_err(told)?;
+        let credentials = Credentials { token: self.token.clone(), ..Credentials::default() };
+        let endpoint = Endpoint::new(&self.agent, self.doors.of(role, number).clone(), credentials);
+        let resource = endpoint.offer(&offer).map_err(|error| reason(&error))?;
+        let answered = Instant::now();
+        self.ledger.of(role).answered.record_duration(answered - posted);
+        let result = link.answer(resource.answer());
+        {
+            let mut made = self.made();
+            made.resources.push(resource);
+            if role == Role::Listener {
+                made.ports.push(port);
+            }
+        }
+        result.map_err(told)?;
+        let pending = Pending { link, role, number, posted, answered };
+        self.connector.send(pending).map_err(|_| "the thread of handshakes is gone".to_owned())?;
+        self.waker.wake();
+        Ok(())
+    }
+
+    /// Deletes what was made; returns how often that was refused.
+    pub(crate) fn leave(self: &Arc<Self>) -> u64 {
+        let threads = self.made().resources.len().clamp(1, 32);
+        let delete = |joining: &Joining| {
+            let mut refused = 0;
+            while let Some(resource) = joining.pop() {
+                refused += u64::from(resource.delete().is_err());
+            }
+            refused
+        };
+        std::thread::scope(|scope| {
+            let running: Vec<_> = (0..threads).map(|_| scope.spawn(|| delete(self))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or(1)).sum()
+        })
+    }
+
+    fn pop(&self) -> Option<Resource> {
+        self.made().resources.pop()
+    }
+
+    pub(crate) fn made(&self) -> std::sync::MutexGuard<'_, Made> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a join came to nothing, without what differs from one to the next.
+pub(crate) fn reason(error: &HttpError) -> String {
+    match error {
+        HttpError::Refused { status, problem } | HttpError::Failed { status, problem } => {
+            let what = problem.code.as_ref().or(problem.title.as_ref());
+            format!("HTTP {status} {}", what.map_or("", String::as_str)).trim_end().to_owned()
+        }
+        HttpError::Unreachable { why, .. } => format!("no HTTP connection: {why}"),
+        error => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::Problem;
+
+    #[test]
+    fn a_ramp_is_even_and_its_threads_are_bounded() {
+        let start = Instant::now();
+        let ramp = |rate, count| Ramp { role: Role::Listener, count, rate, start };
+        assert_eq!(ramp(200.0, 1_000).due(0), start);
+        assert_eq!(ramp(200.0, 1_000).due(100), start + Duration::from_millis(500));
+        assert_eq!(ramp(0.5, 10).due(3), start + Duration::from_secs(6));
+        let threads = |rate, count| ramp(rate, count).threads();
+        assert_eq!(threads(1.0, 1_000), 4);
+        assert_eq!(threads(200.0, 1_000), 20);
+        assert_eq!(threads(200.0, 3), 3);
+        assert_eq!(threads(1e9, 1_000_000), MAX_THREADS);
+    }
+
+    #[test]
+    fn reasons_are_the_same_for_the_same_cause() {
+        let problem = |code: Option<&str>| Problem {
+            title: Some("Service Unavailable".into()),
+            detail: Some("try later: 17".into()),
+            code: code.map(str::to_owned),
+            retry_after: None,
+        };
+        let failed = |code| HttpError::Failed { status: 503, problem: problem(code) };
+        assert_eq!(reason(&failed(Some("CAPACITY"))), "HTTP 503 CAPACITY");
+        assert_eq!(reason(&failed(None)), "HTTP 503 Service Unavailable");
+        let bare = HttpError::Refused { status: 404, problem: Problem::default() };
+        assert_eq!(reason(&bare), "HTTP 404");
+        let gone = HttpError::Unreachable { server: "x:1".into(), why: "nothing listens there".into() };
+        assert_eq!(reason(&gone), "no HTTP connection: nothing listens there");
+    }
+}

@@ -1,0 +1,247 @@
+//! A run from its first join to its report.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use ureq::http::Uri;
+
+use super::crew::Crew;
+use super::joining::{Doors, Joining, MAX_THREADS, Made, Ramp};
+use super::procfs::dropped;
+use super::report::{self, Report, Second};
+use super::speakers::Call;
+use super::watch::{Part, Watch};
+use super::{LoadError, LoadOptions, Target};
+use crate::client::{
+    Credentials, Endpoint, Resource, Role, bind_towards, keeping_agent, parse_address, without_userinfo,
+};
+use crate::webrtc::keys::Identity;
+
+/// How long publishers have to come up, and the last listener to hear something.
+const SETTLE: Duration = Duration::from_secs(20);
+/// What is on its way when publishers stop is waited for so long.
+const DRAIN: Duration = Duration::from_secs(1);
+/// Between looks at the time and at the stop flag.
+const LOOK: Duration = Duration::from_millis(10);
+/// Files of the tester besides its sockets.
+const OTHER_FILES: u64 = 64;
+
+/// Loads the server, and reports. Blocks until done or stopped; `on_second` is called each second.
+///
+/// # Errors
+///
+/// See [`LoadError`]: nothing was measured. What goes wrong later is in the report.
+pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Report, LoadError> {
+    let need = options.listeners as u64 + options.publishers as u64 + MAX_THREADS as u64 + OTHER_FILES;
+    let have =
+        rlimit::increase_nofile_limit(u64::MAX).map_err(|error| LoadError::Start(error.to_string()))?;
+    if have < need {
+        return Err(LoadError::Files { have, need });
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = options.threads.unwrap_or(cores).max(1);
+    let authorities = options.ca_file.as_ref().map_or(Ok(Vec::new()), std::fs::read);
+    let authorities =
+        authorities.map_err(|error| LoadError::Usage(format!("certificate authorities: {error}")))?;
+    let agent = keeping_agent(&authorities, MAX_THREADS).map_err(LoadError::Usage)?;
+    let opened = open(options, &agent)?;
+    let identity = Identity::generate().map_err(LoadError::Start)?;
+    let probe = bind_towards(&opened.doors.whep[0])?;
+    let local = probe.local_addr().map_err(|error| LoadError::Start(error.to_string()))?.ip();
+    let crew = Crew::start(threads, options.publishers)?;
+    let (connector, waker) = crew.connector();
+    let joining = Arc::new(Joining {
+        identity,
+        agent,
+        token: options.token.clone(),
+        doors: opened.doors.clone(),
+        local,
+        connector,
+        waker,
+        ledger: crew.ledger.clone(),
+        stop: options.stop.clone(),
+        made: Mutex::new(Made::default()),
+    });
+    let info = report::RunInfo {
+        whip: opened.doors.whip.first().map(|uri| without_userinfo(&uri.to_string())),
+        whep: without_userinfo(&opened.doors.whep[0].to_string()),
+        sessions: opened.doors.whep.len(),
+        listeners: options.listeners,
+        ramp_per_second: options.ramp,
+        publishers: options.publishers,
+        seconds: options.time.as_secs_f64(),
+        threads,
+        cores,
+        stopped_early: false,
+    };
+    let run = Run {
+        options,
+        crew: &crew,
+        joining: &joining,
+        watch: Watch::new(&crew, &options.server_pids, options.limits, on_second),
+    };
+    let result = run.run(info);
+    // Not to be asked again: whatever is left ends with the process, and with the server's own timeouts.
+    joining.leave();
+    drop(joining);
+    crew.dismiss();
+    for session in opened.created {
+        let _gone_already = session.delete().is_err();
+    }
+    result
+}
+
+/// Sessions to go to.
+struct Opened {
+    doors: Doors,
+    /// Those that were made for this run.
+    created: Vec<Resource>,
+}
+
+fn open(options: &LoadOptions, agent: &ureq::Agent) -> Result<Opened, LoadError> {
+    let sessions = options.sessions.max(1);
+    let mut created = Vec::new();
+    let (whip, whep) = match &options.target {
+        Target::Addresses { whip, whep } => (whip.clone(), whep.clone()),
+        Target::Session { relay, session, language } => {
+            let relay = relay.trim_end_matches('/');
+            let language = language.as_ref().map(|language| format!("/{language}")).unwrap_or_default();
+            let door = |kind: &str| format!("{relay}/{kind}/{session}{language}");
+            (Some(door("whip")), door("whep"))
+        }
+        Target::Relay { relay } => {
+            let relay = relay.trim_end_matches('/');
+            let uri = format!("{relay}/v1/sessions").parse();
+            let uri: Uri = uri.map_err(|_| LoadError::Usage(format!("`{relay}` is not an address")))?;
+            let credentials = Credentials { token: options.token.clone(), ..Credentials::default() };
+            let endpoint = Endpoint::new(agent, uri, credentials);
+            let mut doors = Doors::default();
+            for _ in 0..sessions {
+                let session = endpoint.create(r#"{"sourceLanguage":"en"}"#).map_err(LoadError::Session)?;
+                let id = session.name().to_owned();
+                created.push(session);
+                doors.whip.push(parse_address(&format!("{relay}/whip/{id}"), Role::Publisher)?);
+                doors.whep.push(parse_address(&format!("{relay}/whep/{id}/en"), Role::Listener)?);
+            }
+            return Ok(Opened { doors, created });
+        }
+    };
+    let expand = |template: &str, role: Role| -> Result<Vec<Uri>, LoadError> {
+        let count = if template.contains("{n}") { sessions } else { 1 };
+        let uri = |n: usize| parse_address(&template.replace("{n}", &n.to_string()), role);
+        Ok((0..count).map(uri).collect::<Result<_, _>>()?)
+    };
+    let wanted = whip.filter(|_| options.publishers > 0);
+    if wanted.is_none() && options.publishers > 0 {
+        return Err(LoadError::Usage("--whip is missing: where are the publishers to go?".to_owned()));
+    }
+    let whip = wanted.map_or(Ok(Vec::new()), |template| expand(&template, Role::Publisher))?;
+    if options.publishers > whip.len().max(1) && options.publishers > 0 {
+        let text = "several publishers need several places: put {n} into --whip and --whep";
+        return Err(LoadError::Usage(text.to_owned()));
+    }
+    Ok(Opened { doors: Doors { whip, whep: expand(&whep, Role::Listener)? }, created })
+}
+
+struct Run<'a, F> {
+    options: &'a LoadOptions,
+    crew: &'a Crew,
+    joining: &'a Arc<Joining>,
+    watch: Watch<'a, F>,
+}
+
+impl<F: FnMut(&Second)> Run<'_, F> {
+    fn run(mut self, info: report::RunInfo) -> Result<Report, LoadError> {
+        self.publish()?;
+        self.watch.begin(Instant::now());
+        let threads = self.start(Role::Listener, self.options.listeners, self.options.ramp)?;
+        self.settle(threads);
+        self.watch.turn(Instant::now(), Part::Steady);
+        let end = Instant::now() + self.options.time;
+        while Instant::now() < end && !self.options.stop.is_stopped() {
+            self.look();
+        }
+        let stopped = Instant::now();
+        self.watch.turn(stopped, Part::Drain);
+        self.crew.call(Call::Stop);
+        while stopped.elapsed() < DRAIN {
+            std::thread::sleep(LOOK);
+        }
+        let standing = self.crew.finish(stopped);
+        self.watch.collect();
+        let ports: HashSet<u16> = self.joining.made().ports.iter().copied().collect();
+        let sockets = report::SocketUse { dropped: dropped(&ports) };
+        let asked = self.joining.made().asked;
+        let info = report::RunInfo { stopped_early: self.options.stop.is_stopped(), ..info };
+        Ok(self.watch.report(info, asked, standing, sockets))
+    }
+
+    /// Brings the publishers up, all of them, and has them speak.
+    fn publish(&mut self) -> Result<(), LoadError> {
+        let count = self.options.publishers;
+        if count == 0 {
+            return Ok(());
+        }
+        let threads = self.start(Role::Publisher, count, f64::from(u32::MAX))?;
+        let deadline = Instant::now() + SETTLE;
+        let settled = || self.crew.ledger.of(Role::Publisher).settled() >= count as u64;
+        while !settled() && Instant::now() < deadline && !self.options.stop.is_stopped() {
+            std::thread::sleep(LOOK);
+        }
+        join_all(threads);
+        let publishers = self.crew.ledger.of(Role::Publisher);
+        if publishers.connected.count() < count as u64 {
+            let why = publishers.failed.map().keys().next().cloned();
+            return Err(LoadError::Publishers(why.unwrap_or_else(|| "no connection came up in time".into())));
+        }
+        drop(publishers);
+        self.crew.call(Call::Start);
+        Ok(())
+    }
+
+    fn start(
+        &self,
+        role: Role,
+        count: usize,
+        rate: f64,
+    ) -> Result<Vec<std::thread::JoinHandle<()>>, LoadError> {
+        let ramp = Ramp { role, count, rate, start: Instant::now() };
+        self.joining.start(ramp).map_err(|error| LoadError::Start(error.to_string()))
+    }
+
+    /// Waits until all joins are answered, connected and heard, or have failed, or the time for that is over.
+    fn settle(&mut self, mut threads: Vec<std::thread::JoinHandle<()>>) {
+        let mut posted: Option<Instant> = None;
+        while !self.options.stop.is_stopped() {
+            self.look();
+            if posted.is_none() && threads.iter().all(std::thread::JoinHandle::is_finished) {
+                join_all(std::mem::take(&mut threads));
+                posted = Some(Instant::now());
+            }
+            let Some(posted) = posted else { continue };
+            let (connected, settled) = {
+                let joins = self.crew.ledger.of(Role::Listener);
+                (joins.connected.count(), joins.settled())
+            };
+            let all = settled >= self.joining.made().asked && self.crew.heard() >= connected;
+            if all || posted.elapsed() >= SETTLE {
+                return;
+            }
+        }
+        // Each ends with the join it is at.
+        join_all(threads);
+    }
+
+    fn look(&mut self) {
+        std::thread::sleep(LOOK);
+        self.watch.look(Instant::now());
+    }
+}
+
+fn join_all(threads: Vec<std::thread::JoinHandle<()>>) {
+    for thread in threads {
+        // A thread that panicked has said so on standard error.
+        let _panicked = thread.join().is_err();
+    }
+}

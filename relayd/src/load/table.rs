@@ -1,0 +1,207 @@
+//! The report for people: a line each second while it runs, a summary at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use super::report::{Percentiles, Report, Second};
+
+/// The head of the table that [`table_line`] writes lines of.
+pub fn table_head() -> String {
+    format!(
+        "{:>6} {:>7} {:>6} {:>6} {:>9} {:>7} {:>5} {:>6} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
+        "time s",
+        "joined",
+        "failed",
+        "ended",
+        "packets/s",
+        "missing",
+        "gaps",
+        "double",
+        "p50 ms",
+        "p99 ms",
+        "max ms",
+        "server %",
+        "server MB",
+        "own %"
+    )
+}
+
+/// One second.
+pub fn table_line(second: &Second) -> String {
+    format!(
+        "{:>6.1} {:>7} {:>6} {:>6} {:>9.0} {:>7} {:>5} {:>6} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7.0}",
+        second.at,
+        second.connected,
+        second.failed,
+        second.ended,
+        second.packets_per_second,
+        second.missing,
+        second.gaps,
+        second.duplicates,
+        fixed(second.p50_ms, 2),
+        fixed(second.p99_ms, 2),
+        fixed(second.max_ms, 2),
+        fixed(second.server_cpu_percent, 0),
+        fixed(second.server_rss_bytes.map(|bytes| bytes as f64 / MEGABYTE), 1),
+        second.own_cpu_percent,
+    )
+}
+
+/// The whole run.
+pub fn summary(report: &Report) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _infallible = writeln!(text, "{name:<15} {value}");
+    };
+    joins(report, &mut line);
+    media(report, &mut line);
+    resources(report, &mut line);
+    for reason in &report.outcome.failed {
+        line("FAILED", reason.clone());
+    }
+    for reason in &report.outcome.could_not_keep_up {
+        line("NOT VALID", format!("the tester could not keep up: {reason}"));
+    }
+    if report.outcome.is_good() {
+        line("outcome", "good".to_owned());
+    }
+    text
+}
+
+fn joins(report: &Report, line: &mut impl FnMut(&str, String)) {
+    let joins = &report.joins;
+    line(
+        "joins",
+        format!(
+            "{} of {} connected, {} heard something ({} a second)",
+            joins.connected, joins.asked, joins.heard, report.run.ramp_per_second
+        ),
+    );
+    line("  answered", percentiles(&joins.answered_ms));
+    line("  connected", percentiles(&joins.connected_ms));
+    line("  first packet", percentiles(&joins.first_packet_ms));
+    reasons("  failed", &joins.failed, line);
+    reasons("  srtp", &joins.srtp, line);
+}
+
+fn media(report: &Report, line: &mut impl FnMut(&str, String)) {
+    let media = &report.media;
+    line(
+        "packets",
+        format!(
+            "{} received, {} lost ({:.4} %), {} twice, {} out of order",
+            media.packets, media.lost, media.loss_percent, media.duplicates, media.reordered
+        ),
+    );
+    line("gaps", format!("{} of more than 60 ms, the longest {:.1} ms", media.gaps, media.longest_gap_ms));
+    let odd = [
+        (media.foreign, "of other publishers"),
+        (media.damaged, "damaged"),
+        (media.unopened, "not to be opened"),
+        (media.stale, "too late to tell"),
+    ];
+    let odd: Vec<String> =
+        odd.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if !odd.is_empty() {
+        line("  of them", odd.join(", "));
+    }
+    reasons("  ended", &media.disconnects, line);
+    line("latency, ramp", percentiles(&report.ramp.latency_ms));
+    line("latency, steady", percentiles(&report.steady.latency_ms));
+}
+
+fn resources(report: &Report, line: &mut impl FnMut(&str, String)) {
+    if let Some(server) = &report.server {
+        line(
+            "server",
+            format!(
+                "{:.2} s CPU ({:.1} %), {} µs for each packet, {:.1} MB, {} KiB for each listener",
+                server.cpu_seconds,
+                server.cpu_percent,
+                fixed(server.cpu_us_per_packet, 2),
+                server.rss_bytes as f64 / MEGABYTE,
+                fixed(server.rss_bytes_per_listener.map(|bytes| bytes / 1_024.0), 1),
+            ),
+        );
+    }
+    let own = &report.tester;
+    line(
+        "tester",
+        format!(
+            "{:.2} s CPU ({:.1} %), {} µs for each packet, {:.1} MB, {} dropped at its sockets",
+            own.cpu_seconds,
+            own.cpu_percent,
+            fixed(own.cpu_us_per_packet, 2),
+            own.rss_bytes as f64 / MEGABYTE,
+            own.sockets.dropped,
+        ),
+    );
+    line("  sent late", percentiles(&own.late_ms));
+    line("  read late", percentiles(&own.own_ms));
+}
+
+fn reasons(name: &str, reasons: &BTreeMap<String, u64>, line: &mut impl FnMut(&str, String)) {
+    for (reason, count) in reasons {
+        line(name, format!("{count}: {reason}"));
+    }
+}
+
+fn percentiles(times: &Percentiles) -> String {
+    if times.count == 0 {
+        return "-".to_owned();
+    }
+    let at = |time: Option<f64>| fixed(time, 2);
+    format!(
+        "p50 {}  p90 {}  p99 {}  p99.9 {}  max {} ms",
+        at(times.p50),
+        at(times.p90),
+        at(times.p99),
+        at(times.p999),
+        at(times.max)
+    )
+}
+
+fn fixed(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+const MEGABYTE: f64 = 1e6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::verdict::Outcome;
+
+    #[test]
+    fn lines_stand_under_their_heads() {
+        let head = table_head();
+        let full = Second {
+            at: 12.0,
+            connected: 100_000,
+            packets_per_second: 1e8,
+            p50_ms: Some(1.234),
+            p99_ms: Some(59_999.99),
+            server_rss_bytes: Some(123_456_789),
+            ..Second::default()
+        };
+        for second in [Second::default(), full] {
+            assert_eq!(table_line(&second).chars().count(), head.chars().count());
+        }
+        assert!(table_line(&full).contains("59999.99") && table_line(&full).contains("123.5"));
+        assert!(table_line(&full).contains(" - "), "what was not measured is a dash");
+    }
+
+    #[test]
+    fn a_summary_says_what_went_wrong_and_what_is_not_valid() {
+        let mut report = Report::default();
+        report.joins.failed.insert("HTTP 503 CAPACITY".into(), 7);
+        report.outcome = Outcome { could_not_keep_up: vec!["late".into()], failed: vec!["7 joins".into()] };
+        let text = summary(&report);
+        for expected in ["7: HTTP 503 CAPACITY", "FAILED          7 joins", "could not keep up: late"] {
+            assert!(text.contains(expected), "{text}");
+        }
+        report.outcome = Outcome::default();
+        assert!(summary(&report).ends_with("outcome         good\n"));
+    }
+}

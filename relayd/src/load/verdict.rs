@@ -1,0 +1,183 @@
+//! Whether a run says anything, and whether it went well.
+//!
+//! Pure. Two questions, in this order: could the tester keep up (if not, the figures are about the tester), and did the server
+//! do what was asked of it. Each "no" is a sentence for a person.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Sends later than this are the tester's fault, not the server's.
+const MAX_LATE: Duration = Duration::from_millis(5);
+/// Packets that waited longer than this for their turn at the tester.
+const MAX_OWN: Duration = Duration::from_millis(5);
+/// Joins that began later than this make no even ramp.
+const MAX_JOIN_LATE: Duration = Duration::from_secs(1);
+/// A thread that waits less than this share of its time has none left.
+pub(crate) const SATURATED: f64 = 0.95;
+/// The share of seconds in which that may happen.
+const MAX_SATURATED: f64 = 0.05;
+
+/// What the server has to keep; nothing, unless it is said.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Limits {
+    /// The most packets that may be lost, in percent of those sent.
+    pub max_loss_percent: Option<f64>,
+    /// The longest that the 99th percentile of latency may be.
+    pub max_p99: Option<Duration>,
+}
+
+/// What the tester did not manage itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Own {
+    pub(crate) late_p99: Option<Duration>,
+    pub(crate) own_p99: Option<Duration>,
+    pub(crate) join_late_p99: Option<Duration>,
+    pub(crate) socket_drops: u64,
+    pub(crate) saturated_seconds: usize,
+    pub(crate) seconds: usize,
+}
+
+/// How the server did.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Server {
+    pub(crate) joins_failed: u64,
+    pub(crate) silent: u64,
+    pub(crate) disconnected: u64,
+    pub(crate) publishers_ended: u64,
+    pub(crate) loss_percent: f64,
+    pub(crate) p99: Option<Duration>,
+}
+
+/// The answer to both questions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Why the tester could not keep up; empty if it could.
+    pub could_not_keep_up: Vec<String>,
+    /// What failed; empty if nothing did.
+    pub failed: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn judge(own: &Own, server: &Server, limits: &Limits) -> Self {
+        Self { could_not_keep_up: keeping_up(own), failed: failures(server, limits) }
+    }
+
+    /// Nothing to complain of.
+    pub fn is_good(&self) -> bool {
+        self.could_not_keep_up.is_empty() && self.failed.is_empty()
+    }
+}
+
+fn keeping_up(own: &Own) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut longer = |time: Option<Duration>, limit: Duration, what: &str| {
+        if let Some(time) = time.filter(|time| *time > limit) {
+            said.push(format!("{what}: p99 {} ms, above {} ms", ms(time), limit.as_millis()));
+        }
+    };
+    longer(own.late_p99, MAX_LATE, "its publishers sent later than was due");
+    longer(own.own_p99, MAX_OWN, "packets that had come waited for their turn to be read");
+    longer(own.join_late_p99, MAX_JOIN_LATE, "joins began later than the ramp says");
+    if own.socket_drops > 0 {
+        said.push(format!("{} datagrams were dropped at its sockets before it read them", own.socket_drops));
+    }
+    let share = own.saturated_seconds as f64 / own.seconds.max(1) as f64;
+    if own.saturated_seconds > 1 && share > MAX_SATURATED {
+        said.push(format!(
+            "a thread had no time left in {} of {} seconds (more --threads, fewer --listeners, another machine)",
+            own.saturated_seconds, own.seconds
+        ));
+    }
+    said
+}
+
+fn failures(server: &Server, limits: &Limits) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut some = |count: u64, what: &str| {
+        if count > 0 {
+            said.push(format!("{count} {what}"));
+        }
+    };
+    some(server.joins_failed, "joins failed");
+    some(server.silent, "listeners connected and heard nothing");
+    some(server.disconnected, "listeners lost their connection");
+    some(server.publishers_ended, "publishers lost their connection");
+    if let Some(limit) = limits.max_loss_percent.filter(|limit| server.loss_percent > *limit) {
+        said.push(format!("{:.4} % of the packets were lost, above {limit} %", server.loss_percent));
+    }
+    match (limits.max_p99, server.p99) {
+        (Some(limit), Some(p99)) if p99 > limit => {
+            said.push(format!("p99 of latency is {} ms, above {} ms", ms(p99), ms(limit)));
+        }
+        (Some(_), None) => said.push("no latency was measured, and --max-p99 asks for one".to_owned()),
+        _ => {}
+    }
+    said
+}
+
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 100_000.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn millis(ms: u64) -> Option<Duration> {
+        Some(Duration::from_millis(ms))
+    }
+
+    fn own(own: Own) -> usize {
+        Outcome::judge(&own, &Server::default(), &Limits::default()).could_not_keep_up.len()
+    }
+
+    fn server(server: Server, limits: Limits) -> usize {
+        Outcome::judge(&Own::default(), &server, &limits).failed.len()
+    }
+
+    #[test]
+    fn a_quiet_run_is_good() {
+        let own = Own {
+            late_p99: millis(5),
+            own_p99: millis(5),
+            join_late_p99: millis(1_000),
+            socket_drops: 0,
+            saturated_seconds: 1,
+            seconds: 10,
+        };
+        let server = Server { loss_percent: 3.0, p99: millis(900), ..Server::default() };
+        assert!(Outcome::judge(&own, &server, &Limits::default()).is_good(), "nobody has set a limit");
+    }
+
+    #[test]
+    fn each_way_to_fall_behind_is_said() {
+        let quiet = Own { seconds: 30, ..Own::default() };
+        assert_eq!(own(Own { late_p99: millis(6), ..quiet }), 1);
+        assert_eq!(own(Own { own_p99: millis(6), ..quiet }), 1);
+        assert_eq!(own(Own { join_late_p99: millis(1_001), ..quiet }), 1);
+        assert_eq!(own(Own { socket_drops: 1, ..quiet }), 1);
+        assert_eq!(own(Own { saturated_seconds: 2, ..quiet }), 1);
+        assert_eq!(own(Own { saturated_seconds: 1, seconds: 1, ..quiet }), 0, "a single second is a start");
+        assert_eq!(own(Own { saturated_seconds: 5, seconds: 100, ..quiet }), 0);
+    }
+
+    #[test]
+    fn each_way_to_fail_is_said() {
+        let none = Limits::default();
+        assert_eq!(server(Server { joins_failed: 1, ..Server::default() }, none), 1);
+        assert_eq!(server(Server { silent: 1, ..Server::default() }, none), 1);
+        assert_eq!(server(Server { disconnected: 1, publishers_ended: 1, ..Server::default() }, none), 2);
+    }
+
+    #[test]
+    fn limits_are_kept_up_to_the_limit() {
+        let limits = Limits { max_loss_percent: Some(0.0), max_p99: millis(10) };
+        let good = Server { p99: millis(10), ..Server::default() };
+        assert_eq!(server(good.clone(), limits), 0);
+        assert_eq!(server(Server { loss_percent: 1e-9, ..good.clone() }, limits), 1);
+        assert_eq!(server(Server { p99: millis(11), ..good.clone() }, limits), 1);
+        assert_eq!(server(Server { p99: None, ..good }, limits), 1, "what was not measured is not kept");
+    }
+}
