@@ -20,17 +20,17 @@ use relayd::daemon::Daemon;
 use serde_json::Value;
 
 /// Long past what a machine under load needs.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon on ports of its own.
-struct Relay {
+pub(crate) struct Relay {
     runtime: tokio::runtime::Runtime,
     daemon: Daemon,
     http: SocketAddr,
 }
 
 impl Relay {
-    fn start(configure: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn start(configure: impl FnOnce(&mut Config)) -> Self {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut config = Config::default();
         (config.http.listen, config.ops.listen, config.webrtc.listen) = (any, any, any);
@@ -42,7 +42,7 @@ impl Relay {
         Self { runtime, daemon, http }
     }
 
-    fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn request(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
         let mut stream = TcpStream::connect(self.http).unwrap();
         let kind = "Content-Type: application/json\r\nConnection: close";
         let length = body.len();
@@ -60,18 +60,18 @@ impl Relay {
     }
 
     /// Creates a session in English and Spanish and returns its id.
-    fn session(&self) -> String {
+    pub(crate) fn session(&self) -> String {
         let (status, body) =
             self.request("POST", "/v1/sessions", r#"{"sourceLanguage":"en","languages":["es"]}"#);
         assert_eq!(status, 201, "{body}");
         body["sessionId"].as_str().unwrap().to_owned()
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.http)
     }
 
-    fn wait_for(&self, session: &str, what: impl Fn(&Value) -> bool) {
+    pub(crate) fn wait_for(&self, session: &str, what: impl Fn(&Value) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let (status, body) = self.request("GET", &format!("/v1/sessions/{session}"), "");
@@ -84,7 +84,7 @@ impl Relay {
         }
     }
 
-    fn stop(self) {
+    pub(crate) fn stop(self) {
         assert!(self.runtime.block_on(self.daemon.shutdown()), "it stops in time");
     }
 }

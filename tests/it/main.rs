@@ -6,6 +6,8 @@ mod corpus;
 mod events;
 mod http;
 mod keys;
+#[cfg(target_os = "linux")]
+mod load;
 mod lossless;
 mod media;
 mod offers;

@@ -6,6 +6,7 @@
 
 mod body;
 mod configuration;
+mod load;
 mod media;
 mod signalling;
 mod socket;
@@ -16,7 +17,7 @@ mod wire;
 pub type Body = fn(&[u8]);
 
 /// Every target by the name of its file in `fuzz/fuzz_targets` and of its folder in `fuzz/corpus`.
-pub const TARGETS: [(&str, Body); 13] = [
+pub const TARGETS: [(&str, Body); 14] = [
     ("rtp", wire::rtp),
     ("rtcp", wire::rtcp),
     ("extensions", wire::extensions),
@@ -28,6 +29,7 @@ pub const TARGETS: [(&str, Body); 13] = [
     ("ws_message", socket::ws_message),
     ("media_frame", media::media_frame),
     ("media_message", media::media_message),
+    ("load_payload", load::load_payload),
     ("config", configuration::config),
     ("json_bodies", body::json_bodies),
 ];

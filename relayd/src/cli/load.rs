@@ -173,7 +173,7 @@ fn options(args: &Args, stop: Stop) -> LoadOptions {
     };
     LoadOptions {
         target,
-        sessions: args.sessions.unwrap_or(args.publishers.max(1)) as usize,
+        sessions: args.sessions.unwrap_or_else(|| args.publishers.max(1)) as usize,
         listeners: args.listeners as usize,
         ramp: args.ramp,
         time: args.seconds,

@@ -157,7 +157,7 @@ impl Connector {
     }
 
     fn promote(&self, now: Instant, pending: Pending) -> Result<(), PeerError> {
-        let Pending { mut link, role, number, posted, .. } = pending;
+        let Pending { link, role, number, posted, .. } = pending;
         let no_keys = || PeerError::Protocol("the handshake gave no keys of a known kind".to_owned());
         let keys = link.take_keys().ok_or_else(no_keys)?;
         {

@@ -157,7 +157,7 @@ impl Link {
     }
 
     /// The SRTP keys, once connected; the second call finds none.
-    pub(crate) fn take_keys(&mut self) -> Option<KeyingMaterial> {
+    pub(crate) fn take_keys(&self) -> Option<KeyingMaterial> {
         let keys = self.tap.take_keys()?;
         let profile = match keys.profile {
             DtlsProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,

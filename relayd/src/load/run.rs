@@ -18,8 +18,10 @@ use crate::client::{
 };
 use crate::webrtc::keys::Identity;
 
-/// How long publishers have to come up, and the last listener to hear something.
+/// How long publishers, and the last listener, have to come up.
 const SETTLE: Duration = Duration::from_secs(20);
+/// How long the last listener has to hear something, once it is up.
+const FIRST_PACKET: Duration = Duration::from_secs(3);
 /// What is on its way when publishers stop is waited for so long.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Between looks at the time and at the stop flag.
@@ -178,7 +180,7 @@ impl<F: FnMut(&Second)> Run<'_, F> {
     }
 
     /// Brings the publishers up, all of them, and has them speak.
-    fn publish(&mut self) -> Result<(), LoadError> {
+    fn publish(&self) -> Result<(), LoadError> {
         let count = self.options.publishers;
         if count == 0 {
             return Ok(());
@@ -210,9 +212,9 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         self.joining.start(ramp).map_err(|error| LoadError::Start(error.to_string()))
     }
 
-    /// Waits until all joins are answered, connected and heard, or have failed, or the time for that is over.
+    /// Waits until all joins are up and heard, or have failed, or the time for that is over.
     fn settle(&mut self, mut threads: Vec<std::thread::JoinHandle<()>>) {
-        let mut posted: Option<Instant> = None;
+        let (mut posted, mut settled) = (None, None);
         while !self.options.stop.is_stopped() {
             self.look();
             if posted.is_none() && threads.iter().all(std::thread::JoinHandle::is_finished) {
@@ -220,12 +222,15 @@ impl<F: FnMut(&Second)> Run<'_, F> {
                 posted = Some(Instant::now());
             }
             let Some(posted) = posted else { continue };
-            let (connected, settled) = {
+            let (over, connected) = {
                 let joins = self.crew.ledger.of(Role::Listener);
-                (joins.connected.count(), joins.settled())
+                (joins.settled() >= self.joining.made().asked, joins.connected.count())
             };
-            let all = settled >= self.joining.made().asked && self.crew.heard() >= connected;
-            if all || posted.elapsed() >= SETTLE {
+            if over && settled.is_none() {
+                settled = Some(Instant::now());
+            }
+            let silent = settled.is_some_and(|settled| settled.elapsed() >= FIRST_PACKET);
+            if over && (silent || self.crew.heard() >= connected) || posted.elapsed() >= SETTLE {
                 return;
             }
         }

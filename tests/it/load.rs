@@ -1,0 +1,262 @@
+//! `relayd load` against a whole daemon, and against servers that are none.
+//!
+//! Speed is not tested here: whether the tester keeps up depends on what else this machine does. What it counts is.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use relayd::cli::{self, Exit};
+use relayd::client::Stop;
+use relayd::load::{Limits, LoadError, LoadOptions, Report, Target, load, plot, summary};
+use serde_json::Value;
+
+use super::cli::{PATIENCE, Relay};
+
+fn options(target: Target, listeners: usize, publishers: usize) -> LoadOptions {
+    LoadOptions {
+        target,
+        sessions: publishers.max(1),
+        listeners,
+        ramp: 100.0,
+        time: Duration::from_secs(1),
+        publishers,
+        threads: Some(2),
+        token: None,
+        ca_file: None,
+        server_pids: Vec::new(),
+        limits: Limits::default(),
+        stop: Stop::new(),
+    }
+}
+
+fn at(relay: &Relay) -> Target {
+    Target::Relay { relay: relay.url("") }
+}
+
+/// Runs the command; under load it may find that it does not keep up, and that is no failure here.
+fn command(arguments: &[&str]) -> Exit {
+    let all = ["relayd", "load", "--quiet"].iter().chain(arguments);
+    cli::main(all.map(std::ffi::OsString::from).collect::<Vec<_>>())
+}
+
+fn file(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("relay-tests-{}-{name}", std::process::id()))
+}
+
+fn read(path: PathBuf) -> String {
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    text
+}
+
+#[test]
+fn every_packet_of_every_publisher_is_heard_once_by_its_listeners() {
+    let relay = Relay::start(|_| {});
+    let mut seconds = 0;
+    let mut options = options(at(&relay), 24, 3);
+    options.server_pids = vec![std::process::id()];
+    let report = load(&options, |second| {
+        assert!(second.connected <= 24 && second.failed == 0);
+        seconds += 1;
+    })
+    .unwrap();
+    assert_eq!(report.outcome.failed, Vec::<String>::new(), "{}", summary(&report));
+    let (joins, media) = (&report.joins, &report.media);
+    assert_eq!((joins.asked, joins.connected, joins.heard), (24, 24, 24));
+    assert_eq!((joins.first_packet_ms.count, joins.answered_ms.count), (24, 24));
+    assert_eq!((media.lost, media.duplicates, media.reordered, media.stale), (0, 0, 0, 0));
+    assert_eq!((media.foreign, media.damaged, media.unopened), (0, 0, 0));
+    assert!(media.sent >= 3 * 50, "three publishers for more than a second: {}", media.sent);
+    assert!(media.packets >= 24 * 45, "{}", media.packets);
+    let counted = report.steady.latency_ms.count + report.ramp.latency_ms.count;
+    assert!(counted > 0 && counted <= media.packets);
+    assert!(seconds >= 1 && report.seconds.len() == seconds);
+    assert!(report.server.as_ref().is_some_and(|server| server.rss_bytes > 0));
+    assert_eq!(report.run.sessions, 3);
+    let session = report.run.whep.split('/').rev().nth(1).unwrap();
+    let (status, ended) = relay.request("GET", &format!("/v1/sessions/{session}"), "");
+    assert!(matches!(status, 404 | 410), "what was created is deleted: {status} {ended}");
+    relay.stop();
+}
+
+#[test]
+fn a_speaker_of_somebody_elses_is_counted_by_its_packets() {
+    let relay = Relay::start(|config| config.demo.enabled = true);
+    let (json, svg) = (file("load.json"), file("load.svg"));
+    let exit = command(&[
+        "--relay",
+        &relay.url(""),
+        "--session",
+        "demo/en",
+        "--publishers",
+        "0",
+        "--listeners",
+        "5",
+        "--seconds",
+        "1",
+        "--json",
+        json.to_str().unwrap(),
+        "--plot",
+        svg.to_str().unwrap(),
+    ]);
+    assert!(matches!(exit, Exit::Ok | Exit::CannotKeepUp), "{exit:?}");
+    let report: Value = serde_json::from_str(&read(json)).unwrap();
+    assert_eq!(report["joins"]["heard"], 5, "{report}");
+    assert_eq!(report["media"]["foreign"], report["media"]["packets"]);
+    assert_eq!((&report["media"]["lost"], &report["media"]["sent"]), (&0.into(), &0.into()));
+    assert_eq!(report["steady"]["latencyMs"]["p99"], Value::Null, "nobody said when it was sent");
+    assert!(read(svg).starts_with("<svg"));
+    relay.stop();
+}
+
+#[test]
+fn a_server_that_goes_away_is_told_from_one_that_is_slow() {
+    let relay = Relay::start(|_| {});
+    let mut options = options(at(&relay), 4, 1);
+    (options.time, options.ramp) = (PATIENCE, 1_000.0);
+    let (tell, told) = std::sync::mpsc::channel();
+    let stop = options.stop.clone();
+    let running = std::thread::spawn(move || {
+        load(&options, |second| {
+            // The test may have failed already.
+            let _gone = tell.send((second.steady, second.ended)).is_err();
+        })
+    });
+    let until = |what: &dyn Fn(bool, u64) -> bool| {
+        let deadline = Instant::now() + PATIENCE;
+        while !told.recv_timeout(PATIENCE).is_ok_and(|(steady, ended)| what(steady, ended)) {
+            assert!(Instant::now() < deadline, "never came");
+        }
+    };
+    until(&|steady, _| steady);
+    relay.stop();
+    until(&|_, ended| ended == 4);
+    stop.stop();
+    let report = running.join().unwrap().unwrap();
+    assert!(report.run.stopped_early);
+    assert_eq!(report.media.disconnects.values().sum::<u64>(), 4);
+    let failed = report.outcome.failed.join("\n");
+    for expected in ["4 listeners lost", "1 publishers lost"] {
+        assert!(failed.contains(expected), "{failed}");
+    }
+}
+
+#[test]
+fn silence_fails_the_run_and_so_does_a_limit_that_nothing_was_measured_for() {
+    let relay = Relay::start(|_| {});
+    let session = relay.session();
+    let target = Target::Session { relay: relay.url(""), session, language: Some("es".into()) };
+    let mut options = options(target, 3, 0);
+    options.limits.max_p99 = Some(Duration::from_secs(60));
+    let report = load(&options, |_| {}).unwrap();
+    assert_eq!((report.joins.connected, report.joins.heard), (3, 0));
+    let failed = report.outcome.failed.join("\n");
+    for expected in ["3 listeners connected and heard nothing", "--max-p99", "nothing was heard at all"] {
+        assert!(failed.contains(expected), "{failed}");
+    }
+    options.stop.stop();
+    let early = load(&options, |_| {}).unwrap();
+    assert_eq!((early.joins.asked, early.run.stopped_early), (0, true), "stopped before it began");
+    relay.stop();
+}
+
+#[test]
+fn a_place_that_is_taken_is_no_run() {
+    let relay = Relay::start(|config| config.demo.enabled = true);
+    let target = Target::Session { relay: relay.url(""), session: "demo".into(), language: None };
+    match load(&options(target, 3, 1), |_| {}) {
+        Err(LoadError::Publishers(why)) => assert!(why.starts_with("HTTP 4"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    relay.stop();
+}
+
+/// A server that answers each request with the next of these, and closes.
+fn strange(answers: Vec<String>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (answer, stream) in answers.iter().zip(listener.incoming()) {
+            let mut stream = stream.unwrap();
+            request(&mut stream);
+            // Whoever asked may have had enough.
+            let _gone = stream.write_all(answer.as_bytes()).is_err();
+        }
+    });
+    address
+}
+
+/// Reads a request to its end.
+fn request(stream: &mut TcpStream) {
+    let mut read = Vec::new();
+    let mut buffer = [0; 4_096];
+    while !read.ends_with(b"\r\n") || !read.windows(3).any(|part| part == b"v=0") {
+        match stream.read(&mut buffer) {
+            Ok(length @ 1..) => read.extend(&buffer[..length]),
+            _ => return,
+        }
+    }
+}
+
+fn answer(head: &str, body: &str) -> String {
+    format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn strange_run(answers: Vec<String>) -> Report {
+    let listeners = answers.len();
+    let address = strange(answers);
+    let target = Target::Addresses { whip: None, whep: format!("http://{address}/whep/x") };
+    load(&options(target, listeners, 0), |_| {}).unwrap()
+}
+
+#[test]
+fn a_server_that_answers_nonsense_is_counted_by_its_reasons() {
+    let sdp = "201 Created\r\nContent-Type: application/sdp";
+    let problem = r#"{"title":"Service Unavailable","code":"CAPACITY"}"#;
+    let report = strange_run(vec![
+        answer("503 Service Unavailable\r\nContent-Type: application/problem+json", problem),
+        answer("404 Not Found", ""),
+        answer("200 OK\r\nContent-Type: text/html", "<html>"),
+        answer(&format!("{sdp}\r\nLocation: /x"), "no description at all"),
+        answer(&format!("{sdp}\r\nLocation: /x"), "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"),
+        answer(sdp, "v=0\r\n"),
+        String::new(),
+    ]);
+    assert_eq!((report.joins.asked, report.joins.connected), (7, 0));
+    assert_eq!(report.joins.failed.values().sum::<u64>(), 7, "{:?}", report.joins.failed);
+    let reasons: Vec<&str> = report.joins.failed.keys().map(String::as_str).collect();
+    let has = |what: &str| assert!(reasons.iter().any(|reason| reason.contains(what)), "{what}: {reasons:?}");
+    ["HTTP 503 CAPACITY", "HTTP 404 Not Found", "no WHIP or WHEP endpoint", "cannot be used", "Location"]
+        .into_iter()
+        .for_each(has);
+    assert!(report.outcome.failed.iter().any(|reason| reason == "7 joins failed"));
+    assert!(report.outcome.failed.iter().any(|reason| reason.contains("nothing was heard")));
+    assert!(plot(&report).contains("</svg>"), "a picture of nothing is a picture");
+}
+
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    assert_eq!(command(&["--relay", &format!("http://{closed}")]), Exit::CannotConnect);
+    let address = strange(vec![answer("404 Not Found", "")]);
+    let whep = format!("http://{address}/whep/x");
+    let few = ["--publishers", "0", "--listeners", "1", "--seconds", "0.1"];
+    assert_eq!(command(&[&["--whep", &whep][..], &few].concat()), Exit::Failed);
+    for wrong in [
+        &["--whip", "http://x/whip/a"][..],
+        &["--whep", "http://x/whep/a"],
+        &["--whep", "http://x/whep/a", "--session", "demo"],
+        &["--whep", "ftp://x/whep/a", "--publishers", "0"],
+        &["--whip", "http://x/whip/a", "--whep", "http://x/whep/a", "--publishers", "2"],
+        &["--ramp", "0"],
+        &["--listeners", "0"],
+        &["--max-loss", "101"],
+    ] {
+        assert_eq!(command(wrong), Exit::Usage, "{wrong:?}");
+    }
+    assert_eq!((Exit::CannotKeepUp.code(), Exit::CannotBind.code()), (3, 3));
+}
