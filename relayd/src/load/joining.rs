@@ -61,8 +61,8 @@ impl Ramp {
     }
 }
 
-/// HTTP connections at once, at most.
-pub(crate) const MAX_THREADS: usize = 128;
+/// HTTP connections at once, at most: servers bound those of one address, ours at 64.
+pub(crate) const MAX_THREADS: usize = 48;
 
 /// What all joins share.
 #[derive(Debug)]

@@ -124,9 +124,10 @@ fn rates(svg: &mut Svg, report: &Report, panel: Panel) {
 fn time_axis(svg: &mut Svg, seconds: &[Second], panel: Panel) -> f64 {
     let end = seconds.last().map_or(1.0, |second| second.at).max(1.0);
     svg.line((LEFT, panel.y(0.0)), (WIDTH - RIGHT, panel.y(0.0)), "#888888");
-    for part in 0..=10 {
-        let share = f64::from(part) / 10.0;
-        svg.label(x(share), panel.y(0.0) + 18.0, "middle", &format!("{:.0} s", end * share));
+    let step = step(end);
+    for part in 0..=(end / step) as u32 {
+        let at = f64::from(part) * step;
+        svg.label(x(at / end), panel.y(0.0) + 18.0, "middle", &format!("{at:.0} s"));
     }
     if let Some(steady) = seconds.iter().find(|second| second.steady) {
         let at = x((steady.at - 1.0).max(0.0) / end);
@@ -134,6 +135,12 @@ fn time_axis(svg: &mut Svg, seconds: &[Second], panel: Panel) -> f64 {
         svg.label(at + 4.0, panel.y(1.0) + 14.0, "start", "all joined");
     }
     end
+}
+
+/// Seconds between marks: a round number, and about ten marks.
+fn step(end: f64) -> f64 {
+    let round = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0];
+    round.into_iter().find(|step| end / step <= 11.0).unwrap_or_else(|| (end / 11.0).ceil())
 }
 
 fn distribution(svg: &mut Svg, report: &Report, panel: Panel) {
@@ -249,6 +256,14 @@ mod tests {
         assert!((decades.share(1.0) - 1.0 / 3.0).abs() < 1e-9);
         let nothing = Decades::over(std::iter::empty());
         assert!(nothing.high > nothing.low);
+    }
+
+    #[test]
+    fn marks_are_round_and_few() {
+        for (end, expected) in [(1.0, 1.0), (11.0, 1.0), (22.0, 2.0), (70.0, 10.0), (7_200.0, 1_800.0)] {
+            assert_eq!(step(end), expected, "{end}");
+        }
+        assert!(1e6 / step(1e6) <= 11.0);
     }
 
     #[test]

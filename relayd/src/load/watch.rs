@@ -94,9 +94,10 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
         self.borders.push((now, self.last_use));
     }
 
-    /// Ends a second, if it is over.
+    /// Ends a second, if it is over: each begins where a clock's would, however late the one before was noticed.
     pub(crate) fn look(&mut self, now: Instant) {
-        if now - self.last >= Duration::from_secs(1) {
+        let over = (self.last - self.begun + LEAST_SECOND).as_secs();
+        if now >= self.begun + Duration::from_secs(over + 1) {
             self.second(now);
         }
     }
