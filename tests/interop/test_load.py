@@ -20,9 +20,9 @@ async def loaded(binary, *arguments):
         return process.returncode, json.loads(output), server
 
 
-def test_every_packet_is_heard_through_a_server_of_somebody_elses(relay, within):
+def test_every_packet_is_heard_through_a_server_of_somebody_elses(relayd, within):
     arguments = ["--listeners", str(LISTENERS), "--ramp", "5", "--seconds", "3"]
-    code, report, server = within(loaded(relay.binary, *arguments), 60)
+    code, report, server = within(loaded(relayd, *arguments), 60)
     assert code in DONE, report["outcome"]
     joins, media = report["joins"], report["media"]
     assert (joins["connected"], joins["heard"]) == (LISTENERS, LISTENERS), joins
@@ -30,5 +30,4 @@ def test_every_packet_is_heard_through_a_server_of_somebody_elses(relay, within)
     assert media["foreign"] == 0 and media["packets"] > LISTENERS * 140, media
     assert report["steady"]["latencyMs"]["p50"] > 0
     assert sum(joins["srtp"].values()) == LISTENERS
-    assert report["tester"]["reports"] >= 0
     assert server.deleted == LISTENERS + 1, "what was made is deleted"

@@ -165,6 +165,31 @@ fn silence_fails_the_run_and_so_does_a_limit_that_nothing_was_measured_for() {
 }
 
 #[test]
+fn a_second_tester_on_this_machine_hears_the_first_ones_publisher_with_its_times() {
+    let relay = Relay::start(|_| {});
+    let session = relay.session();
+    let target = Target::Session { relay: relay.url(""), session, language: None };
+    let mut first = options(target.clone(), 1, 1);
+    first.time = PATIENCE;
+    let stop = first.stop.clone();
+    let (tell, told) = std::sync::mpsc::channel();
+    let running = std::thread::spawn(move || {
+        load(&first, |second| {
+            // The test may have failed already.
+            let _gone = tell.send(second.steady).is_err();
+        })
+    });
+    while !told.recv_timeout(PATIENCE).unwrap() {}
+    let second = load(&options(target, 3, 0), |_| {}).unwrap();
+    stop.stop();
+    let first = running.join().unwrap().unwrap();
+    assert_eq!((second.joins.heard, second.media.foreign, second.media.sent), (3, 0, 0));
+    assert_eq!((first.media.lost, second.media.lost), (0, 0));
+    assert_eq!(second.steady.latency_ms.count, second.steady.packets, "each with a time");
+    relay.stop();
+}
+
+#[test]
 fn a_place_that_is_taken_is_no_run() {
     let relay = Relay::start(|config| config.demo.enabled = true);
     let target = Target::Session { relay: relay.url(""), session: "demo".into(), language: None };
@@ -255,6 +280,7 @@ fn exit_codes_tell_what_went_wrong() {
         &["--ramp", "0"],
         &["--listeners", "0"],
         &["--max-loss", "101"],
+        &["--server-pid", "4294967295"],
     ] {
         assert_eq!(command(wrong), Exit::Usage, "{wrong:?}");
     }

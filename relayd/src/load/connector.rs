@@ -14,7 +14,7 @@ use super::ears::{DATAGRAM_BYTES, Order, Seat};
 use super::link::Link;
 use super::poller::{Poller, Ready, Waker};
 use super::speakers::Voice;
-use super::tally::Joins;
+use super::tally::{Joins, Shared};
 use crate::client::{PeerError, Role};
 
 /// From the answer to media: ICE and DTLS take a few round trips.
@@ -68,14 +68,22 @@ pub(crate) struct Connector {
     inbox: Receiver<Pending>,
     exits: Exits,
     ledger: Arc<Ledger>,
+    /// Only its busy time is used.
+    shared: Arc<Shared>,
     links: Slab<Pending>,
     buffer: Box<[u8; DATAGRAM_BYTES]>,
 }
 
 impl Connector {
-    pub(crate) fn new(poller: Poller, inbox: Receiver<Pending>, exits: Exits, ledger: Arc<Ledger>) -> Self {
+    pub(crate) fn new(
+        poller: Poller,
+        inbox: Receiver<Pending>,
+        exits: Exits,
+        ledger: Arc<Ledger>,
+        shared: Arc<Shared>,
+    ) -> Self {
         let buffer = Box::new([0; DATAGRAM_BYTES]);
-        Self { poller, inbox, exits, ledger, links: Slab::new(), buffer }
+        Self { poller, inbox, exits, ledger, shared, links: Slab::new(), buffer }
     }
 
     /// Connects until nobody joins any more and all that did are up or given up.
@@ -91,18 +99,28 @@ impl Connector {
             if self.poller.wait(timeout, &mut ready).is_err() {
                 return;
             }
+            let woke = Instant::now();
             ready.keys().for_each(|key| self.read(key));
             let now = Instant::now();
             if now >= upkeep_at {
                 upkeep_at = now + UPKEEP;
                 self.upkeep(now);
             }
-            loop {
-                match self.inbox.try_recv() {
-                    Ok(pending) => self.take(pending),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
+            let gone = self.admit();
+            self.shared.lock().busy += woke.elapsed();
+            if gone {
+                return;
+            }
+        }
+    }
+
+    /// Takes what was answered; true once nobody joins any more.
+    fn admit(&mut self) -> bool {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(pending) => self.take(pending),
+                Err(TryRecvError::Empty) => return false,
+                Err(TryRecvError::Disconnected) => return true,
             }
         }
     }

@@ -26,6 +26,7 @@ pub(crate) struct Crew {
     ears: Vec<Ear>,
     calls: Option<Sender<Call>>,
     speakers: Arc<Shared>,
+    handshakes: Arc<Shared>,
     connector: Option<(Sender<Pending>, Waker)>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) sent: Arc<Sent>,
@@ -45,7 +46,7 @@ struct Ear {
 pub(crate) struct Interval {
     pub(crate) listeners: Tally,
     pub(crate) speakers: Tally,
-    /// Of the thread of listeners that waited least.
+    /// Of the thread that waited least.
     pub(crate) busiest: Duration,
 }
 
@@ -85,12 +86,14 @@ impl Crew {
         let waker = poller.waker();
         let out = ears.iter().map(|ear| (ear.orders.clone(), ear.waker.clone())).collect();
         let exits = Exits { ears: out, voices };
-        let thread = Connector::new(poller, inbox, exits, ledger.clone());
+        let handshakes = Arc::new(Shared::new());
+        let thread = Connector::new(poller, inbox, exits, ledger.clone(), handshakes.clone());
         spawn("load-connector".to_owned(), Box::new(move || thread.run())).map_err(failed)?;
         Ok(Self {
             ears,
             calls: Some(calls),
             speakers,
+            handshakes,
             connector: Some((pending, waker)),
             ledger,
             sent,
@@ -122,7 +125,11 @@ impl Crew {
             interval.listeners.add(spare);
         }
         spare.clear();
+        self.handshakes.swap(spare);
+        interval.busiest = interval.busiest.max(spare.busy);
+        spare.clear();
         self.speakers.swap(spare);
+        interval.busiest = interval.busiest.max(spare.busy);
         interval.speakers.add(spare);
     }
 

@@ -116,7 +116,9 @@ pub enum LoadError {
     #[error("no session was created: {0}")]
     Session(HttpError),
     /// A publisher did not get through; nobody would hear anything.
-    #[error("the publishers did not get through: {0}")]
+    #[error(
+        "the publishers did not get through: {0}; if somebody else speaks there, ask for none (--publishers 0)"
+    )]
     Publishers(String),
     /// This process may not open a socket for each listener.
     #[error(

@@ -8,7 +8,7 @@ use ureq::http::Uri;
 
 use super::crew::Crew;
 use super::joining::{Doors, Joining, MAX_THREADS, Made, Ramp};
-use super::procfs::dropped;
+use super::procfs::{dropped, usage};
 use super::report::{self, Report, Second};
 use super::speakers::Call;
 use super::watch::{Part, Watch};
@@ -40,6 +40,9 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
         rlimit::increase_nofile_limit(u64::MAX).map_err(|error| LoadError::Start(error.to_string()))?;
     if have < need {
         return Err(LoadError::Files { have, need });
+    }
+    if let Some(pid) = options.server_pids.iter().find(|pid| usage(&[**pid]).is_none()) {
+        return Err(LoadError::Usage(format!("--server-pid: there is no process {pid} here")));
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.threads.unwrap_or(cores).max(1);
@@ -88,22 +91,31 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
     joining.leave();
     drop(joining);
     crew.dismiss();
-    for session in opened.created {
-        let _gone_already = session.delete().is_err();
-    }
+    drop(opened.created);
     result
 }
 
 /// Sessions to go to.
 struct Opened {
     doors: Doors,
-    /// Those that were made for this run.
-    created: Vec<Resource>,
+    created: Created,
+}
+
+/// Those that were made for this run; deleted when it ends, however it does.
+#[derive(Default)]
+struct Created(Vec<Resource>);
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for session in self.0.drain(..) {
+            let _gone_already = session.delete().is_err();
+        }
+    }
 }
 
 fn open(options: &LoadOptions, agent: &ureq::Agent) -> Result<Opened, LoadError> {
     let sessions = options.sessions.max(1);
-    let mut created = Vec::new();
+    let mut created = Created::default();
     let (whip, whep) = match &options.target {
         Target::Addresses { whip, whep } => (whip.clone(), whep.clone()),
         Target::Session { relay, session, language } => {
@@ -122,7 +134,7 @@ fn open(options: &LoadOptions, agent: &ureq::Agent) -> Result<Opened, LoadError>
             for _ in 0..sessions {
                 let session = endpoint.create(r#"{"sourceLanguage":"en"}"#).map_err(LoadError::Session)?;
                 let id = session.name().to_owned();
-                created.push(session);
+                created.0.push(session);
                 doors.whip.push(parse_address(&format!("{relay}/whip/{id}"), Role::Publisher)?);
                 doors.whep.push(parse_address(&format!("{relay}/whep/{id}/en"), Role::Listener)?);
             }

@@ -56,7 +56,7 @@ pub(crate) struct Watch<'a, F> {
     /// Listeners connected at the end of the steady part.
     connected: u64,
     seconds: Vec<Second>,
-    steady_seconds: usize,
+    watched_seconds: usize,
     saturated_seconds: usize,
 }
 
@@ -82,7 +82,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             borders: Vec::new(),
             connected: 0,
             seconds: Vec::new(),
-            steady_seconds: 0,
+            watched_seconds: 0,
             saturated_seconds: 0,
         }
     }
@@ -157,10 +157,8 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             own_cpu_percent: rounded(cores(used.1.cpu, self.last_use.1.cpu) * 100.0, 1),
             busiest: rounded(busiest.min(1.0), 3),
         };
-        if second.steady {
-            self.steady_seconds += 1;
-            self.saturated_seconds += usize::from(busiest >= SATURATED);
-        }
+        self.watched_seconds += 1;
+        self.saturated_seconds += usize::from(busiest >= SATURATED);
         (self.last, self.last_use) = (now, used);
         (self.on_second)(&second);
         if self.seconds.len() < MAX_SECONDS {
@@ -301,7 +299,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             join_late_p99: self.crew.ledger.of(Role::Listener).late.at(0.99),
             socket_drops: sockets.dropped,
             saturated_seconds: self.saturated_seconds,
-            seconds: self.steady_seconds,
+            seconds: self.watched_seconds,
         };
         let server = Server {
             joins_failed: self.crew.ledger.of(Role::Listener).failed.total(),
