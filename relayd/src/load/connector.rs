@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use slab::Slab;
 
 use super::ears::{DATAGRAM_BYTES, Order, Seat};
+use super::joining::step_back;
 use super::link::Link;
 use super::poller::{Poller, Ready, Waker};
 use super::speakers::Voice;
@@ -88,6 +89,7 @@ impl Connector {
 
     /// Connects until nobody joins any more and all that did are up or given up.
     pub(crate) fn run(mut self) {
+        step_back();
         let mut ready = Ready::new();
         let mut upkeep_at = Instant::now();
         loop {

@@ -97,6 +97,7 @@ impl Joining {
         let spawn = |at: usize| {
             let (joining, next) = (self.clone(), next.clone());
             let run = move || {
+                step_back();
                 while let Some(number) = joining.next(&ramp, &next) {
                     joining.join(&ramp, number);
                 }
@@ -183,6 +184,12 @@ impl Joining {
     pub(crate) fn made(&self) -> std::sync::MutexGuard<'_, Made> {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Lets the calling thread, of which Linux takes this for a process, wait for the ones that send and read: a storm of joins
+/// shall not make packets late.
+pub(crate) fn step_back() {
+    let _as_it_was = rustix::process::nice(5).is_err();
 }
 
 /// Why a join came to nothing, without what differs from one to the next.

@@ -35,15 +35,7 @@ const OTHER_FILES: u64 = 64;
 ///
 /// See [`LoadError`]: nothing was measured. What goes wrong later is in the report.
 pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Report, LoadError> {
-    let need = options.listeners as u64 + options.publishers as u64 + MAX_THREADS as u64 + OTHER_FILES;
-    let have =
-        rlimit::increase_nofile_limit(u64::MAX).map_err(|error| LoadError::Start(error.to_string()))?;
-    if have < need {
-        return Err(LoadError::Files { have, need });
-    }
-    if let Some(pid) = options.server_pids.iter().find(|pid| usage(&[**pid]).is_none()) {
-        return Err(LoadError::Usage(format!("--server-pid: there is no process {pid} here")));
-    }
+    check(options)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.threads.unwrap_or(cores).max(1);
     let authorities = options.ca_file.as_ref().map_or(Ok(Vec::new()), std::fs::read);
@@ -93,6 +85,17 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
     crew.dismiss();
     drop(opened.created);
     result
+}
+
+/// What can be known before anything is started.
+fn check(options: &LoadOptions) -> Result<(), LoadError> {
+    if let Some(pid) = options.server_pids.iter().find(|pid| usage(&[**pid]).is_none()) {
+        return Err(LoadError::Usage(format!("--server-pid: there is no process {pid} here")));
+    }
+    let need = options.listeners as u64 + options.publishers as u64 + MAX_THREADS as u64 + OTHER_FILES;
+    let have = rlimit::increase_nofile_limit(u64::MAX);
+    let have = have.map_err(|error| LoadError::Start(error.to_string()))?;
+    if have < need { Err(LoadError::Files { have, need }) } else { Ok(()) }
 }
 
 /// Sessions to go to.
