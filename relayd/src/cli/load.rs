@@ -11,18 +11,20 @@ use crate::load::{
     Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
 };
 
+/// `{N}`, since clap takes `{n}` for the end of a line; both are understood.
 const AFTER_HELP: &str = "\
-Publishers send a frame every 20 ms with a number and the time it was due; listeners check every one.
-Listeners join at an even rate; once all have, the run goes on for --seconds. Latency is counted from
-when a packet was due, so that a stall shows as what it is. docs/load.md tells how to read the report.
+Publishers send a frame every 20 ms with a number and the time it was due; listeners check each.
+Listeners join at an even rate; once all have, the run goes on for --seconds. Latency is counted
+from when a packet was due, so that a stall shows as what it is. docs/load.md tells how to read
+the report.
 
 Examples:
   relayd load --listeners 1000 --server-pid $(pgrep -x relayd | head -1)
                                  a session of its own at http://127.0.0.1:8080, deleted at the end
   relayd load --session demo/en --publishers 0 --listeners 200
-  relayd load --whip https://sfu.example/whip/room1 --whep https://sfu.example/whep/room1 --listeners 50
-  relayd load --whip 'http://h/s{n}/whip' --whep 'http://h/s{n}/whep' --publishers 20 --listeners 2000
-  relayd load --listeners 2000 --seconds 60 --max-loss 0 --max-p99 10 --json load.json --plot load.svg
+  relayd load --whip https://sfu.example/whip/1 --whep https://sfu.example/whep/1 --listeners 50
+  relayd load --whip http://sfu/s{N}/whip --whep http://sfu/s{N}/whep --publishers 20
+  relayd load --listeners 2000 --max-loss 0 --max-p99 10 --json load.json --plot load.svg
 
 Ctrl-C or SIGTERM ends the run early; the report says so. A second one ends it at once.
 
@@ -38,10 +40,10 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The WHIP address of any server; {n} in it is the number of a session.
+    /// The WHIP address of any server; {N} in it is the number of a session.
     #[arg(long, value_name = "URL", requires = "whep")]
     whip: Option<String>,
-    /// The WHEP address of any server; {n} in it is the number of a session.
+    /// The WHEP address of any server; {N} in it is the number of a session.
     #[arg(long, value_name = "URL")]
     whep: Option<String>,
     /// A session of a relay, instead of addresses.
@@ -62,7 +64,7 @@ pub(super) struct Args {
     /// Publishers; 0 if somebody else speaks.
     #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     publishers: u32,
-    /// How many sessions {n} counts through; as many as publishers, if it is not said.
+    /// How many sessions {N} counts through; as many as publishers, if it is not said.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     sessions: Option<u32>,
     /// Threads that read; one for each core, if it is not said.

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use ureq::Agent;
-use ureq::http::Uri;
 
 use super::connector::{Ledger, Pending, bind};
+use super::doors::Doors;
 use super::link::Link;
 use super::poller::Waker;
 use crate::client::{Credentials, Endpoint, HttpError, PeerError, Resource, Role, Stop};
@@ -21,23 +21,6 @@ use crate::webrtc::keys::Identity;
 
 /// How long a thread that waits for its time goes without looking whether it is to stop.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Where publishers and listeners go, one address for each session.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Doors {
-    pub(crate) whip: Vec<Uri>,
-    pub(crate) whep: Vec<Uri>,
-}
-
-impl Doors {
-    fn of(&self, role: Role, number: usize) -> &Uri {
-        let doors = match role {
-            Role::Publisher => &self.whip,
-            Role::Listener => &self.whep,
-        };
-        &doors[number % doors.len()]
-    }
-}
 
 /// So many joins, beginning at an even rate.
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,7 @@
 mod clock;
 mod connector;
 mod crew;
+mod doors;
 mod ears;
 mod grid;
 mod hearing;
@@ -52,7 +53,7 @@ use crate::client::{AddressError, HttpError, Stop};
 pub struct LoadOptions {
     /// The server.
     pub target: Target,
-    /// How many sessions `{n}` in an address counts through; at least one.
+    /// How many sessions `{n}` or `{N}` in an address counts through; at least one.
     pub sessions: usize,
     /// Listeners.
     pub listeners: usize,
@@ -79,7 +80,7 @@ pub struct LoadOptions {
 /// Where publishers and listeners go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// These addresses; `{n}` in them is the number of a session, from 0.
+    /// These addresses; `{n}` or `{N}` in them is the number of a session, from 0.
     Addresses {
         /// WHIP; needed if there are publishers.
         whip: Option<String>,

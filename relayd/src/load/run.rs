@@ -4,18 +4,15 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use ureq::http::Uri;
-
 use super::crew::Crew;
-use super::joining::{Doors, Joining, MAX_THREADS, Made, Ramp};
+use super::doors::open;
+use super::joining::{Joining, MAX_THREADS, Made, Ramp};
 use super::procfs::{dropped, usage};
 use super::report::{self, Report, Second};
 use super::speakers::Call;
 use super::watch::{Part, Watch};
-use super::{LoadError, LoadOptions, Target};
-use crate::client::{
-    Credentials, Endpoint, Resource, Role, bind_towards, keeping_agent, parse_address, without_userinfo,
-};
+use super::{LoadError, LoadOptions};
+use crate::client::{Role, bind_towards, keeping_agent, without_userinfo};
 use crate::webrtc::keys::Identity;
 
 /// How long publishers, and the last listener, have to come up.
@@ -96,69 +93,6 @@ fn check(options: &LoadOptions) -> Result<(), LoadError> {
     let have = rlimit::increase_nofile_limit(u64::MAX);
     let have = have.map_err(|error| LoadError::Start(error.to_string()))?;
     if have < need { Err(LoadError::Files { have, need }) } else { Ok(()) }
-}
-
-/// Sessions to go to.
-struct Opened {
-    doors: Doors,
-    created: Created,
-}
-
-/// Those that were made for this run; deleted when it ends, however it does.
-#[derive(Default)]
-struct Created(Vec<Resource>);
-
-impl Drop for Created {
-    fn drop(&mut self) {
-        for session in self.0.drain(..) {
-            let _gone_already = session.delete().is_err();
-        }
-    }
-}
-
-fn open(options: &LoadOptions, agent: &ureq::Agent) -> Result<Opened, LoadError> {
-    let sessions = options.sessions.max(1);
-    let mut created = Created::default();
-    let (whip, whep) = match &options.target {
-        Target::Addresses { whip, whep } => (whip.clone(), whep.clone()),
-        Target::Session { relay, session, language } => {
-            let relay = relay.trim_end_matches('/');
-            let language = language.as_ref().map(|language| format!("/{language}")).unwrap_or_default();
-            let door = |kind: &str| format!("{relay}/{kind}/{session}{language}");
-            (Some(door("whip")), door("whep"))
-        }
-        Target::Relay { relay } => {
-            let relay = relay.trim_end_matches('/');
-            let uri = format!("{relay}/v1/sessions").parse();
-            let uri: Uri = uri.map_err(|_| LoadError::Usage(format!("`{relay}` is not an address")))?;
-            let credentials = Credentials { token: options.token.clone(), ..Credentials::default() };
-            let endpoint = Endpoint::new(agent, uri, credentials);
-            let mut doors = Doors::default();
-            for _ in 0..sessions {
-                let session = endpoint.create(r#"{"sourceLanguage":"en"}"#).map_err(LoadError::Session)?;
-                let id = session.name().to_owned();
-                created.0.push(session);
-                doors.whip.push(parse_address(&format!("{relay}/whip/{id}"), Role::Publisher)?);
-                doors.whep.push(parse_address(&format!("{relay}/whep/{id}/en"), Role::Listener)?);
-            }
-            return Ok(Opened { doors, created });
-        }
-    };
-    let expand = |template: &str, role: Role| -> Result<Vec<Uri>, LoadError> {
-        let count = if template.contains("{n}") { sessions } else { 1 };
-        let uri = |n: usize| parse_address(&template.replace("{n}", &n.to_string()), role);
-        Ok((0..count).map(uri).collect::<Result<_, _>>()?)
-    };
-    let wanted = whip.filter(|_| options.publishers > 0);
-    if wanted.is_none() && options.publishers > 0 {
-        return Err(LoadError::Usage("--whip is missing: where are the publishers to go?".to_owned()));
-    }
-    let whip = wanted.map_or(Ok(Vec::new()), |template| expand(&template, Role::Publisher))?;
-    if options.publishers > whip.len().max(1) && options.publishers > 0 {
-        let text = "several publishers need several places: put {n} into --whip and --whep";
-        return Err(LoadError::Usage(text.to_owned()));
-    }
-    Ok(Opened { doors: Doors { whip, whep: expand(&whep, Role::Listener)? }, created })
 }
 
 struct Run<'a, F> {
