@@ -75,6 +75,8 @@ impl Speakers {
     pub(crate) fn run(mut self) {
         // The kernel may be 50 µs late on purpose; sends would be.
         let _as_it_was = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).is_err();
+        // It needs little time, but at once. Not everybody may ask for that.
+        let _not_allowed = rustix::process::nice(-15).is_err();
         let shared = self.shared.clone();
         let mut upkeep_at = Instant::now();
         loop {
