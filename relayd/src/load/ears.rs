@@ -104,6 +104,8 @@ pub(crate) struct Ears {
     sent: Arc<Sent>,
     clock: Clock,
     seats: Slab<Seat>,
+    /// All is counted: what somebody else's publisher says now is of no run.
+    finished: bool,
     buffer: Box<[u8; DATAGRAM_BYTES]>,
 }
 
@@ -116,7 +118,7 @@ impl Ears {
         clock: Clock,
     ) -> Self {
         let buffer = Box::new([0; DATAGRAM_BYTES]);
-        Self { poller, orders, shared, sent, clock, seats: Slab::new(), buffer }
+        Self { poller, orders, shared, sent, clock, seats: Slab::new(), finished: false, buffer }
     }
 
     /// Reads until whoever gives orders is gone.
@@ -177,6 +179,7 @@ impl Ears {
         let now = Instant::now();
         let datagram = &mut self.buffer[..length];
         match classify(datagram) {
+            Class::Rtp if self.finished => {}
             Class::Rtp => {
                 if hear(seat, &self.clock, (now, woke), datagram, tally) {
                     self.shared.heard.fetch_add(1, Ordering::Relaxed);
@@ -223,6 +226,7 @@ impl Ears {
 
     fn finish(&mut self, until_ns: u64, tally: &mut Tally) -> Standing {
         let mut standing = Standing::default();
+        self.finished = true;
         for (_, seat) in &mut self.seats {
             standing.connected += 1;
             standing.heard += u64::from(seat.hearing.has_heard());
