@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use relayd::cli::{self, Exit};
 use relayd::client::Stop;
-use relayd::load::{Limits, LoadError, LoadOptions, Report, Target, load, plot, summary};
+use relayd::load::{Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary};
 use serde_json::Value;
 
 use super::cli::{PATIENCE, Relay};
@@ -23,6 +23,7 @@ fn options(target: Target, listeners: usize, publishers: usize) -> LoadOptions {
         listeners,
         ramp: 100.0,
         time: Duration::from_secs(1),
+        churn: None,
         publishers,
         threads: Some(2),
         token: None,
@@ -82,6 +83,29 @@ fn every_packet_of_every_publisher_is_heard_once_by_its_listeners() {
     let session = report.run.whep.split('/').rev().nth(1).unwrap();
     let (status, ended) = relay.request("GET", &format!("/v1/sessions/{session}"), "");
     assert!(matches!(status, 404 | 410), "what was created is deleted: {status} {ended}");
+    relay.stop();
+}
+
+#[test]
+fn listeners_that_come_and_go_lose_nothing_and_memory_is_told_by_the_tick() {
+    let relay = Relay::start(|_| {});
+    let mut options = options(at(&relay), 12, 1);
+    options.server_pids = vec![std::process::id()];
+    let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+    let churn = Churn { stay: hours(1), away: hours(1) / 4, speed: 3_600.0, tick: hours(1), ticks: 4 };
+    options.churn = Some(churn);
+    let report = load(&options, |_| {}).unwrap();
+    assert_eq!(report.outcome.failed, Vec::<String>::new(), "{}", summary(&report));
+    let (joins, media) = (&report.joins, &report.media);
+    let churn = report.churn.as_ref().unwrap();
+    assert_eq!(churn.ticks.len(), 4);
+    assert_eq!(joins.asked, 12 + churn.joined, "{}", summary(&report));
+    assert_eq!((joins.connected, media.lost, churn.tickets_refused), (joins.asked, 0, 0));
+    // Nobody leaves in four times the mean stay: once in e^48 runs.
+    assert!(churn.deleted + churn.vanished > 0 && churn.with_ticket <= churn.vanished);
+    assert!(churn.ticks.iter().all(|tick| tick.server_rss_bytes.is_some() && tick.connected <= 12));
+    assert_eq!(churn.growth.unwrap().warm_up_ticks, 1);
+    assert!(summary(&report).contains("KiB a tick"));
     relay.stop();
 }
 
@@ -282,6 +306,8 @@ fn exit_codes_tell_what_went_wrong() {
         &["--ramp", "0"],
         &["--listeners", "0"],
         &["--max-loss", "101"],
+        &["--churn", "--seconds", "5"],
+        &["--max-growth", "1"],
         &["--server-pid", "4294967295"],
     ] {
         assert_eq!(command(wrong), Exit::Usage, "{wrong:?}");

@@ -8,7 +8,7 @@ use super::Exit;
 use super::client::stop_on_signals;
 use crate::client::Stop;
 use crate::load::{
-    Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
+    Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
 };
 
 /// `{N}`, since clap takes `{n}` for the end of a line; both are understood.
@@ -25,12 +25,14 @@ Examples:
   relayd load --whip https://sfu.example/whip/1 --whep https://sfu.example/whep/1 --listeners 50
   relayd load --whip http://sfu/s{N}/whip --whep http://sfu/s{N}/whep --publishers 20
   relayd load --listeners 2000 --max-loss 0 --max-p99 10 --json load.json --plot load.svg
+  relayd load --listeners 500 --churn --server-pid PID
+                                 24 ticks of 2 hours of churn, a hundred times as fast: does the server grow?
 
 Ctrl-C or SIGTERM ends the run early; the report says so. A second one ends it at once.
 
 Exit codes:
   0  done, and nothing to complain of
-  1  something failed: joins, connections, --max-loss, --max-p99
+  1  something failed: joins, connections, --max-loss, --max-p99, --max-growth
   2  wrong usage
   3  the tester itself could not keep up: its figures say nothing about the server
   4  the server could not be reached, no session or no publisher came up
@@ -61,6 +63,21 @@ pub(super) struct Args {
     /// How long to go on once all have joined.
     #[arg(long, short, value_name = "S", default_value = "30", value_parser = seconds)]
     seconds: Duration,
+    /// Listeners leave after so many seconds on average, and come again: half say goodbye, half just vanish, a quarter come with their ticket.
+    #[arg(long, value_name = "S", num_args = 0..=1, default_missing_value = "1200", value_parser = seconds, conflicts_with = "seconds")]
+    churn: Option<Duration>,
+    /// How many seconds until they come again on average; a quarter of --churn, if it is not said.
+    #[arg(long, value_name = "S", value_parser = seconds, requires = "churn")]
+    away: Option<Duration>,
+    /// So many times faster than --churn, --away and --tick say.
+    #[arg(long, value_name = "FACTOR", default_value = "100", value_parser = speed, requires = "churn")]
+    speed: f64,
+    /// After every tick of so many seconds the server's memory is noted.
+    #[arg(long, value_name = "S", default_value = "7200", value_parser = seconds, requires = "churn")]
+    tick: Duration,
+    /// Ticks of the whole run.
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "churn")]
+    ticks: u32,
     /// Publishers; 0 if somebody else speaks.
     #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     publishers: u32,
@@ -85,6 +102,9 @@ pub(super) struct Args {
     /// Fail if the 99th percentile of the latency is above this, in milliseconds.
     #[arg(long, value_name = "MS", value_parser = millis)]
     max_p99: Option<Duration>,
+    /// Fail if the server's memory grows by more than this from tick to tick, in KiB, noise taken off.
+    #[arg(long, value_name = "KIB", value_parser = kib, requires = "churn")]
+    max_growth: Option<f64>,
     /// The report as JSON, to a file or to standard output (then without the summary).
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -105,6 +125,14 @@ fn number(text: &str, most: f64, zero: bool) -> Result<f64, String> {
 
 fn rate(text: &str) -> Result<f64, String> {
     number(text, 1e6, false)
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    number(text, 10_000.0, false)
+}
+
+fn kib(text: &str) -> Result<f64, String> {
+    number(text, 1e9, true)
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -184,7 +212,18 @@ fn options(args: &Args, stop: Stop) -> LoadOptions {
         token: args.token.clone(),
         ca_file: args.ca_file.clone(),
         server_pids: args.server_pid.clone(),
-        limits: Limits { max_loss_percent: args.max_loss, max_p99: args.max_p99 },
+        churn: args.churn.map(|stay| Churn {
+            stay,
+            away: args.away.unwrap_or(stay / 4),
+            speed: args.speed,
+            tick: args.tick,
+            ticks: args.ticks,
+        }),
+        limits: Limits {
+            max_loss_percent: args.max_loss,
+            max_p99: args.max_p99,
+            max_growth: args.max_growth.map(|kib| kib * 1_024.0),
+        },
         stop,
     }
 }
@@ -234,7 +273,7 @@ mod tests {
         for wrong in ["", "x", "0", "-1", "nan", "inf", "1e99"] {
             assert!(rate(wrong).is_err() && seconds(wrong).is_err() && millis(wrong).is_err(), "{wrong}");
         }
-        assert!(percent("100.1").is_err());
+        assert!(percent("100.1").is_err() && speed("0").is_err() && kib("-1").is_err());
         assert_eq!(millis("2.5"), Ok(Duration::from_micros(2_500)));
     }
 

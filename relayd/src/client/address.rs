@@ -6,7 +6,7 @@ use thiserror::Error;
 use ureq::http::Uri;
 
 /// What the client does at the other end of an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Sends audio, by WHIP.
     Publisher,

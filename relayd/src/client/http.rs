@@ -191,7 +191,7 @@ impl Resource {
     }
 
     /// The ticket to come back with, if the server gives one.
-    pub(super) fn ticket(&self) -> Option<&str> {
+    pub(crate) fn ticket(&self) -> Option<&str> {
         self.ticket.as_deref()
     }
 

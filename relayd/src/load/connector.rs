@@ -190,7 +190,8 @@ impl Connector {
             Role::Publisher => self.exits.voices.send(Voice::new(number, link)).is_err(),
             Role::Listener => {
                 let (ears, waker) = &self.exits.ears[number % self.exits.ears.len()];
-                let gone = ears.send(Order::Take(Box::new(Seat::new(now, link, &keys, posted)))).is_err();
+                let gone =
+                    ears.send(Order::Take(Box::new(Seat::new(now, link, &keys, (number, posted))))).is_err();
                 waker.wake();
                 gone
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 
 use super::LoadError;
+use super::churn::Turnstile;
 use super::clock::Clock;
 use super::connector::{Connector, Exits, Ledger, Pending};
 use super::ears::{Ears, Order, Sent, Standing};
@@ -57,7 +58,11 @@ impl Interval {
 }
 
 impl Crew {
-    pub(crate) fn start(threads: usize, publishers: usize) -> Result<Self, LoadError> {
+    pub(crate) fn start(
+        threads: usize,
+        publishers: usize,
+        turnstile: Option<&Arc<Turnstile>>,
+    ) -> Result<Self, LoadError> {
         let failed = |error: std::io::Error| LoadError::Start(error.to_string());
         let (clock, ledger) = (Clock::new(), Arc::new(Ledger::new()));
         let sent = Arc::new(Sent::new(rand::random(), publishers));
@@ -71,7 +76,7 @@ impl Crew {
             let (orders, taken) = bounded(QUEUE);
             let poller = Poller::new().map_err(failed)?;
             let (waker, shared) = (poller.waker(), Arc::new(Shared::new()));
-            let thread = Ears::new(poller, taken, shared.clone(), sent.clone(), clock);
+            let thread = Ears::new(poller, taken, shared.clone(), (sent.clone(), clock), turnstile.cloned());
             spawn(format!("load-ears-{at}"), Box::new(move || thread.run())).map_err(failed)?;
             ears.push(Ear { orders, waker, shared });
         }
@@ -133,9 +138,14 @@ impl Crew {
         interval.speakers.add(spare);
     }
 
-    /// Listeners that have heard something, up to now.
+    /// Listeners that have heard something, up to now, or are gone.
     pub(crate) fn heard(&self) -> u64 {
         self.ears.iter().map(|ear| ear.shared.heard.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Listeners that came back and still hear what they missed.
+    pub(crate) fn behind(&self) -> u64 {
+        self.ears.iter().map(|ear| ear.shared.behind.load(Ordering::Relaxed)).sum()
     }
 
     /// Has all listeners count what did not come; silence before `until` is a gap.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use slab::Slab;
 
+use super::churn::Turnstile;
 use super::clock::Clock;
 use super::hearing::{Hearing, Source, Verdict};
 use super::link::Link;
@@ -70,12 +71,31 @@ pub(crate) struct Seat {
     reports: Reports,
     hearing: Hearing,
     posted: Instant,
+    number: usize,
+    /// It came back, and hears what it missed; see [`Seat::is_history`].
+    behind: bool,
+    /// When it leaves of its own accord, once somebody does.
+    leaves_at: Option<Instant>,
 }
 
 impl Seat {
-    pub(crate) fn new(now: Instant, link: Link, keys: &KeyingMaterial, posted: Instant) -> Self {
+    pub(crate) fn new(
+        now: Instant,
+        link: Link,
+        keys: &KeyingMaterial,
+        (number, posted): (usize, Instant),
+    ) -> Self {
         let (receiver, reports) = (keys.srtp_receiver(), Reports::new(now, keys, rand::random()));
-        Self { link, receiver, reports, hearing: Hearing::default(), posted }
+        let hearing = Hearing::default();
+        Self { link, receiver, reports, hearing, posted, number, behind: false, leaves_at: None }
+    }
+
+    /// Whether a packet was sent again to one who came back: how long ago it was due says nothing of how fast it is. From
+    /// one that was due before it asked to be let in, until it hears what was sent `last`, or the one before.
+    fn is_history(&mut self, is_older: bool, number: u64, last: Option<u64>) -> bool {
+        let is_history = is_older || self.behind;
+        self.behind = is_history && last.map_or(is_older, |last| number + 1 < last);
+        is_history
     }
 }
 
@@ -103,6 +123,7 @@ pub(crate) struct Ears {
     shared: Arc<Shared>,
     sent: Arc<Sent>,
     clock: Clock,
+    turnstile: Option<Arc<Turnstile>>,
     seats: Slab<Seat>,
     /// All is counted: what somebody else's publisher says now is of no run.
     finished: bool,
@@ -114,11 +135,12 @@ impl Ears {
         poller: Poller,
         orders: Receiver<Order>,
         shared: Arc<Shared>,
-        sent: Arc<Sent>,
-        clock: Clock,
+        (sent, clock): (Arc<Sent>, Clock),
+        turnstile: Option<Arc<Turnstile>>,
     ) -> Self {
         let buffer = Box::new([0; DATAGRAM_BYTES]);
-        Self { poller, orders, shared, sent, clock, seats: Slab::new(), finished: false, buffer }
+        let seats = Slab::new();
+        Self { poller, orders, shared, sent, clock, turnstile, seats, finished: false, buffer }
     }
 
     /// Reads until whoever gives orders is gone.
@@ -140,6 +162,7 @@ impl Ears {
             if woke >= upkeep_at {
                 upkeep_at = woke + UPKEEP;
                 self.upkeep(woke, &mut tally);
+                self.let_leave(woke, &mut tally);
             }
             let gone = self.obey(&mut tally);
             tally.busy += woke.elapsed();
@@ -181,9 +204,11 @@ impl Ears {
         match classify(datagram) {
             Class::Rtp if self.finished => {}
             Class::Rtp => {
-                if hear(seat, &self.clock, (now, woke), datagram, tally) {
+                let was_behind = seat.behind;
+                if hear(seat, (&self.clock, &self.sent), (now, woke), datagram, tally) {
                     self.shared.heard.fetch_add(1, Ordering::Relaxed);
                 }
+                self.shared.moved(was_behind, seat.behind);
             }
             Class::Rtcp => drop(seat.reports.handle_datagram(now, datagram)),
             Class::Stun | Class::Dtls => {
@@ -214,10 +239,33 @@ impl Ears {
         }
     }
 
+    /// Listeners whose time has come go, without a word; what is on its way to them is not lost.
+    fn let_leave(&mut self, now: Instant, tally: &mut Tally) {
+        let Some(turnstile) = self.turnstile.clone().filter(|turnstile| turnstile.is_open()) else { return };
+        let mut leaving = Vec::new();
+        for (key, seat) in &mut self.seats {
+            let at = *seat.leaves_at.get_or_insert_with(|| turnstile.leaves_at(now, rand::random()));
+            if now >= at {
+                leaving.push(key);
+            }
+        }
+        for key in leaving {
+            let mut seat = self.seats.remove(key);
+            self.poller.remove(&seat.link.socket);
+            if !seat.hearing.has_heard() {
+                self.shared.heard.fetch_add(1, Ordering::Relaxed);
+            }
+            self.shared.moved(seat.behind, false);
+            seat.hearing.finish(self.clock.ns(now), None, &mut tally.counts);
+            turnstile.leave(now, seat.number, [rand::random(), rand::random()]);
+        }
+    }
+
     /// A connection is over. What it did not hear counts as lost up to now, unless the server has closed it.
     fn end(&mut self, key: usize, now: Instant, error: &PeerError, tally: &mut Tally) {
         let mut seat = self.seats.remove(key);
         self.poller.remove(&seat.link.socket);
+        self.shared.moved(seat.behind, false);
         let lost = *error == PeerError::Lost;
         let last = seat.hearing.source().filter(|_| lost).and_then(|source| self.sent.last(source));
         seat.hearing.finish(self.clock.ns(now), last, &mut tally.counts);
@@ -240,7 +288,7 @@ impl Ears {
 /// Counts one packet of media; true if it was the listener's first.
 fn hear(
     seat: &mut Seat,
-    clock: &Clock,
+    (clock, sent): (&Clock, &Sent),
     (now, woke): (Instant, Instant),
     datagram: &mut [u8],
     tally: &mut Tally,
@@ -268,8 +316,12 @@ fn hear(
     }
     tally.counts.foreign += u64::from(matches!(source, Source::Foreign(_)));
     tally.own.record_duration(now - woke);
-    if let Some(due_ns) = due_ns {
-        tally.latency.record(now_ns.saturating_sub(due_ns));
+    match due_ns {
+        Some(due_ns) if seat.is_history(due_ns < clock.ns(seat.posted), number, sent.last(source)) => {
+            tally.counts.history += 1;
+        }
+        Some(due_ns) => tally.latency.record(now_ns.saturating_sub(due_ns)),
+        None => {}
     }
     if first {
         tally.first_packet.record_duration(now - seat.posted);

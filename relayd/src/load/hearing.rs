@@ -30,6 +30,8 @@ pub(crate) struct Counts {
     pub(crate) longest_gap_ns: u64,
     /// Packets of somebody else, among `packets`.
     pub(crate) foreign: u64,
+    /// Packets sent again to listeners that came back, among `packets`.
+    pub(crate) history: u64,
     /// Payloads of ours that were changed.
     pub(crate) damaged: u64,
     /// Datagrams that looked like SRTP and could not be opened.
@@ -47,6 +49,7 @@ impl Counts {
         self.gaps += other.gaps;
         self.longest_gap_ns = self.longest_gap_ns.max(other.longest_gap_ns);
         self.foreign += other.foreign;
+        self.history += other.history;
         self.damaged += other.damaged;
         self.unopened += other.unopened;
     }

@@ -3,6 +3,7 @@
 //! Each thread takes the next join, waits for its time and posts. When all of them wait for answers, joins begin late: that
 //! is measured, and a server that is slow to answer does not slow the others down unseen.
 
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,8 +41,13 @@ impl Ramp {
 
     /// Threads that keep the rate up while an answer takes a tenth of a second.
     pub(crate) fn threads(&self) -> usize {
-        ((self.rate / 10.0).ceil() as usize).clamp(4, MAX_THREADS).min(self.count.max(1))
+        threads_for(self.rate, self.count)
     }
+}
+
+/// Threads that so many requests a second want, of which each takes a tenth of a second.
+pub(crate) fn threads_for(rate: f64, count: usize) -> usize {
+    ((rate / 10.0).ceil() as usize).clamp(4, MAX_THREADS).min(count.max(1))
 }
 
 /// HTTP connections at once, at most: servers bound those of one address, ours at 64.
@@ -66,9 +72,9 @@ pub(crate) struct Joining {
 /// What joins have opened.
 #[derive(Debug, Default)]
 pub(crate) struct Made {
-    pub(crate) resources: Vec<Resource>,
+    pub(crate) resources: BTreeMap<(Role, usize), Resource>,
     /// Ports of the listeners' sockets.
-    pub(crate) ports: Vec<u16>,
+    pub(crate) ports: HashSet<u16>,
     /// Joins that were begun, of listeners.
     pub(crate) asked: u64,
 }
@@ -110,21 +116,33 @@ impl Joining {
 
     fn join(&self, ramp: &Ramp, number: usize) {
         let posted = Instant::now();
-        if ramp.role == Role::Listener {
-            self.made().asked += 1;
-        }
-        self.ledger.of(ramp.role).late.record_duration(posted.saturating_duration_since(ramp.due(number)));
-        if let Err(reason) = self.post(ramp.role, number, posted) {
+        self.begin(ramp.role, posted.saturating_duration_since(ramp.due(number)));
+        if let Err(reason) = self.post(ramp.role, number, posted, None) {
             self.ledger.of(ramp.role).failed.count(&reason);
         }
     }
 
-    fn post(&self, role: Role, number: usize, posted: Instant) -> Result<(), String> {
+    /// A join begins, so much later than it should.
+    pub(crate) fn begin(&self, role: Role, late: Duration) {
+        if role == Role::Listener {
+            self.made().asked += 1;
+        }
+        self.ledger.of(role).late.record_duration(late);
+    }
+
+    /// Offers, takes the answer, and hands the connection on. A ticket makes it the one that had it.
+    pub(crate) fn post(
+        &self,
+        role: Role,
+        number: usize,
+        posted: Instant,
+        ticket: Option<String>,
+    ) -> Result<(), String> {
         let told = |error: PeerError| error.to_string();
         let socket = bind(self.local).map_err(told)?;
         let port = socket.local_addr().map_err(|error| error.to_string())?.port();
         let (mut link, offer) = Link::offer(&self.identity, posted, socket, role).map_err(told)?;
-        let credentials = Credentials { token: self.token.clone(), ..Credentials::default() };
+        let credentials = Credentials { token: self.token.clone(), ticket, ..Credentials::default() };
         let endpoint = Endpoint::new(&self.agent, self.doors.of(role, number).clone(), credentials);
         let resource = endpoint.offer(&offer).map_err(|error| reason(&error))?;
         let answered = Instant::now();
@@ -132,9 +150,9 @@ impl Joining {
         let result = link.answer(resource.answer());
         {
             let mut made = self.made();
-            made.resources.push(resource);
+            made.resources.insert((role, number), resource);
             if role == Role::Listener {
-                made.ports.push(port);
+                made.ports.insert(port);
             }
         }
         result.map_err(told)?;
@@ -161,7 +179,7 @@ impl Joining {
     }
 
     fn pop(&self) -> Option<Resource> {
-        self.made().resources.pop()
+        self.made().resources.pop_first().map(|(_, resource)| resource)
     }
 
     pub(crate) fn made(&self) -> std::sync::MutexGuard<'_, Made> {

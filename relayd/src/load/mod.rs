@@ -12,6 +12,7 @@
 //! shows as latency and not as a pause (no coordinated omission). And what the tester itself did not manage is measured,
 //! too: a run in which it could not keep up says so, and its figures are no statement on the server.
 
+mod churn;
 mod clock;
 mod connector;
 mod crew;
@@ -27,6 +28,7 @@ mod poller;
 mod procfs;
 mod report;
 mod reports;
+mod returns;
 mod run;
 mod speakers;
 mod table;
@@ -39,9 +41,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::churn::Churn;
 pub use self::plot::plot;
 pub use self::report::{
-    Joins, Media, OwnUse, Percentiles, Phase, Report, RunInfo, Second, ServerUse, SocketUse, VERSION,
+    ChurnUse, Growth, Joins, Media, OwnUse, Percentiles, Phase, Report, RunInfo, Second, ServerUse,
+    SocketUse, Tick, VERSION,
 };
 pub use self::run::load;
 pub use self::table::{summary, table_head, table_line};
@@ -59,8 +63,10 @@ pub struct LoadOptions {
     pub listeners: usize,
     /// Joins per second.
     pub ramp: f64,
-    /// How long to go on once all have joined.
+    /// How long to go on once all have joined; with churn, its ticks say that.
     pub time: Duration,
+    /// Listeners leave and come again.
+    pub churn: Option<Churn>,
     /// Publishers; none means that somebody else speaks.
     pub publishers: usize,
     /// Threads that read; `None` is one for each core.

@@ -31,6 +31,8 @@ pub struct Report {
     pub steady: Phase,
     /// What the server used, if its processes were named.
     pub server: Option<ServerUse>,
+    /// How listeners came and went, if they did.
+    pub churn: Option<ChurnUse>,
     /// What the tester used, and how well it kept up.
     pub tester: OwnUse,
     /// Whether that was good.
@@ -109,6 +111,8 @@ pub struct Media {
     pub damaged: u64,
     /// Packets of other publishers than a load tester's, among `packets`.
     pub foreign: u64,
+    /// Packets sent again to listeners that came back, among `packets`; they have no latency.
+    pub history: u64,
     /// Datagrams like SRTP that could not be opened.
     pub unopened: u64,
     /// Times of more than 60 ms in which a listener heard nothing.
@@ -174,6 +178,68 @@ pub struct ServerUse {
     pub rss_bytes: u64,
     /// What each listener has added.
     pub rss_bytes_per_listener: Option<f64>,
+}
+
+/// Listeners that left and came again.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChurnUse {
+    /// How long a listener stays on average, in its own time.
+    pub stay_seconds: f64,
+    /// How long until it comes again on average, in its own time.
+    pub away_seconds: f64,
+    /// How much faster the run is than that time.
+    pub speed: f64,
+    /// A tick, in the listeners' time.
+    pub tick_seconds: f64,
+    /// Listeners that deleted their connection and left.
+    pub deleted: u64,
+    /// Listeners that left without a word.
+    pub vanished: u64,
+    /// Joins of those that came again.
+    pub joined: u64,
+    /// Of these, those with the ticket of the connection they had.
+    pub with_ticket: u64,
+    /// Tickets that the server did not take any more; those listeners joined without.
+    pub tickets_refused: u64,
+    /// Tick by tick.
+    pub ticks: Vec<Tick>,
+    /// Whether the server's memory grows; not known without its processes, or with less than three ticks.
+    pub growth: Option<Growth>,
+}
+
+/// The end of a tick.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tick {
+    /// Since the first join, in seconds of the run.
+    pub at: f64,
+    /// Listeners that are connected.
+    pub connected: u64,
+    /// Joins in it.
+    pub joined: u64,
+    /// Listeners that left in it.
+    pub left: u64,
+    /// Joins that failed, so far.
+    pub failed: u64,
+    /// The server's memory.
+    pub server_rss_bytes: Option<u64>,
+}
+
+/// The straight line through the server's memory at the ends of ticks, by least squares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Growth {
+    /// Ticks at the beginning that are left out.
+    pub warm_up_ticks: usize,
+    /// Its slope.
+    pub bytes_per_tick: f64,
+    /// The bound of its noise: with 95 %, the slope is within this of the true one.
+    pub noise_bytes_per_tick: f64,
+    /// The slope for each join of a tick.
+    pub bytes_per_join: Option<f64>,
+    /// The slope is above its noise.
+    pub grows: bool,
 }
 
 /// What the tester itself used.

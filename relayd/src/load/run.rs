@@ -1,14 +1,15 @@
 //! A run from its first join to its report.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::churn::Turnstile;
 use super::crew::Crew;
 use super::doors::open;
 use super::joining::{Joining, MAX_THREADS, Made, Ramp};
 use super::procfs::{dropped, usage};
 use super::report::{self, Report, Second};
+use super::returns;
 use super::speakers::Call;
 use super::watch::{Part, Watch};
 use super::{LoadError, LoadOptions};
@@ -17,8 +18,8 @@ use crate::webrtc::keys::Identity;
 
 /// How long publishers, and the last listener, have to come up.
 const SETTLE: Duration = Duration::from_secs(20);
-/// How long the last listener has to hear something, once it is up.
-const FIRST_PACKET: Duration = Duration::from_secs(3);
+/// How long the last listener has to hear something, and all that it missed, once it is up.
+const FIRST_PACKET: Duration = Duration::from_secs(5);
 /// What is on its way when publishers stop is waited for so long.
 const DRAIN: Duration = Duration::from_secs(1);
 /// Between looks at the time and at the stop flag.
@@ -43,7 +44,8 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
     let identity = Identity::generate().map_err(LoadError::Start)?;
     let probe = bind_towards(&opened.doors.whep[0])?;
     let local = probe.local_addr().map_err(|error| LoadError::Start(error.to_string()))?.ip();
-    let crew = Crew::start(threads, options.publishers)?;
+    let turnstile = options.churn.map(|churn| Arc::new(Turnstile::new(churn)));
+    let crew = Crew::start(threads, options.publishers, turnstile.as_ref())?;
     let (connector, waker) = crew.connector();
     let joining = Arc::new(Joining {
         identity,
@@ -64,7 +66,7 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
         listeners: options.listeners,
         ramp_per_second: options.ramp,
         publishers: options.publishers,
-        seconds: options.time.as_secs_f64(),
+        seconds: options.churn.map_or(options.time, |churn| churn.time()).as_secs_f64(),
         threads,
         cores,
         stopped_early: false,
@@ -73,7 +75,8 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
         options,
         crew: &crew,
         joining: &joining,
-        watch: Watch::new(&crew, &options.server_pids, options.limits, on_second),
+        turnstile: turnstile.as_ref(),
+        watch: Watch::new(&crew, &options.server_pids, options.limits, turnstile.as_deref(), on_second),
     };
     let result = run.run(info);
     // Not to be asked again: whatever is left ends with the process, and with the server's own timeouts.
@@ -99,6 +102,7 @@ struct Run<'a, F> {
     options: &'a LoadOptions,
     crew: &'a Crew,
     joining: &'a Arc<Joining>,
+    turnstile: Option<&'a Arc<Turnstile>>,
     watch: Watch<'a, F>,
 }
 
@@ -109,9 +113,9 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         let threads = self.start(Role::Listener, self.options.listeners, self.options.ramp)?;
         self.settle(threads);
         self.watch.turn(Instant::now(), Part::Steady);
-        let end = Instant::now() + self.options.time;
-        while Instant::now() < end && !self.options.stop.is_stopped() {
-            self.look();
+        match self.turnstile {
+            Some(turnstile) => self.come_and_go(turnstile)?,
+            None => self.wait(Instant::now() + self.options.time),
         }
         let stopped = Instant::now();
         self.watch.turn(stopped, Part::Drain);
@@ -121,11 +125,37 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         }
         let standing = self.crew.finish(stopped);
         self.watch.collect();
-        let ports: HashSet<u16> = self.joining.made().ports.iter().copied().collect();
+        let (ports, asked) = {
+            let mut made = self.joining.made();
+            (std::mem::take(&mut made.ports), made.asked)
+        };
         let sockets = report::SocketUse { dropped: dropped(&ports) };
-        let asked = self.joining.made().asked;
         let info = report::RunInfo { stopped_early: self.options.stop.is_stopped(), ..info };
         Ok(self.watch.report(info, asked, standing, sockets))
+    }
+
+    fn wait(&mut self, until: Instant) {
+        while Instant::now() < until && !self.options.stop.is_stopped() {
+            self.look();
+        }
+    }
+
+    /// Has listeners leave and come again, tick by tick; at the end, whoever is on the way comes in.
+    fn come_and_go(&mut self, turnstile: &Arc<Turnstile>) -> Result<(), LoadError> {
+        turnstile.set_open(true);
+        let threads = returns::start(self.joining, turnstile, self.options.listeners);
+        let threads = threads.map_err(|error| LoadError::Start(error.to_string()))?;
+        let (begun, length) = (Instant::now(), turnstile.churn().tick_time());
+        for tick in 1..=turnstile.churn().ticks {
+            self.wait(begun + length * tick);
+            if self.options.stop.is_stopped() {
+                break;
+            }
+            self.watch.tick(Instant::now());
+        }
+        turnstile.set_open(false);
+        self.settle(threads);
+        Ok(())
     }
 
     /// Brings the publishers up, all of them, and has them speak.
@@ -179,7 +209,8 @@ impl<F: FnMut(&Second)> Run<'_, F> {
                 settled = Some(Instant::now());
             }
             let silent = settled.is_some_and(|settled| settled.elapsed() >= FIRST_PACKET);
-            if over && (silent || self.crew.heard() >= connected) || posted.elapsed() >= SETTLE {
+            let hear = || self.crew.heard() >= connected && self.crew.behind() == 0;
+            if over && (silent || hear()) || posted.elapsed() >= SETTLE {
                 return;
             }
         }

@@ -57,6 +57,7 @@ pub fn summary(report: &Report) -> String {
     joins(report, &mut line);
     media(report, &mut line);
     resources(report, &mut line);
+    churn(report, &mut line);
     for reason in &report.outcome.failed {
         line("FAILED", reason.clone());
     }
@@ -97,6 +98,7 @@ fn media(report: &Report, line: &mut impl FnMut(&str, String)) {
     line("gaps", format!("{} of more than 60 ms, the longest {:.1} ms", media.gaps, media.longest_gap_ms));
     let odd = [
         (media.foreign, "of other publishers"),
+        (media.history, "sent again to who came back"),
         (media.damaged, "damaged"),
         (media.unopened, "not to be opened"),
         (media.stale, "too late to tell"),
@@ -141,6 +143,41 @@ fn resources(report: &Report, line: &mut impl FnMut(&str, String)) {
     line("  read late", percentiles(&own.own_ms));
 }
 
+fn churn(report: &Report, line: &mut impl FnMut(&str, String)) {
+    let Some(churn) = &report.churn else { return };
+    line(
+        "churn",
+        format!(
+            "{} said goodbye, {} vanished; {} came again, {} of them with a ticket, {} tickets refused",
+            churn.deleted, churn.vanished, churn.joined, churn.with_ticket, churn.tickets_refused
+        ),
+    );
+    for (at, tick) in churn.ticks.iter().enumerate() {
+        let memory = fixed(tick.server_rss_bytes.map(|bytes| bytes as f64 / MEGABYTE), 3);
+        line(
+            &format!("  tick {}", at + 1),
+            format!(
+                "{:.1} s: {} connected, {} left, {} came, {memory} MB",
+                tick.at, tick.connected, tick.left, tick.joined
+            ),
+        );
+    }
+    if let Some(growth) = &churn.growth {
+        let kib = |bytes: f64| bytes / 1_024.0;
+        line(
+            "  growth",
+            format!(
+                "{:.1} ± {:.1} KiB a tick ({} bytes for each join) without the first {}: {}",
+                kib(growth.bytes_per_tick),
+                kib(growth.noise_bytes_per_tick),
+                fixed(growth.bytes_per_join, 1),
+                growth.warm_up_ticks,
+                if growth.grows { "it grows" } else { "none above the noise" }
+            ),
+        );
+    }
+}
+
 fn reasons(name: &str, reasons: &BTreeMap<String, u64>, line: &mut impl FnMut(&str, String)) {
     for (reason, count) in reasons {
         line(name, format!("{count}: {reason}"));
@@ -171,6 +208,7 @@ const MEGABYTE: f64 = 1e6;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::report::{ChurnUse, Growth, Tick};
     use crate::load::verdict::Outcome;
 
     #[test]
@@ -203,5 +241,10 @@ mod tests {
         }
         report.outcome = Outcome::default();
         assert!(summary(&report).ends_with("outcome         good\n"));
+        let growth = Growth { bytes_per_tick: 2_048.0, noise_bytes_per_tick: 512.0, ..Growth::default() };
+        let tick = Tick { server_rss_bytes: Some(12_345_678), ..Tick::default() };
+        report.churn = Some(ChurnUse { ticks: vec![tick], growth: Some(growth), ..ChurnUse::default() });
+        let text = summary(&report);
+        assert!(text.contains("12.346 MB") && text.contains("2.0 ± 0.5 KiB a tick"), "{text}");
     }
 }

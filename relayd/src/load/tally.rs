@@ -4,7 +4,7 @@
 //! time of a swap. Times are in microseconds, to three digits, up to a minute.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -142,17 +142,28 @@ impl Tally {
 #[derive(Debug)]
 pub(crate) struct Shared {
     tally: Mutex<Tally>,
-    /// Listeners of this thread that have heard something, since the start.
+    /// Listeners of this thread that have heard something, since the start, or are gone: nobody waits for them.
     pub(crate) heard: AtomicU64,
+    /// Listeners of this thread that came back, and hear what they missed.
+    pub(crate) behind: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new() -> Self {
-        Self { tally: Mutex::new(Tally::new()), heard: AtomicU64::new(0) }
+        Self { tally: Mutex::new(Tally::new()), heard: AtomicU64::new(0), behind: AtomicU64::new(0) }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A listener was behind, and is.
+    pub(crate) fn moved(&self, was_behind: bool, is_behind: bool) {
+        match (was_behind, is_behind) {
+            (false, true) => drop(self.behind.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.behind.fetch_sub(1, Ordering::Relaxed)),
+            _ => {}
+        }
     }
 
     /// Puts an empty tally in the place of the one there is.

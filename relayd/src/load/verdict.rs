@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::report::Growth;
+
 /// Sends later than this are the tester's fault, not the server's.
 const MAX_LATE: Duration = Duration::from_millis(5);
 /// Packets that waited longer than this for their turn at the tester.
@@ -25,6 +27,8 @@ pub struct Limits {
     pub max_loss_percent: Option<f64>,
     /// The longest that the 99th percentile of latency may be.
     pub max_p99: Option<Duration>,
+    /// The most bytes that the server's memory may grow by from tick to tick of a churn, noise taken off.
+    pub max_growth: Option<f64>,
 }
 
 /// What the tester did not manage itself.
@@ -47,6 +51,7 @@ pub(crate) struct Server {
     pub(crate) publishers_ended: u64,
     pub(crate) loss_percent: f64,
     pub(crate) p99: Option<Duration>,
+    pub(crate) growth: Option<Growth>,
 }
 
 /// The answer to both questions.
@@ -114,7 +119,23 @@ fn failures(server: &Server, limits: &Limits) -> Vec<String> {
         (Some(_), None) => said.push("no latency was measured, and --max-p99 asks for one".to_owned()),
         _ => {}
     }
+    match (limits.max_growth, server.growth) {
+        (Some(limit), Some(growth)) if growth.bytes_per_tick - growth.noise_bytes_per_tick > limit => {
+            said.push(format!(
+                "the server grows by {} ± {} KiB a tick, above {} KiB",
+                kib(growth.bytes_per_tick),
+                kib(growth.noise_bytes_per_tick),
+                kib(limit)
+            ));
+        }
+        (Some(_), None) => said.push("its growth is not known, and --max-growth asks for it".to_owned()),
+        _ => {}
+    }
     said
+}
+
+fn kib(bytes: f64) -> f64 {
+    (bytes / 102.4).round() / 10.0
 }
 
 fn ms(time: Duration) -> f64 {
@@ -173,11 +194,23 @@ mod tests {
 
     #[test]
     fn limits_are_kept_up_to_the_limit() {
-        let limits = Limits { max_loss_percent: Some(0.0), max_p99: millis(10) };
+        let limits = Limits { max_loss_percent: Some(0.0), max_p99: millis(10), max_growth: None };
         let good = Server { p99: millis(10), ..Server::default() };
         assert_eq!(server(good.clone(), limits), 0);
         assert_eq!(server(Server { loss_percent: 1e-9, ..good.clone() }, limits), 1);
         assert_eq!(server(Server { p99: millis(11), ..good.clone() }, limits), 1);
         assert_eq!(server(Server { p99: None, ..good }, limits), 1, "what was not measured is not kept");
+    }
+
+    #[test]
+    fn growth_counts_once_it_is_above_its_noise() {
+        let limits = Limits { max_growth: Some(1_024.0), ..Limits::default() };
+        let grown = |bytes_per_tick, noise_bytes_per_tick| {
+            let growth = Growth { bytes_per_tick, noise_bytes_per_tick, ..Growth::default() };
+            server(Server { growth: Some(growth), ..Server::default() }, limits)
+        };
+        assert_eq!([grown(0.0, 0.0), grown(9_000.0, 8_000.0), grown(-9_000.0, 0.0)], [0, 0, 0]);
+        assert_eq!(grown(9_000.0, 7_000.0), 1);
+        assert_eq!(server(Server::default(), limits), 1, "what was not measured is not kept");
     }
 }

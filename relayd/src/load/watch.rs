@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use super::churn::{Moves, Trend, Turnstile};
 use super::crew::{Crew, Interval};
 use super::ears::Standing;
 use super::hearing::Counts;
 use super::procfs::{Usage, usage};
 use super::report::{
-    Joins, Media, OwnUse, Percentiles, Phase, Report, RunInfo, Second, ServerUse, SocketUse, VERSION, ms,
-    per, rounded,
+    ChurnUse, Growth, Joins, Media, OwnUse, Percentiles, Phase, Report, RunInfo, Second, ServerUse,
+    SocketUse, Tick, VERSION, ms, per, rounded,
 };
 use super::tally::Tally;
 use super::verdict::{Limits, Outcome, Own, SATURATED, Server};
@@ -38,6 +39,7 @@ pub(crate) struct Watch<'a, F> {
     crew: &'a Crew,
     pids: &'a [u32],
     limits: Limits,
+    turnstile: Option<&'a Turnstile>,
     on_second: F,
     part: Part,
     begun: Instant,
@@ -56,17 +58,25 @@ pub(crate) struct Watch<'a, F> {
     /// Listeners connected at the end of the steady part.
     connected: u64,
     seconds: Vec<Second>,
+    ticks: Vec<Tick>,
     watched_seconds: usize,
     saturated_seconds: usize,
 }
 
 impl<'a, F: FnMut(&Second)> Watch<'a, F> {
-    pub(crate) fn new(crew: &'a Crew, pids: &'a [u32], limits: Limits, on_second: F) -> Self {
+    pub(crate) fn new(
+        crew: &'a Crew,
+        pids: &'a [u32],
+        limits: Limits,
+        turnstile: Option<&'a Turnstile>,
+        on_second: F,
+    ) -> Self {
         let now = Instant::now();
         Self {
             crew,
             pids,
             limits,
+            turnstile,
             on_second,
             part: Part::Ramp,
             begun: now,
@@ -82,6 +92,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             borders: Vec::new(),
             connected: 0,
             seconds: Vec::new(),
+            ticks: Vec::new(),
             watched_seconds: 0,
             saturated_seconds: 0,
         }
@@ -171,7 +182,26 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
     }
 
     fn connected(&self) -> u64 {
-        self.crew.ledger.of(Role::Listener).connected.count().saturating_sub(self.ended())
+        let gone = self.ended() + self.moves().left();
+        self.crew.ledger.of(Role::Listener).connected.count().saturating_sub(gone)
+    }
+
+    fn moves(&self) -> Moves {
+        self.turnstile.map(Turnstile::moves).unwrap_or_default()
+    }
+
+    /// Ends a tick.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let moves = self.moves();
+        let before = |sum: fn(&Tick) -> u64| self.ticks.iter().map(sum).sum::<u64>();
+        self.ticks.push(Tick {
+            at: rounded((now - self.begun).as_secs_f64(), 3),
+            connected: self.connected(),
+            joined: moves.joined.saturating_sub(before(|tick| tick.joined)),
+            left: moves.left().saturating_sub(before(|tick| tick.left)),
+            failed: self.crew.ledger.of(Role::Listener).failed.total(),
+            server_rss_bytes: usage(self.pids).map(|server| server.rss_bytes),
+        });
     }
 
     /// Listeners whose connection has ended.
@@ -194,6 +224,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             ramp: self.phase(0, &self.ramp),
             steady: self.phase(1, &self.steady),
             server: self.server(),
+            churn: self.turnstile.map(|turnstile| self.churn(turnstile)),
             joins,
             media,
             tester,
@@ -229,6 +260,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             stale: counts.stale,
             damaged: counts.damaged,
             foreign: counts.foreign,
+            history: counts.history,
             unopened: counts.unopened,
             gaps: counts.gaps,
             longest_gap_ms: ms(Duration::from_nanos(counts.longest_gap_ns)),
@@ -244,6 +276,23 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             missing: tally.counts.missing,
             gaps: tally.counts.gaps,
             latency_ms: Percentiles::of(&tally.latency),
+        }
+    }
+
+    fn churn(&self, turnstile: &Turnstile) -> ChurnUse {
+        let (churn, moves) = (turnstile.churn(), turnstile.moves());
+        ChurnUse {
+            stay_seconds: churn.stay.as_secs_f64(),
+            away_seconds: churn.away.as_secs_f64(),
+            speed: churn.speed,
+            tick_seconds: churn.tick.as_secs_f64(),
+            deleted: moves.deleted,
+            vanished: moves.vanished,
+            joined: moves.joined,
+            with_ticket: moves.with_ticket,
+            tickets_refused: moves.tickets_refused,
+            growth: growth(&self.ticks),
+            ticks: self.ticks.clone(),
         }
     }
 
@@ -308,6 +357,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             publishers_ended: self.speakers.ended.total(),
             loss_percent: loss_percent(&whole.counts),
             p99: self.steady.latency.at(0.99),
+            growth: growth(&self.ticks),
         };
         let mut outcome = Outcome::judge(&own, &server, &self.limits);
         if joins.asked > 0 && media.packets == 0 {
@@ -315,6 +365,19 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
         }
         outcome
     }
+}
+
+fn growth(ticks: &[Tick]) -> Option<Growth> {
+    let memory: Option<Vec<f64>> = ticks.iter().map(|tick| Some(tick.server_rss_bytes? as f64)).collect();
+    let Trend { warm_up, slope, noise } = Trend::of(&memory?)?;
+    let joined: u64 = ticks[warm_up..].iter().map(|tick| tick.joined).sum();
+    Some(Growth {
+        warm_up_ticks: warm_up,
+        bytes_per_tick: rounded(slope, 0),
+        noise_bytes_per_tick: rounded(noise, 0),
+        bytes_per_join: per(slope * (ticks.len() - warm_up) as f64, joined).map(|bytes| rounded(bytes, 2)),
+        grows: slope > noise,
+    })
 }
 
 fn lost(counts: &Counts) -> u64 {
