@@ -6,10 +6,10 @@
 #![expect(clippy::print_stdout, reason = "the figures are the product of this program")]
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use relay_benches::crowd::Crowd;
-use relay_engine::Output;
 
 fn main() {
     println!("listeners   handed out, min / median   and written, min / median");
@@ -25,13 +25,13 @@ fn rounds(listeners: usize, write: bool) -> (f64, f64) {
     let mut round = || {
         let start = Instant::now();
         crowd.publish();
-        let packets = crowd.drain(|output| match output {
-            Output::Packet(packet) if write => {
+        let packets = crowd.fan_out(|packet| {
+            if write {
                 black_box(packet.write(black_box(&mut buffer)).is_ok());
+            } else {
+                black_box(packet);
             }
-            other => {
-                black_box(other);
-            }
+            ControlFlow::Continue(())
         });
         assert_eq!(packets, listeners);
         start.elapsed().as_nanos() as f64 / listeners as f64

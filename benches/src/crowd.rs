@@ -1,11 +1,12 @@
 //! The engine alone, with one publisher and many listeners: no keys, no sockets.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use relay_engine::{
-    AudioLevel, Config, Epoch, ExtensionIds, LegId, LegSpec, LegState, ListenerId, Mid, Output, Relay,
-    TrackSpec, Verdict, rtp,
+    AudioLevel, Config, Epoch, ExtensionIds, LegId, LegSpec, LegState, ListenerId, Mid, OutboundPacket,
+    Output, Relay, TrackSpec, Verdict, rtp,
 };
 
 /// A relay, its publisher, and a virtual clock that moves 20 ms with each packet.
@@ -100,6 +101,26 @@ impl Crowd {
         packet.header.timestamp = self.timestamp;
         let verdict = self.relay.handle_packet(self.now, self.publisher, packet);
         assert_eq!(verdict, Verdict::Accepted);
+    }
+
+    /// All that comes out, packets by [`Relay::fan_out`] where that hands them out; returns how many there were.
+    pub fn fan_out(&mut self, mut each: impl FnMut(&OutboundPacket<'_>) -> ControlFlow<()>) -> usize {
+        let mut packets = 0;
+        loop {
+            self.relay.fan_out(|packet| {
+                packets += 1;
+                each(packet)
+            });
+            match self.relay.poll_output() {
+                Some(Output::Packet(packet)) => {
+                    packets += 1;
+                    // Whoever stops is asked again with what is next.
+                    let _stopped = each(&packet).is_break();
+                }
+                Some(_) => {}
+                None => return packets,
+            }
+        }
     }
 
     /// All that comes out; returns how many packets there were.

@@ -1,5 +1,6 @@
 //! The engine takes, forwards and repeats without allocating, and a history costs what it says.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant, SystemTime};
 
 use relay_benches::allocations::{Counting, during, held_by};
@@ -28,6 +29,24 @@ fn nothing_is_allocated_from_packet_to_listener() {
     }
     assert!(written > 500 * 1_000 * 120);
     assert!(reports > 1_000, "10 s of reports of 1000 legs are covered too");
+}
+
+#[test]
+fn nothing_is_allocated_when_a_frame_is_fanned_out() {
+    let mut crowd = Crowd::new(1_000);
+    let (mut datagram, mut written) = ([0; 1_500], 0);
+    for _ in 0..300 {
+        let allocated = during(|| {
+            crowd.publish();
+            let packets = crowd.fan_out(|packet| {
+                written += packet.write(&mut datagram).expect("it fits");
+                ControlFlow::Continue(())
+            });
+            assert_eq!(packets, 1_000);
+        });
+        assert_eq!(allocated, 0);
+    }
+    assert!(written > 300 * 1_000 * 120);
 }
 
 #[test]

@@ -122,10 +122,11 @@ impl History {
         }
     }
 
-    fn since_origin(&mut self, arrived: Instant) -> u64 {
+    fn since_origin(&mut self, arrived: Instant) -> SinceOrigin {
         let origin = *self.origin.get_or_insert(arrived);
-        // 584 years.
-        u64::try_from(arrived.saturating_duration_since(origin).as_nanos()).unwrap_or(u64::MAX)
+        let since = arrived.saturating_duration_since(origin);
+        // 136 years.
+        SinceOrigin { secs: u32::try_from(since.as_secs()).unwrap_or(u32::MAX), nanos: since.subsec_nanos() }
     }
 
     /// What is known of a position.
@@ -153,7 +154,7 @@ impl History {
         Some(Frame {
             position,
             media_time: MediaTime::from_ticks(entry.media_ticks),
-            arrived: self.origin? + Duration::from_nanos(entry.arrived_nanos),
+            arrived: self.origin? + entry.arrived.duration(),
             marker: entry.has(MARKER),
             capture_time: entry
                 .has(CAPTURE_TIME)
@@ -276,7 +277,7 @@ impl History {
 
     fn over_limit(&self, now: Instant) -> bool {
         let oldest = self.ring.front().expect("only a ring with frames is over its limit");
-        let arrived = self.origin.map_or(now, |origin| origin + Duration::from_nanos(oldest.arrived_nanos));
+        let arrived = self.origin.map_or(now, |origin| origin + oldest.arrived.duration());
         self.payload_bytes > self.limits.payload_bytes
             || now.saturating_duration_since(arrived) > self.limits.duration
     }
@@ -316,8 +317,7 @@ impl History {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     media_ticks: u64,
-    /// Since the history's origin.
-    arrived_nanos: u64,
+    arrived: SinceOrigin,
     capture_time: u64,
     address: Address,
     payload_bytes: u16,
@@ -328,7 +328,7 @@ struct Entry {
 impl Entry {
     const HOLE: Self = Self {
         media_ticks: 0,
-        arrived_nanos: 0,
+        arrived: SinceOrigin { secs: 0, nanos: 0 },
         capture_time: 0,
         address: Address::NOWHERE,
         payload_bytes: 0,
@@ -336,12 +336,12 @@ impl Entry {
         level: 0,
     };
 
-    fn new(frame: &Frame<'_>, address: Address, arrived_nanos: u64) -> Self {
+    fn new(frame: &Frame<'_>, address: Address, arrived: SinceOrigin) -> Self {
         let capture = frame.capture_time;
         let flag = |set, flag| if set { flag } else { 0 };
         Self {
             media_ticks: frame.media_time.ticks(),
-            arrived_nanos,
+            arrived,
             capture_time: capture.map_or(0, |capture| capture.time.0),
             address,
             payload_bytes: u16::try_from(frame.payload.len()).expect("no limit allows more"),
@@ -357,6 +357,20 @@ impl Entry {
 
     const fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
+    }
+}
+
+/// A time from the history's origin on. Halves, because a sum of nanoseconds is divided each time that a frame is read.
+#[derive(Clone, Copy, Debug)]
+struct SinceOrigin {
+    secs: u32,
+    /// Below 10^9.
+    nanos: u32,
+}
+
+impl SinceOrigin {
+    const fn duration(self) -> Duration {
+        Duration::new(self.secs as u64, self.nanos)
     }
 }
 

@@ -1,12 +1,45 @@
 //! What came out of the relay, taken down: owned, on the world's clock, ready to be checked and digested.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use relay_engine::rtp::rtcp;
-use relay_engine::{Event, LegId, ListenerId, Output};
+use relay_engine::{Event, LegId, ListenerId, Output, Relay};
 
 use crate::oracle::{Check, broken};
 use crate::stream::fnv;
+
+/// Takes down up to `most` outputs, also by [`Relay::fan_out`] if it `fans_out`: what comes must be the same.
+pub(crate) fn drain<T>(
+    relay: &mut Relay,
+    fans_out: bool,
+    most: usize,
+    outputs: &mut Vec<T>,
+    mut take_down: impl FnMut(&Output<'_>) -> Check<T>,
+) -> Check<()> {
+    let mut broken = Ok(());
+    while outputs.len() < most {
+        if fans_out {
+            relay.fan_out(|packet| {
+                match take_down(&Output::Packet(*packet)) {
+                    Ok(seen) => outputs.push(seen),
+                    Err(violation) => broken = Err(violation),
+                }
+                if broken.is_ok() && outputs.len() < most {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            std::mem::replace(&mut broken, Ok(()))?;
+        }
+        if outputs.len() < most {
+            let Some(output) = relay.poll_output() else { break };
+            outputs.push(take_down(&output)?);
+        }
+    }
+    Ok(())
+}
 
 /// One output.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use crate::far::FarEnd;
 use crate::link::Link;
 use crate::oracle::{LegTerms, Oracle, Packet, Violation, ensure};
 use crate::scenario::{Action, Scenario, Spoiled};
-use crate::seen::{Digest, Seen, SeenPacket};
+use crate::seen::{Digest, Seen, SeenPacket, drain};
 use crate::stream::{CAPTURE_ID, LEVEL_ID, Sent, Stream, StreamSpec};
 
 /// Wall time of the world's start: 2023-11-14T22:13:20Z.
@@ -91,7 +91,8 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// Runs a scenario; `shift` moves the instant that virtual time is counted from, which must change nothing.
+/// Runs a scenario; `shift` moves the instant that virtual time is counted from, which must change nothing, and neither
+/// must that outputs are then taken by [`Relay::fan_out`] too.
 ///
 /// # Errors
 ///
@@ -112,6 +113,8 @@ struct World<'a> {
     scenario: &'a Scenario,
     tamper: &'a mut dyn Tamper,
     base: Instant,
+    /// Takes outputs by [`Relay::fan_out`] too.
+    fans_out: bool,
     clock: Duration,
     queue: BTreeMap<(Duration, u64), Happening>,
     serial: u64,
@@ -169,6 +172,7 @@ impl<'a> World<'a> {
             scenario,
             tamper,
             base,
+            fans_out: !shift.is_zero(),
             clock: Duration::ZERO,
             queue,
             serial: scenario.actions.len() as u64,
@@ -513,10 +517,8 @@ impl<'a> World<'a> {
     /// Takes up to `most` outputs, checks them and sends the packets.
     fn drain(&mut self, most: usize) -> Result<(), Violation> {
         let mut outputs = Vec::new();
-        while outputs.len() < most {
-            let Some(output) = self.relay.poll_output() else { break };
-            outputs.push(Seen::take_down(&output, self.base)?);
-        }
+        let base = self.base;
+        drain(&mut self.relay, self.fans_out, most, &mut outputs, |output| Seen::take_down(output, base))?;
         if most == usize::MAX {
             self.tamper.tamper(&mut outputs, &self.oracle);
         }

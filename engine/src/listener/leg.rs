@@ -79,9 +79,14 @@ impl ListenerLeg {
     pub(super) const fn count(&mut self, payload_bytes: usize) -> bool {
         self.packets_out += 1;
         self.payload_bytes_out += payload_bytes as u64;
-        let schedule_report = self.reports && !self.report_scheduled;
+        let schedule_report = self.begins_reports();
         self.report_scheduled |= schedule_report;
         schedule_report
+    }
+
+    /// The next frame that goes out is the first that reports are to tell of.
+    pub(super) const fn begins_reports(&self) -> bool {
+        self.reports && !self.report_scheduled
     }
 
     /// The packet of a frame that goes out.

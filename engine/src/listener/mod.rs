@@ -155,6 +155,19 @@ impl Listener {
         self.take_live(position, payload_bytes, history)
     }
 
+    /// Offers a frame as [`offer`](Self::offer) does, if that is nothing but to hand it out: the packet. `None` changes
+    /// nothing.
+    #[inline]
+    pub(crate) fn pass<'a>(&'a mut self, arrival: u64, frame: Frame<'a>) -> Option<OutboundPacket<'a>> {
+        if arrival != self.expected || frame.position < self.base || self.leg.begins_reports() {
+            return None;
+        }
+        let index = self.leg.rewrite.index_in_line(frame.position)?;
+        self.expected = arrival + 1;
+        self.leg.count(frame.payload.len());
+        Some(self.leg.packet(self.id, index, false, frame))
+    }
+
     #[inline]
     fn take_live(&mut self, position: u64, payload_bytes: usize, history: &History) -> Offer {
         if position < self.base {

@@ -91,6 +91,22 @@ impl Rewrite {
         Some(index)
     }
 
+    /// The same for a position that just follows what this line has given out; `None` for any other, which changes nothing.
+    #[inline]
+    pub(crate) const fn index_in_line(&mut self, position: u64) -> Option<u64> {
+        let Some(anchor) = self.anchor else { return None };
+        // The highest index on the line is below the next one, so nothing overflows.
+        if !self.used || position < self.next || position < anchor || position - self.next >= MAX_STEP - 1 {
+            return None;
+        }
+        let index = self.start + (position - anchor);
+        if index >= END {
+            return None;
+        }
+        self.next = position + 1;
+        Some(index)
+    }
+
     /// A step that a rollover counter cannot follow.
     const fn step(&mut self, position: u64) -> u64 {
         let index = if self.used_ever { self.high() + STEP_AFTER_GAP } else { self.start };
@@ -205,6 +221,22 @@ mod tests {
         assert_eq!(rewrite.line(), 1);
         assert_eq!(rewrite.index(1 << 40), Some(32_773));
         assert_eq!(rewrite.line(), 2);
+    }
+
+    #[test]
+    fn what_follows_in_line_gets_the_same_index_either_way() {
+        let (mut rewrite, mut either) = (started_at(32_000), started_at(32_000));
+        assert_eq!(rewrite.index_in_line(7), None, "nothing was given out yet");
+        for position in [7, 8, 9, 20, 15, 21, 40_000, 90_000, 90_001] {
+            let in_line = rewrite.index_in_line(position);
+            let index = if in_line.is_some() { in_line } else { rewrite.index(position) };
+            assert_eq!(index, either.index(position), "{position}");
+            assert_eq!(in_line.is_some(), ![7, 15, 40_000, 90_000].contains(&position), "{position}");
+            assert_eq!((rewrite.next_position(), rewrite.line()), (either.next_position(), either.line()));
+        }
+        (rewrite.anchor, rewrite.start, rewrite.next) = (Some(0), 0, END - 1);
+        assert_eq!(rewrite.index_in_line(END - 1), Some(END - 1));
+        assert_eq!(rewrite.index_in_line(END), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod reception;
 mod source;
 mod timeline;
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 pub(crate) use self::arrived::Arrived;
@@ -25,7 +26,7 @@ pub(crate) use self::publisher::{PublisherLeg, Wire};
 use self::timeline::{Newest, Timeline};
 use crate::config::{Config, HistoryLimits};
 use crate::id::{Id, ListenerId, Slots, TrackId};
-use crate::io::{Event, Frame};
+use crate::io::{Event, Frame, OutboundPacket};
 use crate::listener::{Listener, Offer, Take, View};
 
 /// One audio channel: one timeline, whoever feeds it.
@@ -131,6 +132,31 @@ impl Track {
             }
             self.walk = Walk { arrival: self.walk.arrival + 1, member: 0 };
         }
+    }
+
+    /// Hands the frame that the walk is at to members for as long as it just passes through, and `each` goes on; how
+    /// many packets that were, and their payload bytes. [`next_hand`](Self::next_hand) goes on from there.
+    pub(crate) fn fan_out(
+        &mut self,
+        listeners: &mut Slots<ListenerId, Listener>,
+        mut each: impl FnMut(&OutboundPacket<'_>) -> ControlFlow<()>,
+    ) -> (u64, u64) {
+        if !self.active || !self.timeline.history.lost.is_empty() {
+            return (0, 0);
+        }
+        let Some((position, _)) = self.frame_to_offer() else { return (0, 0) };
+        let Some(frame) = self.timeline.history.get(position) else { return (0, 0) };
+        let begun = self.walk.member;
+        for &slot in &self.members[begun..] {
+            let listener = listeners.at_mut(slot).expect("a closed listener leaves its track");
+            let Some(packet) = listener.pass(self.walk.arrival, frame) else { break };
+            self.walk.member += 1;
+            if each(&packet).is_break() {
+                break;
+            }
+        }
+        let packets = (self.walk.member - begun) as u64;
+        (packets, packets * frame.payload.len() as u64)
     }
 
     /// The position of the arrival that the walk is at, having passed over those that nobody can be handed, and its

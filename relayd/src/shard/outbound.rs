@@ -47,7 +47,8 @@ impl Outbound {
         Outcome::Done
     }
 
-    fn send(&mut self, packet: &OutboundPacket<'_>) -> Outcome {
+    /// Sends a packet on its leg.
+    pub(super) fn send(&mut self, packet: &OutboundPacket<'_>) -> Outcome {
         match self.legs.hot(packet.leg) {
             Some(Hot::Srtp(hot)) => {
                 let template = hot.templates.template(hot.group, packet);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
 use std::time::{Instant, SystemTime};
 
 use relay_engine::{
@@ -311,8 +312,24 @@ impl Plane {
 
     /// Seals and sends everything that the engine has to say. Neither waits nor allocates.
     pub fn drain(&mut self) {
-        while let Some(output) = self.relay.poll_output() {
-            match self.outbound.handle(output) {
+        loop {
+            let mut stalled = None;
+            let (relay, outbound) = (&mut self.relay, &mut self.outbound);
+            relay.fan_out(|packet| match outbound.send(packet) {
+                Outcome::Stalled(leg) => {
+                    stalled = Some(leg);
+                    ControlFlow::Break(())
+                }
+                Outcome::Done | Outcome::Event(_) => ControlFlow::Continue(()),
+            });
+            let outcome = match stalled {
+                Some(leg) => Outcome::Stalled(leg),
+                None => match relay.poll_output() {
+                    Some(output) => outbound.handle(output),
+                    None => break,
+                },
+            };
+            match outcome {
                 Outcome::Done => {}
                 Outcome::Event(event) => self.note(event),
                 Outcome::Stalled(leg) => self.relay.handle_leg(Instant::now(), leg, LegState::Down),

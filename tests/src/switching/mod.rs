@@ -126,7 +126,8 @@ impl Report {
     }
 }
 
-/// Runs a script; `shift` moves the instant that virtual time is counted from, which must change nothing.
+/// Runs a script; `shift` moves the instant that virtual time is counted from, which must change nothing, and neither
+/// must that outputs are then taken by [`relay_engine::Relay::fan_out`] too.
 ///
 /// # Errors
 ///

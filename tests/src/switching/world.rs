@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use relay_engine::{
-    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, ListenerId, MediaTime, Peer, Relay,
-    TrackId, TrackSpec, Verdict, rtp,
+    CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, ListenerId, MediaTime, Output, Peer,
+    Relay, TrackId, TrackSpec, Verdict, rtp,
 };
 
 use super::frames::FrameId;
@@ -21,7 +21,7 @@ use super::speak::Speaker;
 use super::truth::{Standing, Truth};
 use super::{Count, Report, Tamper};
 use crate::oracle::{Check, Violation, broken, ensure};
-use crate::seen::Digest;
+use crate::seen::{Digest, drain};
 
 /// Wall time of the world's start: 2023-11-14T22:13:20Z.
 const WALL_SECONDS: u64 = 1_700_000_000;
@@ -87,6 +87,8 @@ pub(super) struct World<'a> {
     pub(super) script: &'a Script,
     pub(super) tamper: &'a mut dyn Tamper,
     base: Instant,
+    /// Takes outputs by [`Relay::fan_out`] too.
+    fans_out: bool,
     pub(super) clock: Duration,
     /// I7: the latest time that the relay was told.
     pub(super) told: Duration,
@@ -117,6 +119,7 @@ impl<'a> World<'a> {
             script,
             tamper,
             base,
+            fans_out: !shift.is_zero(),
             clock: Duration::ZERO,
             told: Duration::ZERO,
             queue: BinaryHeap::new(),
@@ -282,9 +285,9 @@ impl<'a> World<'a> {
         self.report.steps += 1;
         self.evictions();
         let mut outputs = std::mem::take(&mut self.outputs);
-        while let Some(output) = self.relay.poll_output() {
-            outputs.push(Seen::take_down(&output, self.base, &mut self.wire)?);
-        }
+        let (base, wire) = (self.base, &mut self.wire);
+        let take_down = |output: &Output<'_>| Seen::take_down(output, base, wire);
+        drain(&mut self.relay, self.fans_out, usize::MAX, &mut outputs, take_down)?;
         // What was due may have brought frames too.
         self.evictions();
         self.tamper.tamper(&mut outputs);

@@ -60,6 +60,9 @@ struct Seen {
     states: BTreeMap<LegId, LegState>,
     handed: BTreeMap<ListenerId, BTreeMap<u64, (u64, u32)>>,
     closed: BTreeSet<Peer>,
+    /// Takes outputs by `fan_out` too.
+    fans_out: bool,
+    out: Vec<Out>,
 }
 
 fn pick<T: Copy>(from: &[T], at: usize) -> Option<T> {
@@ -127,8 +130,8 @@ impl Seen {
                     bench.relay.handle_packet(bench.now, leg, packet);
                 }
             }
-            Step::Poll(polls) => (0..polls).map_while(|_| bench.poll()).for_each(|out| self.check(&out)),
-            Step::Drain => bench.drain().iter().for_each(|out| self.check(out)),
+            Step::Poll(polls) => self.poll(bench, polls),
+            Step::Drain => self.drain(bench),
             Step::Wait(ms) => {
                 bench.now += Duration::from_millis(ms);
                 bench.relay.handle_timeout(bench.now);
@@ -146,6 +149,24 @@ impl Seen {
         if let Some(peer) = peer {
             bench.close(peer);
         }
+    }
+
+    fn poll(&mut self, bench: &mut Bench, most: usize) {
+        let out =
+            if self.fans_out { bench.fan_out(most) } else { (0..most).map_while(|_| bench.poll()).collect() };
+        self.take(out);
+    }
+
+    fn drain(&mut self, bench: &mut Bench) {
+        if self.fans_out {
+            self.poll(bench, usize::MAX);
+        }
+        self.take(bench.drain());
+    }
+
+    fn take(&mut self, out: Vec<Out>) {
+        out.iter().for_each(|out| self.check(out));
+        self.out.extend(out);
     }
 
     fn check(&mut self, out: &Out) {
@@ -189,5 +210,20 @@ proptest! {
         prop_assert_eq!(bench.relay.poll_timeout(), None, "I4: nothing is left to wake up for");
         let stats = bench.relay.stats();
         prop_assert_eq!((stats.tracks, stats.legs, stats.listeners), (0, 0, 0));
+    }
+
+    #[test]
+    fn fanning_out_gives_what_polling_gives(steps in prop::collection::vec(step(), 1..150), frames in 1_usize..60) {
+        let outputs = [false, true].map(|fans_out| {
+            let mut bench = Bench::new(Config::new().history_frames(frames).max_packet_rate(100_000));
+            let mut seen = Seen { fans_out, ..Seen::default() };
+            let begin = [Step::Track, Step::Publisher(0, 0), Step::Listener(0), Step::Listener(0), Step::Listener(0)];
+            let up = [0, 1].map(|at| Step::State(at, LegState::Up));
+            for step in begin.into_iter().chain(up).chain(steps.clone()).chain([Step::Drain]) {
+                seen.apply(&mut bench, step);
+            }
+            (seen.out, bench.relay.stats())
+        });
+        prop_assert_eq!(&outputs[0], &outputs[1]);
     }
 }

@@ -1,5 +1,6 @@
 //! A relay under a hand-wound clock, a publisher that counts for itself, and what came out, in the order it came.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -32,6 +33,26 @@ pub(super) enum Out {
     SenderReport(LegId, rtp::rtcp::SenderReport),
     ReceiverReport(LegId, rtp::rtcp::ReportBlock),
     Event(Event),
+}
+
+impl Out {
+    fn of(output: &Output<'_>) -> Self {
+        match output {
+            Output::Packet(packet) => Self::Packet {
+                listener: packet.listener,
+                leg: packet.leg,
+                line: packet.line,
+                replay: packet.replay,
+                position: packet.frame.position,
+                index: packet.index,
+                timestamp: packet.timestamp,
+                media: packet.frame.media_time.ticks(),
+            },
+            &Output::SenderReport { leg, report } => Self::SenderReport(leg, report),
+            &Output::ReceiverReport { leg, report } => Self::ReceiverReport(leg, report),
+            Output::Event(event) => Self::Event(*event),
+        }
+    }
 }
 
 impl Bench {
@@ -108,21 +129,23 @@ impl Bench {
     }
 
     pub(super) fn poll(&mut self) -> Option<Out> {
-        Some(match self.relay.poll_output()? {
-            Output::Packet(packet) => Out::Packet {
-                listener: packet.listener,
-                leg: packet.leg,
-                line: packet.line,
-                replay: packet.replay,
-                position: packet.frame.position,
-                index: packet.index,
-                timestamp: packet.timestamp,
-                media: packet.frame.media_time.ticks(),
-            },
-            Output::SenderReport { leg, report } => Out::SenderReport(leg, report),
-            Output::ReceiverReport { leg, report } => Out::ReceiverReport(leg, report),
-            Output::Event(event) => Out::Event(event),
-        })
+        self.relay.poll_output().map(|output| Out::of(&output))
+    }
+
+    /// Up to `most` outputs, by [`Relay::fan_out`] where it hands out anything.
+    pub(super) fn fan_out(&mut self, most: usize) -> Vec<Out> {
+        let mut out = Vec::new();
+        while out.len() < most {
+            self.relay.fan_out(|packet| {
+                out.push(Out::of(&Output::Packet(*packet)));
+                if out.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            });
+            if out.len() < most {
+                let Some(polled) = self.poll() else { break };
+                out.push(polled);
+            }
+        }
+        out
     }
 
     pub(super) fn drain(&mut self) -> Vec<Out> {
