@@ -3,4 +3,6 @@
 pub mod allocations;
 pub mod audience;
 pub mod crowd;
+pub mod guest;
+pub mod process;
 pub mod relay;

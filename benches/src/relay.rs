@@ -59,17 +59,18 @@ impl Relay {
     /// Speaks in a session, over and over, on a thread of its own.
     #[must_use]
     pub fn speak(&self, session: &str) -> Speaker {
-        let stop = Stop::new();
-        let url = self.url(&format!("/whip/{session}"));
-        let options = PublishOptions {
-            url,
-            packets: speech(),
-            looped: true,
-            stop: stop.clone(),
-            ..PublishOptions::default()
-        };
-        Speaker { stop, thread: std::thread::spawn(move || publish(&options, |_| {}).expect("a speaker")) }
+        speak_at(self.address, session)
     }
+}
+
+/// Speaks in a session of any relay, over and over, on a thread of its own.
+#[must_use]
+pub fn speak_at(address: SocketAddr, session: &str) -> Speaker {
+    let stop = Stop::new();
+    let url = format!("http://{address}/whip/{session}");
+    let options =
+        PublishOptions { url, packets: speech(), looped: true, stop: stop.clone(), ..PublishOptions::default() };
+    Speaker { stop, thread: std::thread::spawn(move || publish(&options, |_| {}).expect("a speaker")) }
 }
 
 impl Drop for Relay {
