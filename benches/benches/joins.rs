@@ -40,7 +40,11 @@ fn main() {
     let (heard, lost) = audience.finish();
     let cpu = (storm.as_secs_f64() - quiet.as_secs_f64() * lasted / time.as_secs_f64()) / joins;
     println!("{playing} play; {joins} joins in {lasted:.1} s: {:.0} a second", joins / lasted);
-    println!("CPU of the relay per join and leave: {:.0} us, so {:.0} a second and core", cpu * 1e6, 1.0 / cpu);
+    println!(
+        "CPU of the relay per join and leave: {:.0} us, so {:.0} a second and core",
+        cpu * 1e6,
+        1.0 / cpu
+    );
     println!("join to connected   {}", percentiles(&mut times));
     println!("those who play heard {heard} packets and lost {lost}");
     for (name, time) in threads {

@@ -32,7 +32,11 @@ fn main() {
     stay(&mut guests, if test { Duration::from_secs(1) } else { STAY });
     let with = relay.resident();
     let each = with.saturating_sub(before) as f64 / listeners as f64 / 1024.0;
-    println!("{listeners} listeners: {each:.1} KiB each ({} KiB before, {} KiB with)", before >> 10, with >> 10);
+    println!(
+        "{listeners} listeners: {each:.1} KiB each ({} KiB before, {} KiB with)",
+        before >> 10,
+        with >> 10
+    );
     let mut held = Vec::with_capacity(rounds);
     for round in 0..rounds {
         let mut http = Http::connect(relay.address());
@@ -40,17 +44,21 @@ fn main() {
         guests = connect(relay.address(), &session, listeners);
         held.push((round as f64, relay.resident() as f64 / 1024.0));
     }
-    println!("{rounds} rounds of leaving and coming again, KiB: {:?}", held.iter().map(|at| at.1).collect::<Vec<_>>());
+    println!(
+        "{rounds} rounds of leaving and coming again, KiB: {:?}",
+        held.iter().map(|at| at.1).collect::<Vec<_>>()
+    );
     // The first half fills the allocator's pools.
     println!("slope of the second half: {:.2} KiB per round", slope(&held[held.len() / 2..]));
     let _report = speaker.finish();
 }
 
 fn connect(relay: SocketAddr, session: &str, count: usize) -> Vec<Guest> {
-    let mut http = Http::connect(relay);
     let mut guests = Vec::with_capacity(count);
     while guests.len() < count {
         let together = guests.len() + (count - guests.len()).min(50);
+        // One that waits too long for the next request is closed.
+        let mut http = Http::connect(relay);
         while guests.len() < together {
             guests.push(Guest::join(&mut http, session).expect("a guest is let in"));
         }

@@ -68,8 +68,13 @@ impl Relay {
 pub fn speak_at(address: SocketAddr, session: &str) -> Speaker {
     let stop = Stop::new();
     let url = format!("http://{address}/whip/{session}");
-    let options =
-        PublishOptions { url, packets: speech(), looped: true, stop: stop.clone(), ..PublishOptions::default() };
+    let options = PublishOptions {
+        url,
+        packets: speech(),
+        looped: true,
+        stop: stop.clone(),
+        ..PublishOptions::default()
+    };
     Speaker { stop, thread: std::thread::spawn(move || publish(&options, |_| {}).expect("a speaker")) }
 }
 

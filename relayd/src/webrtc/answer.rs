@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use super::Role;
-use super::offer::{IceCredentials, MediaKind, Offer};
+use super::offer::{IceCredentials, MediaKind, Offer, Remote};
 
 /// What the relay says of itself in one answer.
 #[derive(Debug)]
@@ -117,16 +117,15 @@ impl Answer<'_> {
 }
 
 /// Our side of an ICE restart as `application/trickle-ice-sdpfrag` (RFC 8840, RFC 9725 §4.3.3).
-pub(super) fn fragment(offer: &Offer, ice: &IceCredentials, candidates: &[SocketAddr]) -> String {
+pub(super) fn fragment(remote: &Remote, ice: &IceCredentials, candidates: &[SocketAddr]) -> String {
     let mut text = String::with_capacity(512);
     let written: std::fmt::Result = (|| {
         text.push_str("a=ice-lite\r\n");
-        if let (true, Some(mid)) = (offer.bundle, &offer.mid) {
+        if let (true, Some(mid)) = (remote.bundle, &remote.mid) {
             write!(text, "a=group:BUNDLE {mid}\r\n")?;
         }
-        let protocol = &offer.lines[offer.audio].protocol;
-        write!(text, "m=audio 9 {protocol} {}\r\n", offer.payload_type)?;
-        if let Some(mid) = &offer.mid {
+        write!(text, "m=audio 9 {} {}\r\n", remote.protocol, remote.payload_type)?;
+        if let Some(mid) = &remote.mid {
             write!(text, "a=mid:{mid}\r\n")?;
         }
         write_transport(&mut text, ice, candidates)

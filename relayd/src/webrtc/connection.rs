@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::oneshot;
 
-use super::offer::{IceCredentials, Offer};
+use super::offer::{IceCredentials, Remote};
 use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
 use super::untold::Untold;
@@ -21,8 +21,9 @@ pub(super) struct Connection {
     pub(super) generation: u64,
     pub(super) role: Role,
     pub(super) track: TrackId,
-    pub(super) offer: Offer,
-    /// Ours; the peer's are in the offer.
+    /// What is left of the offer.
+    pub(super) remote: Remote,
+    /// Ours; the peer's are in `remote`.
     pub(super) ice: IceCredentials,
     pub(super) stack: Stack,
     pub(super) record: Box<dyn Record>,
@@ -224,8 +225,14 @@ impl PeerAddresses {
     }
 
     /// The address that media goes to: the newest nominated one.
+    #[cfg(test)]
     pub(super) fn path(&self) -> Option<SocketAddr> {
         self.path
+    }
+
+    /// Where DTLS goes. A peer that finishes it before it nominates is where its authenticated checks came from.
+    pub(super) fn whereabouts(&self) -> Option<SocketAddr> {
+        self.path.or_else(|| self.known.first().map(|known| known.address))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = SocketAddr> {

@@ -1,4 +1,4 @@
-//! Makes the DTLS instances that str0m drives, and copies each one's SRTP keys as they pass.
+//! Makes the DTLS instances: those of listeners, and those that str0m drives, whose SRTP keys are copied as they pass.
 //!
 //! str0m asks its crypto provider for a DTLS instance while an `Rtc` is built; ours is a thin wrapper over
 //! `dimpl` that shares a [`Tap`] with the connection it is built for. One validated `dimpl::Config` serves all
@@ -84,6 +84,20 @@ impl Identity {
     /// SHA-256 of the certificate.
     pub(crate) fn fingerprint(&self) -> [u8; 32] {
         self.provider.sha256_provider.sha256(&self.certificate.certificate)
+    }
+
+    /// SHA-256 of anything.
+    pub(super) fn sha256(&self, bytes: &[u8]) -> [u8; 32] {
+        self.provider.sha256_provider.sha256(bytes)
+    }
+
+    /// A DTLS instance that waits for a peer's hello.
+    pub(super) fn dtls(&self, now: Instant) -> Result<dimpl::Dtls, String> {
+        let config = provider()?.config.clone();
+        let mut dtls = dimpl::Dtls::new_12(config, self.certificate.clone(), now);
+        dtls.set_active(false);
+        dtls.handle_timeout(now).map_err(|error| error.to_string())?;
+        Ok(dtls)
     }
 
     /// HMAC-SHA1 of STUN's MESSAGE-INTEGRITY.

@@ -23,6 +23,7 @@ mod plane;
 mod snapshot;
 pub mod srtp;
 mod stack;
+mod stun;
 mod untold;
 
 use std::fmt;

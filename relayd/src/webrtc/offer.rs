@@ -51,6 +51,27 @@ pub(super) struct Offer {
     pub(super) fingerprint: [u8; 32],
 }
 
+/// What an ICE restart needs of an offer, which is all that outlasts a join: some 200 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Remote {
+    pub(super) mid: Option<Box<str>>,
+    pub(super) bundle: bool,
+    /// The transport protocol of the audio section.
+    pub(super) protocol: Box<str>,
+    pub(super) payload_type: u8,
+    /// The peer's ICE credentials.
+    pub(super) ice: IceCredentials,
+}
+
+impl Offer {
+    /// Drops what only the answer needs.
+    pub(super) fn into_remote(self) -> Remote {
+        let protocol = self.lines[self.audio].protocol.as_str().into();
+        let (bundle, payload_type) = (self.bundle, self.payload_type);
+        Remote { mid: self.mid.map(String::into_boxed_str), bundle, protocol, payload_type, ice: self.ice }
+    }
+}
+
 /// The most SSRCs that are kept of an offer.
 pub(super) const MAX_SSRCS: usize = 4;
 

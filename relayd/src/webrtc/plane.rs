@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
 
 use super::connection::{Connection, Due, Stage};
-use super::demux::Limiter;
+use super::demux::{Class, Limiter, classify};
 use super::keys::Identity;
 use super::stack::{Effect, StackError};
 use super::{
@@ -252,8 +252,8 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match effect {
             Effect::Transmit { destination, datagram } => {
-                let (role, path) = (connection.role, connection.peer.path());
-                self.transmit(role, path, destination, &datagram);
+                let path = connection.peer.whereabouts();
+                self.transmit(path, destination, &datagram);
             }
             Effect::Packet(packet) => {
                 let leg = connection.leg.filter(|_| !connection.is_pending());
@@ -278,7 +278,7 @@ impl Plane {
             }
             for effect in effects {
                 if let Effect::Transmit { destination, datagram } = effect {
-                    self.transmit(connection.role, connection.peer.path(), destination, &datagram);
+                    self.transmit(connection.peer.whereabouts(), destination, &datagram);
                 }
             }
         }
@@ -301,15 +301,20 @@ impl Plane {
         }
     }
 
-    /// Sends what the stack wants sent, except what the media plane alone may send.
-    fn transmit(&mut self, role: Role, path: Option<SocketAddr>, destination: SocketAddr, datagram: &[u8]) {
-        use super::demux::{Class, classify};
+    /// Sends what the stack wants sent.
+    fn transmit(&mut self, path: Option<SocketAddr>, destination: Option<SocketAddr>, datagram: &[u8]) {
         let destination = match classify(datagram) {
             Class::Stun => destination,
             // DTLS and reports go to where the peer was heard of last, which may be newer than the stack's idea.
-            Class::Rtp | Class::Rtcp if role == Role::Listener => return,
-            _ => path.unwrap_or(destination),
+            _ => path.or(destination),
         };
+        match destination {
+            Some(destination) => self.send(destination, datagram),
+            None => self.counters.dropped_send += 1,
+        }
+    }
+
+    fn send(&mut self, destination: SocketAddr, datagram: &[u8]) {
         let destination = self.on_the_wire(destination);
         if self.parts.socket.try_send_to(datagram, destination).is_err() {
             self.counters.dropped_send += 1;

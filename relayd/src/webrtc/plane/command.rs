@@ -14,7 +14,7 @@ use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
 use crate::webrtc::offer::{IceCredentials, Offer};
-use crate::webrtc::stack::{Stack, StackError};
+use crate::webrtc::stack::{Listener, Publisher, Stack, StackError};
 use crate::webrtc::untold::Untold;
 use crate::webrtc::{
     Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, LeftAt, PatchError, Patched,
@@ -110,7 +110,7 @@ impl Plane {
         }
         let slot = self.connections.vacant_key();
         let ice = new_credentials(slot);
-        let stack = Stack::new(now, &self.parts.identity, role, &offer, &ice, &self.parts.candidates);
+        let stack = self.new_stack(now, role, &offer, &ice);
         let stack = match stack {
             Ok(stack) => stack,
             Err(error) => {
@@ -136,6 +136,7 @@ impl Plane {
             return Err((unanswered(Some(reason)), reply));
         }
         let spec = leg_spec(role, &offer, ssrc, epoch);
+        let remote = offer.into_remote();
         self.generation += 1;
         let generation = self.generation;
         self.resources.insert(resource, slot);
@@ -145,7 +146,7 @@ impl Plane {
             generation,
             role,
             track,
-            offer,
+            remote,
             ice,
             stack,
             record,
@@ -174,6 +175,22 @@ impl Plane {
             }
         });
         Ok(())
+    }
+
+    fn new_stack(
+        &self,
+        now: Instant,
+        role: Role,
+        offer: &Offer,
+        ice: &IceCredentials,
+    ) -> Result<Stack, StackError> {
+        let identity = &self.parts.identity;
+        Ok(match role {
+            Role::Publisher => {
+                Stack::Publisher(Box::new(Publisher::new(now, identity, offer, ice, &self.parts.candidates)?))
+            }
+            Role::Listener => Stack::Listener(Box::new(Listener::new(now, identity, offer.fingerprint)?)),
+        })
     }
 
     fn is_full(&self) -> bool {
@@ -230,7 +247,7 @@ impl Plane {
             return Err(PatchError::PreconditionFailed);
         }
         match fragment.ice {
-            Some(ice) if ice != connection.offer.ice => self.restart_ice(now, slot, ice),
+            Some(ice) if ice != connection.remote.ice => self.restart_ice(now, slot, ice),
             None if *if_match == IfMatch::Any => {
                 Err(PatchError::Malformed("an ICE restart needs ice-ufrag and ice-pwd".to_owned()))
             }
@@ -248,24 +265,24 @@ impl Plane {
     ) -> Result<Patched, PatchError> {
         let local = new_credentials(slot);
         let connection = &mut self.connections[slot];
-        let result = connection.stack.restart_ice(&local, &remote, &mut self.effects);
-        if let Err(error) = result {
-            let before = (connection.ice.clone(), connection.offer.ice.clone());
+        if let Stack::Publisher(stack) = &mut connection.stack
+            && let Err(error) = stack.restart_ice(&local, &remote, &mut self.effects)
+        {
+            let before = (connection.ice.clone(), connection.remote.ice.clone());
             if error != StackError::Panicked {
                 // The old ICE session goes on (RFC 9725 §4.3.3); if that fails too, its consent runs out.
-                let _runs_out =
-                    connection.stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
+                let _runs_out = stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
             }
             let refused = PatchError::RestartFailed("the ICE session could not be restarted".to_owned());
             self.settle(now, slot, Err(error));
             return Err(refused);
         }
         connection.ice = local;
-        connection.offer.ice = remote;
+        connection.remote.ice = remote;
         connection.peer.renew();
         // A peer that restarts because its network has changed needs time to be heard again.
         connection.consent = now;
-        let fragment = answer::fragment(&connection.offer, &connection.ice, &self.parts.candidates);
+        let fragment = answer::fragment(&connection.remote, &connection.ice, &self.parts.candidates);
         let etag = connection.ice.ufrag.clone();
         self.counters.restarted += 1;
         self.settle(now, slot, Ok(()));

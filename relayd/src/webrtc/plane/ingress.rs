@@ -8,16 +8,16 @@ use bytes::Bytes;
 use relay_engine::Feedback;
 use relay_engine::rtp::rtcp;
 use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
-use str0m::ice::StunMessage;
 use tracing::info;
 
 use super::{DATAGRAMS_PER_TURN, MAX_DATAGRAM_BYTES, Plane};
 use crate::shard::Egress;
-use crate::webrtc::connection::{Binding, Connection, Stage};
+use crate::webrtc::connection::{Binding, Stage};
 use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
 use crate::webrtc::keys::ExportedKeys;
 use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
-use crate::webrtc::stack::{Effect, wall};
+use crate::webrtc::stack::{Datagram, Effect, Stack};
+use crate::webrtc::stun::{self, MAX_ANSWER, Request};
 use crate::webrtc::{CloseReason, Role};
 
 impl Plane {
@@ -82,28 +82,25 @@ impl Plane {
             self.counters.dropped_ufrag += 1;
             return;
         }
-        let Some(binding) = self.authenticate(connection, source, datagram) else {
-            self.counters.dropped_integrity += 1;
-            return;
-        };
-        self.handle_binding(now, slot, binding, datagram);
+        let theirs = &connection.remote.ice.ufrag;
+        let request = stun::authenticate(&self.parts.identity, &connection.ice, theirs, source, datagram);
+        match request {
+            None => self.counters.dropped_integrity += 1,
+            Some(Request::Binding(binding)) => self.handle_binding(now, slot, binding, datagram),
+            // Nothing is learnt of it: it comes again in the other role.
+            Some(conflict @ Request::RoleConflict) => self.answer(slot, &conflict, source, datagram),
+        }
         self.schedule(now, slot);
     }
 
-    /// Checks MESSAGE-INTEGRITY with our password, and that the peer names itself.
-    fn authenticate(&self, connection: &Connection, source: SocketAddr, datagram: &[u8]) -> Option<Binding> {
-        let identity = &self.parts.identity;
-        wall(|| {
-            let message = StunMessage::parse(datagram).ok()?;
-            let (_, remote) = message.split_username()?;
-            let password = connection.ice.password.as_bytes();
-            let genuine = remote == connection.offer.ice.ufrag
-                && message.verify(password, |key, payloads| identity.sha1_hmac(key, payloads));
-            let priority = message.prio()?;
-            genuine.then(|| Binding { source, priority, use_candidate: message.use_candidate() })
-        })
-        .ok()
-        .flatten()
+    fn answer(&mut self, slot: usize, request: &Request, source: SocketAddr, datagram: &[u8]) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let (identity, password) = (&self.parts.identity, &connection.ice.password);
+        let mut out = [0; MAX_ANSWER];
+        match stun::answer(identity, password, request, datagram, &mut out) {
+            Some(length) => self.send(source, &out[..length]),
+            None => self.counters.stack_errors += 1,
+        }
     }
 
     /// An authenticated binding: the address is the peer's from now on, and may become the path.
@@ -151,18 +148,24 @@ impl Plane {
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.tell(now, &self.parts.shard);
-        let destination = self.destination_for(source);
+        if matches!(connection.stack, Stack::Listener(_)) {
+            return self.answer(slot, &Request::Binding(binding), source, datagram);
+        }
+        self.feed(now, slot, source, datagram);
+    }
+
+    /// Has the stack take a datagram.
+    fn feed(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
+        let datagram = Datagram { source, destination: self.destination_for(source), bytes };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
+        let result = connection.stack.receive(now, datagram, &mut self.effects);
         self.settle(now, slot, result);
     }
 
     fn handle_dtls(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
-        let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let unfinished = connection.is_unfinished(now, &self.parts.config, datagram);
-        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
-        self.settle(now, slot, result);
+        self.feed(now, slot, source, datagram);
         if unfinished && let Some(connection) = self.connections.get_mut(slot) {
             // Behind the Finished, which is said again first.
             connection.untold.returned();
@@ -170,21 +173,20 @@ impl Plane {
         }
     }
 
-    fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
-        let destination = self.destination_for(source);
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        if connection.role == Role::Listener || connection.is_pending() {
+    fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
+        let datagram = Datagram { source, destination: self.destination_for(source), bytes };
+        let connection = self.connections.get_mut(slot).filter(|connection| !connection.is_pending());
+        let Some(Stack::Publisher(stack)) = connection.map(|connection| &mut connection.stack) else {
             self.counters.dropped_media += 1;
             return;
-        }
-        let result = connection.stack.receive_rtp(now, source, destination, datagram, &mut self.effects);
+        };
+        let result = stack.receive_rtp(now, datagram, &mut self.effects);
         let heard = self.effects.iter().any(|effect| matches!(effect, Effect::Packet(_)));
         self.counters.dropped_media += u64::from(!heard);
         self.settle(now, slot, result);
     }
 
     fn handle_rtcp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
-        let destination = self.destination_for(source);
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Some(leg) = connection.leg.filter(|_| !connection.is_pending()) else {
             self.counters.dropped_media += 1;
@@ -216,16 +218,14 @@ impl Plane {
             }
         }
         // str0m needs the sender report for its own receiver reports.
-        let result = connection.stack.receive(now, source, destination, datagram, &mut self.effects);
-        self.settle(now, slot, result);
+        self.feed(now, slot, source, datagram);
     }
 
     /// DTLS is done: keys and path go to the media plane.
     pub(super) fn handle_connected(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let keys = connection.stack.take_keys().and_then(|exported| keying_material(&exported));
-        // A peer that finishes DTLS before it nominates is where its authenticated checks came from.
-        let path = connection.peer.path().or_else(|| connection.peer.iter().next());
+        let path = connection.peer.whereabouts();
         let (Some(keys), Some(path), Some(leg)) = (keys, path, connection.leg) else {
             return self.remove(slot, Some(CloseReason::Failed));
         };
