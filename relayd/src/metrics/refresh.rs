@@ -96,6 +96,8 @@ pub(super) fn connections(snapshot: &Snapshot) {
         ("feedback_rate", count.dropped_feedback),
         ("media_unexpected", count.dropped_media),
         ("shard_queue_full", count.dropped_shard),
+        ("receive_queue_full", count.dropped_queue),
+        ("handshake_queue_full", count.dropped_handshakes),
         ("reply_send", count.dropped_send),
         ("receive_error", count.receive_errors),
     ];

@@ -1,17 +1,16 @@
-//! Opens the one UDP port and starts what lives on it.
+//! Opens the one UDP port and starts what lives on it: receivers, the actor, the shard.
 
 use std::io;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::keys::Identity;
 use super::plane::{Parts, Plane};
+use super::receiver::{Receiver, Shared};
 use super::{BindError, Connections, WebRtcConfig};
 use crate::shard::{Shard, ShardConfig, ShardThread};
 
@@ -19,18 +18,25 @@ use crate::shard::{Shard, ShardConfig, ShardThread};
 #[derive(Debug)]
 pub struct ConnectionsTask {
     actor: JoinHandle<()>,
+    receivers: Vec<JoinHandle<()>>,
     shard: ShardThread,
 }
 
 impl ConnectionsTask {
     /// Waits until the actor and the shard's thread have ended.
     pub async fn join(self) {
-        if let Err(error) = self.actor.await {
-            tracing::error!(%error, "the connection plane failed");
+        let Self { actor, receivers, shard } = self;
+        let ended = tokio::task::spawn_blocking(move || {
+            let actor = actor.join().is_ok();
+            // None is left out when one has failed.
+            let failed = receivers.into_iter().filter_map(|receiver| receiver.join().err()).count();
+            (actor && failed == 0, shard.join().is_ok())
+        });
+        let ended = ended.await.unwrap_or((false, false));
+        if !ended.0 {
+            tracing::error!("the connection plane failed");
         }
-        let shard = self.shard;
-        let ended = tokio::task::spawn_blocking(move || shard.join().is_ok()).await;
-        if !matches!(ended, Ok(true)) {
+        if !ended.1 {
             tracing::error!("the media plane failed");
         }
     }
@@ -47,11 +53,11 @@ impl Connections {
     ) -> Result<(Connections, Shard, ConnectionsTask), BindError> {
         let address = config.bind;
         let failed = |error| BindError::Socket { address, error };
-        let socket = open_socket(&config).map_err(failed)?;
-        let local = socket.local_addr().map_err(failed)?;
+        let sockets = open_sockets(&config).map_err(failed)?;
+        let local = sockets[0].local_addr().map_err(failed)?;
         let candidates = candidates(&config, local)?;
-        let for_shard = socket.try_clone().map_err(failed)?;
-        let socket = UdpSocket::from_std(socket).map_err(failed)?;
+        let for_shard = sockets[0].try_clone().map_err(failed)?;
+        let socket = sockets[0].try_clone().map_err(failed)?;
         // Some 10 ms of key generation and self-tests, once.
         let identity = tokio::task::spawn_blocking(Identity::generate)
             .await
@@ -60,16 +66,66 @@ impl Connections {
         let cname = shard_config.cname.clone();
         let (shard, thread) = Shard::spawn(for_shard, shard_config).map_err(BindError::Shard)?;
         let (commands, receiver) = mpsc::channel(config.command_queue.max(1));
-        let parts =
-            Parts { config, socket, identity, shard: shard.clone(), candidates, cname, commands: receiver };
-        let plane = Plane::new(Instant::now(), parts).map_err(failed)?;
-        let actor = tokio::spawn(plane.run());
+        let (shared, inbounds) = Shared::new(&config);
+        let receivers = sockets.into_iter().enumerate().map(|(number, socket)| {
+            Receiver::new(&config, shared.clone(), shard.clone()).spawn(number, socket)
+        });
+        let receivers = receivers.collect::<io::Result<_>>().map_err(failed)?;
+        let shard_handle = shard.clone();
+        let parts = Parts {
+            config,
+            socket,
+            shared,
+            inbounds,
+            identity,
+            shard: shard_handle,
+            candidates,
+            cname,
+            commands: receiver,
+        };
+        let plane = Plane::new(parts).map_err(failed)?;
+        let actor = spawn(plane).map_err(failed)?;
         let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
-        Ok((connections, shard, ConnectionsTask { actor, shard: thread }))
+        Ok((connections, shard, ConnectionsTask { actor, receivers, shard: thread }))
     }
 }
 
-fn open_socket(config: &WebRtcConfig) -> io::Result<std::net::UdpSocket> {
+/// Runs the actor on a thread of its own: what it does for a speaker's packet waits for no other task.
+fn spawn(plane: Plane) -> io::Result<JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("connections".to_owned()).spawn(move || runtime.block_on(plane.run()))
+}
+
+/// As many sockets on the one port as the system lets us have, of those that are wanted; at least one.
+fn open_sockets(config: &WebRtcConfig) -> io::Result<Vec<UdpSocket>> {
+    let first = open_socket(config)?;
+    first.bind(&config.bind.into())?;
+    let mut sockets = vec![first];
+    #[cfg(target_os = "linux")]
+    if config.receivers > 1
+        && let Err(error) = open_others(config, &mut sockets)
+    {
+        tracing::warn!(%error, sockets = sockets.len(), "fewer sockets on the webrtc port than wanted");
+    }
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// Opens the others of a group between which the kernel divides the peers. The first was bound alone, so that a port
+/// that is taken is found out, another relay's too. The option stays on: without it the kernel does not divide.
+#[cfg(target_os = "linux")]
+fn open_others(config: &WebRtcConfig, sockets: &mut Vec<Socket>) -> io::Result<()> {
+    let address = sockets[0].local_addr()?;
+    sockets[0].set_reuse_port(true)?;
+    while sockets.len() < config.receivers {
+        let socket = open_socket(config)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address)?;
+        sockets.push(socket);
+    }
+    Ok(())
+}
+
+fn open_socket(config: &WebRtcConfig) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(config.bind), Type::DGRAM, Some(Protocol::UDP))?;
     if config.bind.ip() == Ipv6Addr::UNSPECIFIED {
         // One port for both IP versions.
@@ -80,8 +136,7 @@ fn open_socket(config: &WebRtcConfig) -> io::Result<std::net::UdpSocket> {
         tracing::warn!(%error, "receive buffer of the webrtc port left as it is");
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&config.bind.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The host candidates of every answer.
@@ -141,11 +196,41 @@ mod tests {
         assert!(matches!(resolve("0.0.0.0:7", &["[2001:db8::1]:7"]), Err(BindError::Advertise(_))));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_kernel_divides_the_peers_and_keeps_each_at_its_socket() {
+        let config = WebRtcConfig { receivers: 4, ..config("127.0.0.1:0", &[]) };
+        let sockets = open_sockets(&config).unwrap();
+        let local = sockets[0].local_addr().unwrap();
+        let peers: Vec<UdpSocket> = (0..64).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        for _ in 0..3 {
+            peers.iter().for_each(|peer| assert_eq!(peer.send_to(b"x", local).unwrap(), 1));
+        }
+        let heard = sockets.iter().map(|socket| {
+            let mut by = std::collections::BTreeMap::new();
+            while let Ok((_, peer)) = socket.recv_from(&mut [0; 8]) {
+                *by.entry(peer).or_insert(0) += 1;
+            }
+            by
+        });
+        let heard: Vec<_> = heard.collect();
+        assert!(heard.iter().filter(|by| !by.is_empty()).count() > 1, "{heard:?}");
+        assert!(heard.iter().flat_map(|by| by.values()).all(|count| *count == 3), "{heard:?}");
+        assert!(UdpSocket::bind(local).is_err(), "the port is taken");
+    }
+
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let config = config(&taken.local_addr().unwrap().to_string(), &[]);
         let error = Connections::bind(config, ShardConfig::default()).await.unwrap_err();
         assert!(error.to_string().contains(&taken.local_addr().unwrap().to_string()), "{error}");
+        // Of another relay, whose sockets share it among themselves.
+        let group = WebRtcConfig { receivers: 2, ..WebRtcConfig::default() };
+        let group = WebRtcConfig { bind: SocketAddr::from(([127, 0, 0, 1], 0)), ..group };
+        let others = open_sockets(&group).unwrap();
+        let bind = others[0].local_addr().unwrap();
+        let second = Connections::bind(WebRtcConfig { bind, ..group }, ShardConfig::default()).await;
+        assert!(matches!(second, Err(BindError::Socket { .. })));
     }
 }

@@ -38,7 +38,17 @@ pub struct WebRtcConfig {
     pub feedback_rate: u32,
     /// Commands that may wait for the actor. Default 256.
     pub command_queue: usize,
-    /// Receive buffer asked of the system, in bytes. Default 4 MiB.
+    /// Threads that handshakes run on. Default: one for each two cores, at least one.
+    pub handshake_threads: usize,
+    /// Datagrams and joins that may wait for each of them; a join that finds no room is refused. Default 1 024;
+    /// up to 2 KiB each.
+    pub handshake_queue: usize,
+    /// Sockets on the port, each with a thread that reads it. Default: one for each core, at most 4.
+    pub receivers: usize,
+    /// Datagrams that may wait for the plane: so many of publishers' media, and so many others. Default 4 096; up to
+    /// 2 KiB each.
+    pub receive_queue: usize,
+    /// Receive buffer asked of the system for each socket, in bytes. Default 4 MiB.
     pub receive_buffer_bytes: usize,
 }
 
@@ -60,7 +70,15 @@ impl Default for WebRtcConfig {
             stun_sources: 65_536,
             feedback_rate: 50,
             command_queue: 256,
+            handshake_threads: cores().div_ceil(2),
+            handshake_queue: 1024,
+            receivers: cores().min(4),
+            receive_queue: 4096,
             receive_buffer_bytes: 4 << 20,
         }
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -3,12 +3,14 @@
 //! Pure but for the [`Stack`] it owns: the plane tells it what happened and does what it says.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::oneshot;
 
 use super::offer::{IceCredentials, Remote};
+use super::routes::Route;
 use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
 use super::untold::Untold;
@@ -25,7 +27,11 @@ pub(super) struct Connection {
     pub(super) remote: Remote,
     /// Ours; the peer's are in `remote`.
     pub(super) ice: IceCredentials,
-    pub(super) stack: Stack,
+    /// `None` until the connection is up: then it is where the handshakes are.
+    pub(super) stack: Option<Stack>,
+    /// What keeps the stack there.
+    #[expect(dead_code, reason = "that it is dropped is what counts")]
+    pub(super) owner: Arc<()>,
     pub(super) record: Box<dyn Record>,
     /// Where the answer goes once the shard has opened the leg.
     pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,
@@ -35,18 +41,16 @@ pub(super) struct Connection {
     pub(super) listener: Option<ListenerId>,
     /// Opens a publisher's reports.
     pub(super) reports: Option<SrtcpReceiver>,
-    /// What the peer may still send of RTCP.
-    pub(super) feedback: Allowance,
+    /// What receivers know of it.
+    pub(super) route: Arc<Route>,
     pub(super) peer: PeerAddresses,
     pub(super) untold: Untold,
     pub(super) stage: Stage,
     pub(super) accepted: Instant,
-    /// Last datagram from an address of the peer's.
+    /// Last datagram from an address of the peer's that came by the plane.
     pub(super) heard: Instant,
     /// Last authenticated STUN binding (RFC 7675: what consent to send rests on).
     pub(super) consent: Instant,
-    /// When the plane's timer has it next.
-    pub(super) queued: Option<Instant>,
 }
 
 /// What is said to a join once its leg is open.
@@ -110,7 +114,7 @@ impl Connection {
             Stage::Up { .. } if now >= self.consent + config.closed_after => {
                 Due::Close(CloseReason::ConsentLost)
             }
-            Stage::Up { disconnected: false } if now >= self.heard + config.disconnected_after => {
+            Stage::Up { disconnected: false } if now >= self.last_heard() + config.disconnected_after => {
                 Due::Disconnected
             }
             _ => Due::Nothing,
@@ -126,16 +130,22 @@ impl Connection {
                 (since + config.dtls_timeout).min(self.accepted + config.join_timeout)
             }
             Stage::Up { disconnected: false } => {
-                (self.heard + config.disconnected_after).min(self.consent + config.closed_after)
+                (self.last_heard() + config.disconnected_after).min(self.consent + config.closed_after)
             }
             Stage::Up { disconnected: true } => self.consent + config.closed_after,
         };
-        self.untold.deadline().into_iter().fold(own.min(self.stack.deadline()), Instant::min)
+        let stack = self.stack.as_ref().map(Stack::deadline);
+        self.untold.deadline().into_iter().chain(stack).fold(own, Instant::min)
+    }
+
+    fn last_heard(&self) -> Instant {
+        self.heard.max(self.route.heard())
     }
 
     /// The peer was heard: whether it had been missed until now.
     pub(super) fn hear(&mut self, now: Instant) -> bool {
         self.heard = now;
+        self.route.miss(false);
         match &mut self.stage {
             Stage::Up { disconnected } => std::mem::take(disconnected),
             _ => false,

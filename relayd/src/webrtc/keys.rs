@@ -68,7 +68,7 @@ impl Tap {
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     provider: Arc<CryptoProvider>,
-    certificate: DtlsCert,
+    certificate: Arc<DtlsCert>,
 }
 
 impl Identity {
@@ -78,7 +78,8 @@ impl Identity {
         let base = str0m::crypto::from_feature_flags();
         let certificate =
             base.dtls_provider.generate_certificate().ok_or("the certificate could not be generated")?;
-        Ok(Self { provider: Arc::new(CryptoProvider { dtls_provider, ..base }), certificate })
+        let provider = Arc::new(CryptoProvider { dtls_provider, ..base });
+        Ok(Self { provider, certificate: Arc::new(certificate) })
     }
 
     /// SHA-256 of the certificate.
@@ -94,7 +95,7 @@ impl Identity {
     /// A DTLS instance that waits for a peer's hello.
     pub(super) fn dtls(&self, now: Instant) -> Result<dimpl::Dtls, String> {
         let config = provider()?.config.clone();
-        let mut dtls = dimpl::Dtls::new_12(config, self.certificate.clone(), now);
+        let mut dtls = dimpl::Dtls::new_12(config, (*self.certificate).clone(), now);
         dtls.set_active(false);
         dtls.handle_timeout(now).map_err(|error| error.to_string())?;
         Ok(dtls)
@@ -111,7 +112,7 @@ impl Identity {
         NEXT_TAP.set(Some(tap.clone()));
         let rtc = config
             .set_crypto_provider(self.provider.clone())
-            .set_dtls_cert(self.certificate.clone())
+            .set_dtls_cert((*self.certificate).clone())
             .set_dtls_version(DtlsVersion::Dtls12)
             .build(now);
         NEXT_TAP.set(None);

@@ -17,14 +17,18 @@ pub mod dry_run;
 pub mod egress;
 mod error;
 mod fragment;
+mod handshakes;
 pub(crate) mod keys;
 mod offer;
 mod plane;
+mod receiver;
+mod routes;
 mod snapshot;
 pub mod srtp;
 mod stack;
 mod stun;
 mod untold;
+mod wheel;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! The actor: owns the receive side of the UDP port, every connection and their timers.
+//! The actor: owns every connection and their timers, and takes what the receivers hand on.
 //!
 //! Each turn does a bounded amount of each kind of work, so that a flood of one kind never starves the others.
 //! Nothing here waits for the shard: opening a leg happens in a task of its own that reports back. A datagram
@@ -7,22 +7,24 @@
 mod command;
 mod ingress;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use relay_engine::{LegId, ListenerId, Peer};
 use slab::Slab;
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, error, info};
 
 use super::connection::{Connection, Due, Stage};
-use super::demux::{Class, Limiter, classify};
+use super::demux::{Class, classify};
+use super::handshakes::{Handshakes, Key, News};
 use super::keys::Identity;
+use super::receiver::{Inbounds, Shared};
 use super::stack::{Effect, StackError};
+use super::wheel::Wheel;
 use super::{
     CloseReason, Command, Counters, JoinError, PatchError, ResourceId, Role, Snapshot, WebRtcConfig,
 };
@@ -30,19 +32,20 @@ use crate::shard::{Shard, ShardError};
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 16;
-/// Datagrams taken in one turn.
+/// Datagrams taken in one turn that are no media.
 const DATAGRAMS_PER_TURN: usize = 128;
+/// Datagrams of media taken between two of the others.
+const MEDIA_AT_ONCE: usize = 32;
+/// News of handshakes taken in one turn.
+const NEWS_PER_TURN: usize = 32;
 /// Timers fired in one turn.
 const TIMERS_PER_TURN: usize = 128;
-/// The stack's deadlines are kept this coarse; it asks for some that are already past.
-const TIMER_GRAIN: Duration = Duration::from_millis(10);
-/// Timer entries per connection, and besides, before those that no longer count are swept out; 32 bytes each.
-const TIMERS_PER_CONNECTION: usize = 4;
-const TIMERS_SPARE: usize = 1024;
+/// How late a publisher's deadlines may be; its stack asks for some that are already past.
+const FINE: Duration = Duration::from_millis(10);
+/// How late a listener's upkeep may be.
+const COARSE: Duration = Duration::from_millis(100);
 /// How long the actor sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(60);
-/// Longer datagrams are no use to anybody here.
-const MAX_DATAGRAM_BYTES: usize = 2048;
 
 /// What the task that opens a leg reports back.
 #[derive(Debug)]
@@ -55,7 +58,11 @@ struct Opened {
 /// What the plane is made of.
 pub(super) struct Parts {
     pub(super) config: WebRtcConfig,
+    /// To send on; it does not block.
     pub(super) socket: UdpSocket,
+    /// What the receivers share with the plane.
+    pub(super) shared: Shared,
+    pub(super) inbounds: Inbounds,
     pub(super) identity: Identity,
     pub(super) shard: Shard,
     /// Host candidates, resolved; never empty.
@@ -71,11 +78,8 @@ pub(super) struct Plane {
     /// The socket is IPv6: IPv4 peers are written as mapped addresses.
     mapped: bool,
     connections: Slab<Connection>,
-    addresses: HashMap<SocketAddr, usize>,
     resources: HashMap<ResourceId, usize>,
-    /// `(when, slot, generation)`; entries that no longer match their connection are skipped.
-    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
-    limiter: Limiter,
+    timers: Wheel,
     counters: Counters,
     generation: u64,
     /// Connections that are not up yet.
@@ -85,22 +89,25 @@ pub(super) struct Plane {
     /// Those who closed a connection, by its generation, while the shard was opening its leg; one per such opening.
     closing: HashMap<u64, oneshot::Sender<Result<(), PatchError>>>,
     effects: Vec<Effect>,
+    /// Slots whose time has come.
+    due: Vec<usize>,
+    handshakes: Handshakes,
+    news: mpsc::Receiver<News>,
 }
 
 impl Plane {
-    pub(super) fn new(now: Instant, parts: Parts) -> io::Result<Self> {
+    pub(super) fn new(parts: Parts) -> io::Result<Self> {
         let config = &parts.config;
-        let limiter = Limiter::new(now, config.stun_rate, config.stun_burst, config.stun_sources);
+        let (handshakes, news) =
+            Handshakes::spawn(&parts.identity, config.handshake_threads, config.handshake_queue)?;
         // Unbounded, but there is at most one entry per pending join.
         let (opened_sender, opened) = mpsc::unbounded_channel();
         Ok(Self {
             mapped: parts.socket.local_addr()?.is_ipv6(),
             parts,
             connections: Slab::new(),
-            addresses: HashMap::new(),
             resources: HashMap::new(),
-            timers: BinaryHeap::new(),
-            limiter,
+            timers: Wheel::new(Instant::now()),
             counters: Counters::default(),
             generation: 0,
             pending: 0,
@@ -108,14 +115,16 @@ impl Plane {
             opened,
             closing: HashMap::new(),
             effects: Vec::new(),
+            due: Vec::new(),
+            handshakes,
+            news,
         })
     }
 
     /// Runs until it is told to stop, or nobody is left to tell it.
     pub(super) async fn run(mut self) {
-        let mut buffer = vec![0; MAX_DATAGRAM_BYTES + 1];
         loop {
-            let wake = self.timers.peek().map_or_else(|| Instant::now() + IDLE, |Reverse(next)| next.0);
+            let wake = self.timers.next().unwrap_or_else(|| Instant::now() + IDLE);
             let mut first = None;
             tokio::select! {
                 command = self.parts.commands.recv() => match command {
@@ -126,8 +135,9 @@ impl Plane {
                     let opened = opened.expect("the plane holds a sender itself");
                     self.handle_opened(Instant::now(), opened);
                 }
-                // An error here shows again, and is counted, when the socket is read.
-                _readable = self.parts.socket.readable() => {}
+                Some(news) = self.news.recv() => self.handle_news(Instant::now(), news),
+                Some(inbound) = self.parts.inbounds.media.recv() => self.handle_inbound(&inbound),
+                Some(inbound) = self.parts.inbounds.control.recv() => self.handle_inbound(&inbound),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if let Some(reply) = self.handle_commands(first) {
@@ -136,11 +146,17 @@ impl Plane {
                 let _asker_gone = reply.send(()).is_err();
                 return;
             }
+            self.receive_media();
             for _ in 0..COMMANDS_PER_TURN {
                 let Ok(opened) = self.opened.try_recv() else { break };
                 self.handle_opened(Instant::now(), opened);
             }
-            self.receive(&mut buffer);
+            self.receive_media();
+            for _ in 0..NEWS_PER_TURN {
+                let Ok(news) = self.news.try_recv() else { break };
+                self.handle_news(Instant::now(), news);
+            }
+            self.receive();
             self.handle_timers(Instant::now());
         }
         self.stop();
@@ -152,23 +168,17 @@ impl Plane {
             self.remove(slot, Some(CloseReason::Shutdown));
         }
         self.parts.shard.shutdown();
+        self.parts.shared.stop.store(true, Ordering::Relaxed);
     }
 
     fn handle_timers(&mut self, now: Instant) {
-        for _ in 0..TIMERS_PER_TURN {
-            let Some(&Reverse((at, slot, generation))) = self.timers.peek() else { return };
-            if at > now {
-                return;
-            }
-            self.timers.pop();
-            let Some(connection) = self.connections.get_mut(slot) else { continue };
-            if connection.generation != generation || connection.queued != Some(at) {
-                continue;
-            }
-            connection.queued = None;
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.take_due(now, TIMERS_PER_TURN, &mut due);
+        for slot in due.drain(..) {
             self.handle_due(now, slot);
             self.schedule(now, slot);
         }
+        self.due = due;
     }
 
     fn handle_due(&mut self, now: Instant, slot: usize) {
@@ -176,47 +186,54 @@ impl Plane {
         match connection.due(now, &self.parts.config) {
             Due::Close(reason) => return self.remove(slot, Some(reason)),
             Due::RestartDtls => {
+                let key = Key { slot, generation: connection.generation };
+                if !self.handshakes.restart(key) {
+                    // Due still: it is tried again.
+                    self.counters.dropped_handshakes += 1;
+                    return;
+                }
                 connection.stage = Stage::Handshaking { since: now, restarted: true };
                 self.counters.rebuilt += 1;
                 debug!(resource = %connection.resource.prefix(), "handshake starts over");
-                let result = connection.stack.restart_dtls(now, &mut self.effects);
-                return self.settle(now, slot, result);
+                return;
             }
             Due::Disconnected => {
                 connection.stage = Stage::Up { disconnected: true };
+                connection.route.miss(connection.role == Role::Listener);
                 // What would be sent to nobody is held, and comes in order when the listener is back.
                 connection.untold.down();
             }
             Due::Nothing => {}
         }
         connection.tell(now, &self.parts.shard);
-        if connection.stack.deadline() <= now {
-            let result = connection.stack.handle_timeout(now, &mut self.effects);
+        if let Some(stack) = connection.stack.as_mut().filter(|stack| stack.deadline() <= now) {
+            let result = stack.handle_timeout(now, &mut self.effects);
             self.settle(now, slot, result);
         }
     }
 
     /// Has the timer look at a connection when something of it is due.
     fn schedule(&mut self, now: Instant, slot: usize) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let deadline = connection.deadline(&self.parts.config).max(now + TIMER_GRAIN);
-        if connection.queued.is_none_or(|queued| deadline < queued) {
-            connection.queued = Some(deadline);
-            self.timers.push(Reverse((deadline, slot, connection.generation)));
-            self.sweep_timers();
-        }
+        let Some(connection) = self.connections.get(slot) else { return };
+        let (deadline, grain) = match connection.role {
+            // A hole in what it says is asked for.
+            Role::Publisher => (connection.deadline(&self.parts.config).max(now + FINE), FINE),
+            Role::Listener => (connection.deadline(&self.parts.config), COARSE),
+        };
+        self.timers.schedule(slot, deadline, grain);
     }
 
-    /// Drops the entries that will be skipped, once they are most of the heap.
-    fn sweep_timers(&mut self) {
-        if self.timers.len() <= TIMERS_PER_CONNECTION * self.connections.len() + TIMERS_SPARE {
-            return;
+    /// A handshake has got further, or is over.
+    fn handle_news(&mut self, now: Instant, news: News) {
+        let News { key: Key { slot, generation }, mut effects, result, stack } = news;
+        let connection = self.connections.get_mut(slot).filter(|c| c.generation == generation);
+        let Some(connection) = connection else { return };
+        if stack.is_some() {
+            connection.stack = stack;
         }
-        let connections = &self.connections;
-        self.timers.retain(|Reverse((at, slot, generation))| {
-            let current = connections.get(*slot).filter(|connection| connection.generation == *generation);
-            current.is_some_and(|connection| connection.queued == Some(*at))
-        });
+        self.effects.append(&mut effects);
+        self.settle(now, slot, result);
+        self.schedule(now, slot);
     }
 
     /// Does what the stack asked for, then deals with its error, if any.
@@ -269,13 +286,14 @@ impl Plane {
     /// The one place where a connection ends, and its record with it. Without a reason it never was accepted.
     fn remove(&mut self, slot: usize, reason: Option<CloseReason>) {
         let Some(mut connection) = self.connections.try_remove(slot) else { return };
+        self.timers.remove(slot);
         self.pending -= usize::from(connection.is_pending());
         if reason != Some(CloseReason::Panicked) {
             // Best effort: the peer may not be there any more.
             let mut effects = Vec::new();
-            if connection.stack.close(&mut effects) == Err(StackError::Panicked) {
-                self.counters.panics += 1;
-            }
+            // One that is not up yet is nobody that its peer would take a goodbye from.
+            let closed = connection.stack.as_mut().map(|stack| stack.close(&mut effects));
+            self.counters.panics += u64::from(closed == Some(Err(StackError::Panicked)));
             for effect in effects {
                 if let Effect::Transmit { destination, datagram } = effect {
                     self.transmit(connection.peer.whereabouts(), destination, &datagram);
@@ -283,7 +301,7 @@ impl Plane {
             }
         }
         for address in connection.peer.iter() {
-            self.addresses.remove(&address);
+            self.parts.shared.routes.remove(&address);
         }
         self.resources.remove(&connection.resource);
         if let Some(leg) = connection.leg {
@@ -316,7 +334,7 @@ impl Plane {
 
     fn send(&mut self, destination: SocketAddr, datagram: &[u8]) {
         let destination = self.on_the_wire(destination);
-        if self.parts.socket.try_send_to(datagram, destination).is_err() {
+        if self.parts.socket.send_to(datagram, destination).is_err() {
             self.counters.dropped_send += 1;
         }
     }
@@ -330,8 +348,12 @@ impl Plane {
     }
 
     fn snapshot(&self) -> Snapshot {
+        let Parts { shared, inbounds, .. } = &self.parts;
         let mut snapshot =
-            Snapshot { addresses: self.addresses.len(), counters: self.counters, ..Snapshot::default() };
+            Snapshot { addresses: shared.routes.len(), counters: self.counters, ..Snapshot::default() };
+        shared.tally.add_to(&mut snapshot.counters);
+        (snapshot.media_waiting, snapshot.control_waiting) = (inbounds.media.len(), inbounds.control.len());
+        snapshot.handshakes_waiting = self.handshakes.waiting();
         for (_, connection) in &self.connections {
             let counts = match connection.role {
                 Role::Publisher => &mut snapshot.publishers,

@@ -10,6 +10,12 @@ pub struct Snapshot {
     pub listeners: StateCounts,
     /// Addresses that are bound to a connection.
     pub addresses: usize,
+    /// What waits for the handshake threads.
+    pub handshakes_waiting: usize,
+    /// Datagrams of publishers' media that wait for the plane.
+    pub media_waiting: usize,
+    /// Other datagrams that wait for it.
+    pub control_waiting: usize,
     /// Everything that is only ever counted up.
     pub counters: Counters,
 }
@@ -79,6 +85,10 @@ pub struct Counters {
     pub dropped_media: u64,
     /// Dropped: the shard's queue was full.
     pub dropped_shard: u64,
+    /// Dropped: the queue to the plane was full.
+    pub dropped_queue: u64,
+    /// Dropped: the queue of a handshake thread was full; what is lost comes again.
+    pub dropped_handshakes: u64,
     /// Dropped: a reply that the socket did not take.
     pub dropped_send: u64,
     /// Receive errors of the socket.

@@ -287,3 +287,56 @@ async fn a_certificate_that_is_not_the_offers_is_refused() {
     assert_eq!((entry.connected, entry.reasons), (0, vec![CloseReason::Failed]));
     relay.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_with_another_certificate_than_it_offered_is_refused() {
+    let relay = Relay::start(|_| {}).await;
+    let (mut peer, other) = (Peer::new(Role::Listener), Peer::new(Role::Listener).offer());
+    let fingerprint =
+        |offer: &str| offer.lines().find(|line| line.starts_with("a=fingerprint")).unwrap().to_owned();
+    peer.offer = peer.offer.replace(&fingerprint(&peer.offer), &fingerprint(&other));
+    let joined = relay.join(Role::Listener, peer.offer()).await.unwrap();
+    peer.take_answer(joined);
+    until_snapshot(&relay, &mut [&mut peer], "the peer is refused", |s| s.listeners.total() == 0).await;
+    let entry = relay.ledger.last();
+    assert_eq!((entry.connected, entry.reasons), (0, vec![CloseReason::Failed]));
+    assert!(!peer.connected);
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_handshake_records_in_one_peers_name_harms_no_other_join() {
+    let relay = Relay::start(|config| (config.handshake_threads, config.handshake_queue) = (1, 8)).await;
+    let mut victim = relay.answered(Role::Listener).await;
+    victim.withholds_dtls = true;
+    until_snapshot(&relay, &mut [&mut victim], "its address is learnt", |s| s.addresses == 1).await;
+    for number in 0..5_000_u32 {
+        let mut record = vec![22, 254, 253, 0, 0, 0, 0];
+        record.extend(number.to_be_bytes());
+        record.extend([0, 40]);
+        record.resize(53, 0xA5);
+        victim.socket.send_to(&record, relay.address()).unwrap();
+    }
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    let snapshot = relay.connections.snapshot().await;
+    assert_eq!((snapshot.counters.panics, snapshot.listeners.pending), (0, 1));
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_socket_serves_all_and_more_share_the_port_with_nobody_else() {
+    for receivers in [1, 4] {
+        let relay = Relay::start(|config| config.receivers = receivers).await;
+        let mut publisher = relay.connected(Role::Publisher).await;
+        let mut listeners = Vec::new();
+        for _ in 0..6 {
+            listeners.push(relay.connected(Role::Listener).await);
+        }
+        converse(&mut publisher, &mut listeners.iter_mut().collect::<Vec<_>>(), 0..20);
+        assert!(listeners.iter().all(|listener| listener.numbers() == (0..20).collect::<Vec<_>>()));
+        assert!(UdpSocket::bind(relay.address()).is_err(), "the port is taken");
+        relay.stop().await;
+    }
+}

@@ -1,5 +1,6 @@
 //! Commands: join, patch, close, stop.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use relay_engine::rtp::{ExtensionIds, Mid};
@@ -7,14 +8,16 @@ use relay_engine::{LegId, LegSpec, ListenerId, OpenError, Peer, TrackId};
 use tokio::sync::oneshot;
 use tracing::debug;
 
-use super::{COMMANDS_PER_TURN, Opened, Plane, unanswered};
-use crate::shard::{Allowance, Shard, ShardError};
+use super::{COMMANDS_PER_TURN, Opened, Parts, Plane, unanswered};
+use crate::shard::{Shard, ShardError};
 use crate::webrtc::answer::{self, Answer};
 use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
+use crate::webrtc::handshakes::{Key, Seed};
 use crate::webrtc::offer::{IceCredentials, Offer};
-use crate::webrtc::stack::{Listener, Publisher, Stack, StackError};
+use crate::webrtc::routes::Route;
+use crate::webrtc::stack::{Publisher, Stack, StackError};
 use crate::webrtc::untold::Untold;
 use crate::webrtc::{
     Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, LeftAt, PatchError, Patched,
@@ -110,9 +113,8 @@ impl Plane {
         }
         let slot = self.connections.vacant_key();
         let ice = new_credentials(slot);
-        let stack = self.new_stack(now, role, &offer, &ice);
-        let stack = match stack {
-            Ok(stack) => stack,
+        let seed = match self.seed(now, role, &offer, &ice) {
+            Ok(seed) => seed,
             Err(error) => {
                 self.counters.panics += u64::from(error == StackError::Panicked);
                 return Err((JoinError::Malformed("the offer could not be applied".to_owned()), reply));
@@ -131,13 +133,18 @@ impl Plane {
         };
         let answered = Answered { answer: answer.to_sdp(), etag: ice.ufrag.clone() };
         let resource = ResourceId::random();
+        let key = Key { slot, generation: self.generation + 1 };
+        let owner = Arc::new(());
+        if !self.handshakes.start(key, seed, &owner) {
+            return Err((JoinError::Capacity, reply));
+        }
         // Whoever lost their place while they waited opens no leg, which would be in the way of another's.
         if let Err(reason) = record.accepted(resource) {
             return Err((unanswered(Some(reason)), reply));
         }
         let spec = leg_spec(role, &offer, ssrc, epoch);
         let remote = offer.into_remote();
-        self.generation += 1;
+        self.generation = key.generation;
         let generation = self.generation;
         self.resources.insert(resource, slot);
         self.pending += 1;
@@ -148,49 +155,61 @@ impl Plane {
             track,
             remote,
             ice,
-            stack,
+            stack: None,
+            owner,
             record,
             reply: Some((reply, answered)),
             leg: None,
             listener: None,
             reports: None,
-            feedback: Allowance::default(),
+            route: Arc::new(Route::new(now, slot, role)),
             peer: PeerAddresses::new(self.parts.config.max_addresses),
             untold: Untold::default(),
             stage: Stage::Checking,
             accepted: now,
             heard: now,
             consent: now,
-            queued: None,
         });
         self.schedule(now, slot);
+        self.open_leg((slot, generation), track, spec, role, (attach, left_at));
+        Ok(())
+    }
+
+    /// Has the shard open a connection's leg, in a task that reports back.
+    fn open_leg(
+        &self,
+        (slot, generation): (usize, u64),
+        track: TrackId,
+        spec: LegSpec,
+        role: Role,
+        place: (Attach, Option<LeftAt>),
+    ) {
         let (shard, report) = (self.parts.shard.clone(), self.opened_sender.clone());
         tokio::spawn(async move {
             let leg = match role {
                 Role::Publisher => shard.open_publisher(track, spec).await.map(|leg| (leg, None)),
-                Role::Listener => open_listener(&shard, track, (attach, left_at), spec).await,
+                Role::Listener => open_listener(&shard, track, place, spec).await,
             };
             if let Err(unheard) = report.send(Opened { slot, generation, leg }) {
                 close_unheard(&shard, &unheard.0);
             }
         });
-        Ok(())
     }
 
-    fn new_stack(
+    /// What the handshake threads make a stack of.
+    fn seed(
         &self,
         now: Instant,
         role: Role,
         offer: &Offer,
         ice: &IceCredentials,
-    ) -> Result<Stack, StackError> {
-        let identity = &self.parts.identity;
-        Ok(match role {
-            Role::Publisher => {
-                Stack::Publisher(Box::new(Publisher::new(now, identity, offer, ice, &self.parts.candidates)?))
-            }
-            Role::Listener => Stack::Listener(Box::new(Listener::new(now, identity, offer.fingerprint)?)),
-        })
+    ) -> Result<Seed, StackError> {
+        let Parts { identity, candidates, .. } = &self.parts;
+        match role {
+            Role::Publisher => Publisher::new(now, identity, offer, ice, candidates)
+                .map(|stack| Seed::Publisher(Box::new(stack))),
+            Role::Listener => Ok(Seed::Listener { fingerprint: offer.fingerprint }),
+        }
     }
 
     fn is_full(&self) -> bool {
@@ -265,17 +284,24 @@ impl Plane {
     ) -> Result<Patched, PatchError> {
         let local = new_credentials(slot);
         let connection = &mut self.connections[slot];
-        if let Stack::Publisher(stack) = &mut connection.stack
-            && let Err(error) = stack.restart_ice(&local, &remote, &mut self.effects)
-        {
-            let before = (connection.ice.clone(), connection.remote.ice.clone());
-            if error != StackError::Panicked {
-                // The old ICE session goes on (RFC 9725 §4.3.3); if that fails too, its consent runs out.
-                let _runs_out = stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
+        let refused = || PatchError::RestartFailed("the ICE session could not be restarted".to_owned());
+        let key = Key { slot, generation: connection.generation };
+        match &mut connection.stack {
+            Some(Stack::Listener(_)) => {}
+            Some(Stack::Publisher(stack)) => {
+                if let Err(error) = stack.restart_ice(&local, &remote, &mut self.effects) {
+                    let before = (connection.ice.clone(), connection.remote.ice.clone());
+                    if error != StackError::Panicked {
+                        // The old ICE session goes on (RFC 9725 §4.3.3); if that fails too, its consent runs out.
+                        let _runs_out = stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
+                    }
+                    self.settle(now, slot, Err(error));
+                    return Err(refused());
+                }
             }
-            let refused = PatchError::RestartFailed("the ICE session could not be restarted".to_owned());
-            self.settle(now, slot, Err(error));
-            return Err(refused);
+            None if connection.role == Role::Listener => {}
+            None if self.handshakes.restart_ice(key, &local, &remote) => {}
+            None => return Err(refused()),
         }
         connection.ice = local;
         connection.remote.ice = remote;

@@ -1,39 +1,45 @@
 //! Datagrams: whose they are, whether they may pass, and what follows.
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bytes::Bytes;
 use relay_engine::Feedback;
 use relay_engine::rtp::rtcp;
 use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
 use tracing::info;
 
-use super::{DATAGRAMS_PER_TURN, MAX_DATAGRAM_BYTES, Plane};
+use super::{DATAGRAMS_PER_TURN, MEDIA_AT_ONCE, Plane};
 use crate::shard::Egress;
 use crate::webrtc::connection::{Binding, Stage};
 use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
+use crate::webrtc::handshakes::Key;
 use crate::webrtc::keys::ExportedKeys;
+use crate::webrtc::receiver::{Inbound, MAX_DATAGRAM_BYTES};
 use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
 use crate::webrtc::stack::{Datagram, Effect, Stack};
 use crate::webrtc::stun::{self, MAX_ANSWER, Request};
 use crate::webrtc::{CloseReason, Role};
 
 impl Plane {
-    /// Reads what waits at the socket, a bounded number of datagrams.
-    pub(super) fn receive(&mut self, buffer: &mut [u8]) {
+    /// Takes what the receivers have handed on, a bounded number of datagrams. Publishers go first, each time.
+    pub(super) fn receive(&mut self) {
         for _ in 0..DATAGRAMS_PER_TURN {
-            match self.parts.socket.try_recv_from(buffer) {
-                Ok((length, source)) => {
-                    self.counters.received += 1;
-                    self.handle_datagram(Instant::now(), canonical(source), &buffer[..length]);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // ICMP errors of earlier sends come up here: not this socket's end.
-                Err(_) => self.counters.receive_errors += 1,
-            }
+            self.receive_media();
+            let Ok(inbound) = self.parts.inbounds.control.try_recv() else { return };
+            self.handle_inbound(&inbound);
         }
+    }
+
+    /// Takes what publishers say, before other work goes on.
+    pub(super) fn receive_media(&mut self) {
+        for _ in 0..MEDIA_AT_ONCE {
+            let Ok(inbound) = self.parts.inbounds.media.try_recv() else { return };
+            self.handle_inbound(&inbound);
+        }
+    }
+
+    pub(super) fn handle_inbound(&mut self, inbound: &Inbound) {
+        self.handle_datagram(Instant::now(), inbound.source, &inbound.bytes);
     }
 
     pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
@@ -41,12 +47,8 @@ impl Plane {
         if class == Class::Stun {
             return self.handle_stun(now, source, datagram);
         }
-        if class == Class::Unknown || datagram.len() > MAX_DATAGRAM_BYTES {
-            self.counters.dropped_class += 1;
-            return;
-        }
         // Only an address that an authenticated STUN binding came from has an entry here.
-        let Some(&slot) = self.addresses.get(&source) else {
+        let Some(slot) = self.parts.shared.routes.get(&source).map(|route| route.slot) else {
             self.counters.dropped_unknown += 1;
             return;
         };
@@ -65,10 +67,6 @@ impl Plane {
     }
 
     fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
-        if !self.addresses.contains_key(&source) && !self.limiter.admit(now, source) {
-            self.counters.dropped_rate += 1;
-            return;
-        }
         let Some(ufrag) = local_ufrag(datagram) else {
             self.counters.dropped_stun += 1;
             return;
@@ -106,8 +104,8 @@ impl Plane {
     /// An authenticated binding: the address is the peer's from now on, and may become the path.
     fn handle_binding(&mut self, now: Instant, slot: usize, binding: Binding, datagram: &[u8]) {
         let source = binding.source;
-        if let Some(&other) = self.addresses.get(&source)
-            && other != slot
+        let route = self.parts.shared.routes.get(&source);
+        if let Some(other) = route.map(|route| route.slot).filter(|other| *other != slot)
             && let Some(other) = self.connections.get_mut(other)
         {
             // A source address is easily forged by who has a session of its own: who is connected keeps it.
@@ -117,7 +115,7 @@ impl Plane {
             }
             other.peer.forget(source);
             // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
-            self.addresses.remove(&source);
+            self.parts.shared.routes.remove(&source);
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let learnt = connection.peer.learn(now, binding);
@@ -126,9 +124,9 @@ impl Plane {
             return;
         }
         if let Some(evicted) = learnt.evicted {
-            self.addresses.remove(&evicted);
+            self.parts.shared.routes.remove(&evicted);
         }
-        self.addresses.insert(source, slot);
+        self.parts.shared.routes.insert(source, connection.route.clone());
         connection.consent = now;
         let returned = connection.hear(now);
         if connection.stage == Stage::Checking {
@@ -148,7 +146,7 @@ impl Plane {
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         connection.tell(now, &self.parts.shard);
-        if matches!(connection.stack, Stack::Listener(_)) {
+        if connection.role == Role::Listener {
             return self.answer(slot, &Request::Binding(binding), source, datagram);
         }
         self.feed(now, slot, source, datagram);
@@ -158,7 +156,12 @@ impl Plane {
     fn feed(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
         let datagram = Datagram { source, destination: self.destination_for(source), bytes };
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let result = connection.stack.receive(now, datagram, &mut self.effects);
+        let Some(stack) = &mut connection.stack else {
+            let key = Key { slot, generation: connection.generation };
+            self.counters.dropped_handshakes += u64::from(!self.handshakes.datagram(key, datagram));
+            return;
+        };
+        let result = stack.receive(now, datagram, &mut self.effects);
         self.settle(now, slot, result);
     }
 
@@ -176,7 +179,8 @@ impl Plane {
     fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
         let datagram = Datagram { source, destination: self.destination_for(source), bytes };
         let connection = self.connections.get_mut(slot).filter(|connection| !connection.is_pending());
-        let Some(Stack::Publisher(stack)) = connection.map(|connection| &mut connection.stack) else {
+        let Some(Stack::Publisher(stack)) = connection.and_then(|connection| connection.stack.as_mut())
+        else {
             self.counters.dropped_media += 1;
             return;
         };
@@ -193,15 +197,8 @@ impl Plane {
             return;
         };
         // Before the queue to the shard, which all peers share.
-        if !connection.feedback.take(now, self.parts.config.feedback_rate) {
+        if !connection.route.admit_report(now, self.parts.config.feedback_rate) {
             self.counters.dropped_feedback += 1;
-            return;
-        }
-        if connection.role == Role::Listener {
-            // The media plane opens these; str0m, which shares the key, never sees them.
-            if !self.parts.shard.srtcp(leg, Bytes::copy_from_slice(datagram)) {
-                self.counters.dropped_shard += 1;
-            }
             return;
         }
         let mut plain = [0; MAX_DATAGRAM_BYTES];
@@ -224,7 +221,8 @@ impl Plane {
     /// DTLS is done: keys and path go to the media plane.
     pub(super) fn handle_connected(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
-        let keys = connection.stack.take_keys().and_then(|exported| keying_material(&exported));
+        let keys = connection.stack.as_mut().and_then(Stack::take_keys);
+        let keys = keys.and_then(|exported| keying_material(&exported));
         let path = connection.peer.whereabouts();
         let (Some(keys), Some(path), Some(leg)) = (keys, path, connection.leg) else {
             return self.remove(slot, Some(CloseReason::Failed));
@@ -237,6 +235,7 @@ impl Plane {
         info!(resource = %connection.resource.prefix(), role = ?connection.role, profile = ?keys.profile(), "connected");
         let up = match connection.role {
             Role::Listener => {
+                connection.route.open_reports(leg);
                 let destination = self.on_the_wire(path);
                 self.parts.shard.leg_up(leg, Egress::Srtp { destination, keys })
             }
@@ -256,18 +255,6 @@ impl Plane {
         let candidates = &self.parts.candidates;
         let same = candidates.iter().find(|candidate| candidate.is_ipv4() == source.is_ipv4());
         *same.unwrap_or(&candidates[0])
-    }
-}
-
-/// One form for each address, whatever the socket's IP version: IPv4 ones are never mapped.
-fn canonical(source: SocketAddr) -> SocketAddr {
-    match source {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(ip) => SocketAddr::from((ip, v6.port())),
-            // With its scope: a link-local address is nothing without it.
-            None => source,
-        },
-        SocketAddr::V4(_) => source,
     }
 }
 

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::shard::{ShardConfig, ShardThread};
+use crate::webrtc::receiver::Receiver;
 use crate::webrtc::{Accept, Attach, Record, connection, offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
@@ -17,28 +18,33 @@ const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
 struct Stage {
     plane: Plane,
     commands: mpsc::Sender<Command>,
-    address: SocketAddr,
+    receiver: Receiver,
     thread: ShardThread,
 }
 
 impl Stage {
     async fn new() -> Self {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
         let (shard, thread) = Shard::spawn(socket.try_clone().unwrap(), ShardConfig::default()).unwrap();
         let (commands, receiver) = mpsc::channel(64);
+        let config = WebRtcConfig { stun_burst: 1_000_000, ..WebRtcConfig::default() };
+        let (shared, inbounds) = Shared::new(&config);
+        let reader = Receiver::new(&config, shared.clone(), shard.clone());
         let parts = Parts {
-            config: WebRtcConfig::default(),
-            socket: UdpSocket::from_std(socket).unwrap(),
+            config,
+            socket,
+            shared,
+            inbounds,
             identity: Identity::generate().unwrap(),
             shard,
             candidates: vec![address],
             cname: "name".to_owned(),
             commands: receiver,
         };
-        let plane = Plane::new(Instant::now(), parts).unwrap();
-        Self { plane, commands, address, thread }
+        let plane = Plane::new(parts).unwrap();
+        Self { plane, commands, receiver: reader, thread }
     }
 
     fn end(mut self) {
@@ -50,18 +56,15 @@ impl Stage {
 #[tokio::test]
 async fn a_flood_takes_no_more_than_its_share_of_a_turn() {
     let mut stage = Stage::new().await;
-    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    // As many as the smallest receive buffer holds, and not a multiple of a turn's share.
+    let stranger = SocketAddr::from(([192, 0, 2, 1], 9));
     let sent = DATAGRAMS_PER_TURN + 50;
     for _ in 0..sent {
-        stranger.send_to(&[0xFF; 20], stage.address).unwrap();
+        stage.receiver.handle_datagram(Instant::now(), stranger, &[0; 20]);
     }
-    stage.plane.parts.socket.readable().await.unwrap();
-    let mut buffer = vec![0; MAX_DATAGRAM_BYTES + 1];
-    stage.plane.receive(&mut buffer);
-    assert_eq!(stage.plane.counters.received, DATAGRAMS_PER_TURN as u64);
-    stage.plane.receive(&mut buffer);
-    assert_eq!(stage.plane.counters.received, sent as u64);
+    stage.plane.receive();
+    assert_eq!(stage.plane.counters.dropped_stun, DATAGRAMS_PER_TURN as u64);
+    stage.plane.receive();
+    assert_eq!(stage.plane.counters.dropped_stun, sent as u64);
 
     let mut replies = Vec::new();
     for _ in 0..COMMANDS_PER_TURN + 1 {
@@ -76,18 +79,72 @@ async fn a_flood_takes_no_more_than_its_share_of_a_turn() {
 }
 
 #[tokio::test]
-async fn timers_that_no_longer_count_are_swept_out() {
+async fn a_join_that_finds_the_handshakes_busy_is_refused_and_what_is_lost_of_one_is_counted() {
+    let mut stage = Stage::new().await;
+    let (stalled, held) = Handshakes::stalled(1);
+    let real = std::mem::replace(&mut stage.plane.handshakes, stalled);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let now = Instant::now();
+    let (slot, waiting) = join(&mut stage.plane, now, Box::new(Silent));
+    let (_, answer) = join(&mut stage.plane, now, Box::new(Diary(told.clone())));
+    assert_eq!(answer.await.unwrap(), Err(JoinError::Capacity));
+    assert_eq!(*told.lock().unwrap(), ["dropped"]);
+    let source = SocketAddr::from(([192, 0, 2, 1], 9));
+    let route = stage.plane.connections[slot].route.clone();
+    stage.plane.parts.shared.routes.insert(source, route);
+    stage.plane.handle_datagram(now, source, &[22, 254, 253]);
+    let snapshot = stage.plane.snapshot();
+    assert_eq!((snapshot.counters.dropped_handshakes, snapshot.handshakes_waiting), (1, 1));
+    assert_eq!((stage.plane.connections.len(), stage.plane.pending), (1, 1));
+    stage.plane.handshakes = real;
+    drop((waiting, held));
+    stage.end();
+}
+
+#[tokio::test]
+async fn all_that_a_speaker_says_is_taken_in_a_turn_that_takes_but_a_part_of_a_storm_of_joins() {
+    let mut stage = Stage::new().await;
+    let (stalled, held) = Handshakes::stalled(64);
+    let real = std::mem::replace(&mut stage.plane.handshakes, stalled);
+    let now = Instant::now();
+    let waiting: Vec<Answer> = (0..40).map(|_| join(&mut stage.plane, now, Box::new(Silent)).1).collect();
+    let (joining, speaker): (Vec<_>, _) = ((1..=40).map(address).collect(), address(99));
+    for (slot, source) in joining.iter().enumerate() {
+        let route = stage.plane.connections[slot].route.clone();
+        stage.plane.parts.shared.routes.insert(*source, route);
+    }
+    let route = Arc::new(crate::webrtc::routes::Route::new(now, 0, Role::Publisher));
+    stage.plane.parts.shared.routes.insert(speaker, route);
+    // Hellos of all who join, and checks of strangers, and behind them what the speaker says.
+    for round in 0..50 {
+        joining.iter().for_each(|source| stage.receiver.handle_datagram(now, *source, &[22, 254, 253]));
+        stage.receiver.handle_datagram(now, address(1000 + round), &[0; 20]);
+    }
+    (0..1000).for_each(|_| stage.receiver.handle_datagram(now, speaker, &[0x80, 111, 0, 0]));
+    let before = stage.plane.snapshot();
+    assert_eq!((before.media_waiting, before.control_waiting), (1000, 2050));
+    stage.plane.receive();
+    let after = stage.plane.snapshot();
+    assert_eq!((after.media_waiting, after.control_waiting), (0, 2050 - DATAGRAMS_PER_TURN));
+    // Nobody has proved to be that speaker; but each was looked at.
+    assert_eq!(after.counters.dropped_media, 1000);
+    assert!(after.handshakes_waiting <= 64, "{after:?}");
+    stage.plane.handshakes = real;
+    drop((waiting, held));
+    stage.end();
+}
+
+#[tokio::test]
+async fn a_connection_that_is_gone_has_no_timer() {
     let mut stage = Stage::new().await;
     let now = Instant::now();
-    let (_reply, answer) = join(&mut stage.plane, now, Box::new(Silent));
-    for late in 0..10_000 {
-        // As if a connection's next deadline came ever closer.
-        stage.plane.timers.push(Reverse((now + Duration::from_secs(3600 + late), 0, 1)));
-        stage.plane.sweep_timers();
-        assert!(stage.plane.timers.len() <= TIMERS_SPARE + TIMERS_PER_CONNECTION);
-    }
-    let first = stage.plane.timers.peek().expect("the connection's own").0;
-    assert_eq!(stage.plane.connections[0].queued, Some(first.0));
+    let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
+    (0..10_000).for_each(|late| stage.plane.schedule(now + Duration::from_millis(late), slot));
+    let ice = now + stage.plane.parts.config.ice_timeout;
+    let queued = stage.plane.timers.queued(slot).expect("its own");
+    assert!((ice..=ice + COARSE + FINE).contains(&queued));
+    stage.plane.remove(slot, Some(CloseReason::Deleted));
+    assert_eq!((stage.plane.timers.queued(slot), stage.plane.timers.next()), (None, None));
     drop(answer);
     stage.end();
 }
@@ -111,7 +168,8 @@ async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
     let now = Instant::now();
     let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
     let source = SocketAddr::from(([192, 0, 2, 1], 9));
-    stage.plane.addresses.insert(source, slot);
+    let route = stage.plane.connections[slot].route.clone();
+    stage.plane.parts.shared.routes.insert(source, route);
     stage.plane.connections[slot].stage = connection::Stage::Up { disconnected: true };
     // RTCP, RTP and DTLS by their first bytes (RFC 7983).
     for first in [[0x80, 201], [0x80, 111], [22, 0xfe]] {
@@ -144,9 +202,9 @@ async fn what_a_stalled_shard_does_not_take_of_a_path_is_told_later() {
     stage.plane.schedule(missed, slot);
     assert!(take().unwrap().contains("PublisherUp"));
     assert_eq!(take(), None);
-    let again = stage.plane.connections[slot].queued.unwrap();
-    assert!(again <= missed + Duration::from_millis(50), "{:?}", again - missed);
-    stage.plane.handle_timers(missed + Duration::from_millis(50));
+    let again = stage.plane.timers.queued(slot).unwrap();
+    assert!(again <= missed + Duration::from_millis(50) + COARSE + FINE, "{:?}", again - missed);
+    stage.plane.handle_timers(again);
     assert!(take().unwrap().contains("LegDown"));
     stage.plane.connections[slot].stage = connection::Stage::Checking;
     stage.plane.parts.shard = real;
@@ -179,6 +237,10 @@ async fn a_connection_ends_with_the_track_that_it_hears_now() {
     }
     drop(answer);
     stage.end();
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
 }
 
 type Answer = oneshot::Receiver<Result<crate::webrtc::Joined, JoinError>>;

@@ -163,3 +163,192 @@ impl Listener {
         Err(self.die("endless output".to_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A peer, and the listener's stack that waits for it.
+    struct Pair {
+        client: Dtls,
+        server: Listener,
+        now: Instant,
+        effects: Vec<Effect>,
+        /// The client's datagrams that the server has not had yet.
+        sent: Vec<Vec<u8>>,
+        connected: bool,
+        closed: bool,
+    }
+
+    impl Pair {
+        fn new() -> Self {
+            Self::expecting(|genuine| genuine)
+        }
+
+        fn expecting(fingerprint: impl FnOnce([u8; 32]) -> [u8; 32]) -> Self {
+            let (relay, peer) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+            let now = Instant::now();
+            let mut client = peer.dtls(now).unwrap();
+            client.set_active(true);
+            let server = Listener::new(now, &relay, fingerprint(peer.fingerprint())).unwrap();
+            let (effects, sent) = (Vec::new(), Vec::new());
+            let mut pair = Self { client, server, now, effects, sent, connected: false, closed: false };
+            pair.pass(Duration::ZERO);
+            pair
+        }
+
+        fn pass(&mut self, time: Duration) {
+            self.now += time;
+            self.client.handle_timeout(self.now).unwrap();
+            self.poll();
+        }
+
+        fn poll(&mut self) {
+            let mut buffer = [0; 2048];
+            loop {
+                match self.client.poll_output(&mut buffer) {
+                    Output::Packet(packet) => self.sent.push(packet.to_vec()),
+                    Output::Connected => self.connected = true,
+                    Output::CloseNotify => self.closed = true,
+                    Output::Timeout(_) => return,
+                    _ => {}
+                }
+            }
+        }
+
+        /// The server takes what the client has sent.
+        fn deliver(&mut self) -> Result<(), StackError> {
+            let sent = std::mem::take(&mut self.sent);
+            sent.iter().try_for_each(|datagram| self.server.receive(self.now, datagram, &mut self.effects))
+        }
+
+        /// The client takes what the server wants sent, unless that is lost.
+        fn answer(&mut self, lost: bool) -> bool {
+            let mut connected = false;
+            for effect in std::mem::take(&mut self.effects) {
+                match effect {
+                    Effect::Transmit { datagram, .. } if !lost => {
+                        self.client.handle_packet(&datagram).unwrap()
+                    }
+                    Effect::Connected => connected = true,
+                    _ => {}
+                }
+            }
+            self.poll();
+            connected
+        }
+
+        fn connect(&mut self) {
+            self.deliver().unwrap();
+            self.answer(false);
+            self.deliver().unwrap();
+            assert!(self.answer(false), "the server is done first");
+            assert!(self.connected);
+        }
+    }
+
+    #[test]
+    fn a_peer_with_its_own_certificate_gets_keys_once() {
+        let mut pair = Pair::new();
+        assert!(pair.server.take_keys().is_none());
+        pair.connect();
+        assert!(pair.server.take_keys().is_some_and(|keys| keys.material.len() >= 56));
+        assert!(pair.server.take_keys().is_none());
+    }
+
+    #[test]
+    fn a_peer_with_another_certificate_gets_none_ever() {
+        let mut pair = Pair::expecting(|mut other| {
+            other[31] ^= 1;
+            other
+        });
+        pair.deliver().unwrap();
+        pair.answer(false);
+        assert!(matches!(pair.deliver(), Err(StackError::Dead(_))));
+        assert!(!pair.answer(false) && !pair.connected && pair.server.take_keys().is_none());
+        pair.pass(Duration::from_secs(2));
+        assert!(matches!(pair.deliver(), Err(StackError::Dead(_))), "nor by asking again");
+        assert!(!pair.answer(false) && !pair.connected);
+    }
+
+    #[test]
+    fn a_last_flight_that_is_lost_is_sent_again_when_it_is_asked_for() {
+        let mut pair = Pair::new();
+        pair.deliver().unwrap();
+        pair.answer(false);
+        pair.deliver().unwrap();
+        assert!(pair.answer(true), "the server is up");
+        assert!(!pair.connected);
+        pair.pass(Duration::from_secs(2));
+        pair.deliver().unwrap();
+        assert!(!pair.answer(false), "up once only");
+        assert!(pair.connected);
+    }
+
+    #[test]
+    fn a_goodbye_is_understood_both_ways() {
+        let mut pair = Pair::new();
+        pair.connect();
+        pair.client.close().unwrap();
+        pair.poll();
+        pair.deliver().unwrap();
+        assert!(pair.effects.iter().any(|effect| matches!(effect, Effect::Closed)));
+        let mut pair = Pair::new();
+        pair.connect();
+        pair.server.close(&mut pair.effects).unwrap();
+        pair.answer(false);
+        assert!(pair.closed);
+    }
+
+    #[test]
+    fn a_handshake_that_starts_over_is_a_new_one() {
+        let mut pair = Pair::new();
+        pair.deliver().unwrap();
+        pair.effects.clear();
+        pair.server.restart_dtls(pair.now, &mut pair.effects).unwrap();
+        pair.pass(Duration::from_secs(2));
+        pair.connect();
+        assert!(pair.server.take_keys().is_some());
+    }
+
+    #[test]
+    fn what_is_cut_or_changed_or_no_dtls_brings_no_keys_and_no_panic() {
+        for at in 0..200 {
+            let mut pair = Pair::new();
+            let hello = pair.sent[0].clone();
+            let mut changed = hello.clone();
+            let last = changed.len() - 1;
+            changed[at.min(last)] ^= 0x55;
+            let junk: Vec<u8> = (0..300).map(|byte| (byte * at) as u8).collect();
+            for datagram in [&hello[..at.min(last)], &changed, &junk] {
+                let taken = pair.server.receive(pair.now, datagram, &mut pair.effects);
+                assert_ne!(taken, Err(StackError::Panicked));
+            }
+            assert!(!pair.effects.iter().any(|effect| matches!(effect, Effect::Connected | Effect::Closed)));
+            assert!(pair.server.take_keys().is_none());
+        }
+    }
+
+    #[test]
+    fn fragments_without_end_are_bounded_and_harm_no_handshake_that_starts_over() {
+        let mut pair = Pair::new();
+        let hello = pair.sent[0].clone();
+        // One byte of a hello each: record header 13, handshake header 12.
+        for number in 0..5_000_u32 {
+            let mut fragment = hello[..25].to_vec();
+            fragment.push(hello[25]);
+            fragment[5..11].copy_from_slice(&(u64::from(number) + 100).to_be_bytes()[2..]);
+            fragment[11..13].copy_from_slice(&13_u16.to_be_bytes());
+            fragment[19..22].copy_from_slice(&(number % 150).to_be_bytes()[1..]);
+            fragment[22..25].copy_from_slice(&[0, 0, 1]);
+            let taken = pair.server.receive(pair.now, &fragment, &mut pair.effects);
+            assert!(!matches!(taken, Err(StackError::Panicked | StackError::Dead(_))), "{taken:?}");
+        }
+        assert!(pair.effects.len() < 10);
+        pair.effects.clear();
+        pair.server.restart_dtls(pair.now, &mut pair.effects).unwrap();
+        pair.connect();
+    }
+}
