@@ -314,6 +314,8 @@ fn udp_hint(error: &BindError) -> &'static str {
 }
 
 fn webrtc(config: &Config) -> WebRtcConfig {
+    let usual = WebRtcConfig::default();
+    let or_usual = |wanted: usize, usual: usize| if wanted == 0 { usual } else { wanted };
     WebRtcConfig {
         bind: config.webrtc.listen,
         max_pending: config.webrtc.max_pending,
@@ -322,7 +324,9 @@ fn webrtc(config: &Config) -> WebRtcConfig {
         dtls_timeout: config.webrtc.dtls_timeout,
         join_timeout: config.webrtc.join_timeout,
         closed_after: config.webrtc.consent_timeout,
-        ..WebRtcConfig::default()
+        receivers: or_usual(config.webrtc.receivers, usual.receivers),
+        handshake_threads: or_usual(config.webrtc.handshake_threads, usual.handshake_threads),
+        ..usual
     }
 }
 

@@ -177,6 +177,8 @@ impl Config {
             ("http.max_json", http.max_json, 1024 * 1024),
         ];
         most.into_iter().try_for_each(|(key, value, most)| at_most(key, value.bytes(), most))?;
+        at_most("webrtc.receivers", self.webrtc.receivers, 64)?;
+        at_most("webrtc.handshake_threads", self.webrtc.handshake_threads, 64)?;
         self.check_durations()
     }
 

@@ -177,6 +177,12 @@ settings! {
         join_timeout: Duration = Duration::from_secs(15);
         /// Silence of a peer after which its connection is closed.
         consent_timeout: Duration = Duration::from_secs(15);
+        /// Sockets on the port, between which the system divides the peers, each read by a thread of its own; at most 64.
+        /// 0 = one for each core, at most 4.
+        receivers: usize = 0;
+        /// Threads that DTLS handshakes run on, at most 64. 0 = one for each two cores. Joins that they do not keep up
+        /// with are refused with 503.
+        handshake_threads: usize = 0;
         /// ICE servers that clients are told of when they join with a token or at an open relay: "stun:stun.example:3478",
         /// "turn:turn.example:3478?transport=udp user password". This relay needs none; clients behind strict firewalls may.
         ice_servers: Vec<String> = Vec::new();

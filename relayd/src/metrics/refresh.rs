@@ -75,6 +75,14 @@ pub(super) fn connections(snapshot: &Snapshot) {
     };
     legs("publisher", &snapshot.publishers);
     legs("listener", &snapshot.listeners);
+    let queues = [
+        ("media", snapshot.media_waiting),
+        ("control", snapshot.control_waiting),
+        ("handshakes", snapshot.handshakes_waiting),
+    ];
+    for (queue, waiting) in queues {
+        gauge!(CONNECTION_QUEUES, "queue" => queue).set(waiting as f64);
+    }
     let count = &snapshot.counters;
     counter!(DATAGRAMS_RECEIVED).absolute(count.received);
     counter!(JOINS, "result" => "accepted").absolute(count.accepted);

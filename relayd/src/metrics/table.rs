@@ -49,6 +49,7 @@ metrics_table! {
     HTTP_SECONDS = "relayd_http_request_duration_seconds", describe_histogram, Seconds, "From a request's header to its answer, by route";
     DATAGRAMS_RECEIVED = "relayd_datagrams_received_total", describe_counter, Count, "Datagrams that came to the WebRTC port";
     DATAGRAMS_DROPPED = "relayd_datagrams_dropped_total", describe_counter, Count, "Datagrams dropped before they reached a track, by reason";
+    CONNECTION_QUEUES = "relayd_connection_queue_depth", describe_gauge, Count, "What waits for the connection plane and its handshake threads, by queue";
     DTLS_REBUILT = "relayd_dtls_rebuilt_total", describe_counter, Count, "Handshakes begun anew by the watchdog";
     PATH_CHANGES = "relayd_listener_path_changes_total", describe_counter, Count, "Listeners that came by another address or ICE session, or back after silence, and were sent again what they may have missed";
     ICE_RESTARTS = "relayd_ice_restarts_total", describe_counter, Count, "ICE restarts answered";

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -67,15 +68,11 @@ impl Connections {
         let (shard, thread) = Shard::spawn(for_shard, shard_config).map_err(BindError::Shard)?;
         let (commands, receiver) = mpsc::channel(config.command_queue.max(1));
         let (shared, inbounds) = Shared::new(&config);
-        let receivers = sockets.into_iter().enumerate().map(|(number, socket)| {
-            Receiver::new(&config, shared.clone(), shard.clone()).spawn(number, socket)
-        });
-        let receivers = receivers.collect::<io::Result<_>>().map_err(failed)?;
         let shard_handle = shard.clone();
         let parts = Parts {
-            config,
+            config: config.clone(),
             socket,
-            shared,
+            shared: shared.clone(),
             inbounds,
             identity,
             shard: shard_handle,
@@ -85,9 +82,28 @@ impl Connections {
         };
         let plane = Plane::new(parts).map_err(failed)?;
         let actor = spawn(plane).map_err(failed)?;
+        let receivers = receive(&config, sockets, &shared, &shard).map_err(failed)?;
         let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
         Ok((connections, shard, ConnectionsTask { actor, receivers, shard: thread }))
     }
+}
+
+/// Starts a receiver for each socket; all of them or none.
+fn receive(
+    config: &WebRtcConfig,
+    sockets: Vec<UdpSocket>,
+    shared: &Shared,
+    shard: &Shard,
+) -> io::Result<Vec<JoinHandle<()>>> {
+    let receivers = sockets
+        .into_iter()
+        .enumerate()
+        .map(|(number, socket)| Receiver::new(config, shared.clone(), shard.clone()).spawn(number, socket));
+    let receivers: io::Result<_> = receivers.collect();
+    if receivers.is_err() {
+        shared.stop.store(true, Ordering::Relaxed);
+    }
+    receivers
 }
 
 /// Runs the actor on a thread of its own: what it does for a speaker's packet waits for no other task.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::oneshot;
 
+use super::handshakes::Owner;
 use super::offer::{IceCredentials, Remote};
 use super::routes::Route;
 use super::srtp::SrtcpReceiver;
@@ -30,8 +31,7 @@ pub(super) struct Connection {
     /// `None` until the connection is up: then it is where the handshakes are.
     pub(super) stack: Option<Stack>,
     /// What keeps the stack there.
-    #[expect(dead_code, reason = "that it is dropped is what counts")]
-    pub(super) owner: Arc<()>,
+    pub(super) owner: Arc<Owner>,
     pub(super) record: Box<dyn Record>,
     /// Where the answer goes once the shard has opened the leg.
     pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,

@@ -4,12 +4,13 @@
 //! in their order. What it wants done goes back to the plane, and when it is up, or over, so does the stack itself.
 //!
 //! Bounds: each thread's queue has a fixed length; a join that finds it full is refused, a datagram is dropped and comes
-//! again. What comes back waits for the plane, which waits for nobody. A stack whose connection is gone is dropped within
-//! [`TICK`].
+//! again. No connection has more than [`SHARE`] datagrams in it, whatever is sent in its name. What comes back waits for
+//! the plane, which waits for nobody. A stack whose connection is gone is dropped within [`TICK`].
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,13 @@ use super::stack::{Datagram, Effect, Listener, Publisher, Stack, StackError};
 /// The plane's side of the threads, which end when it is dropped.
 pub(super) struct Handshakes {
     threads: Vec<Sender<Work>>,
+    /// The most datagrams of one connection that wait.
+    share: usize,
 }
+
+/// Held by a connection whose stack is here, which goes when it does; counts its datagrams that wait.
+#[derive(Debug, Default)]
+pub(super) struct Owner(AtomicUsize);
 
 /// Names a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,14 +59,16 @@ pub(super) struct News {
 
 /// Something for one stack.
 enum Work {
-    Start { key: Key, seed: Seed, owner: Weak<()> },
-    Datagram { key: Key, source: SocketAddr, destination: SocketAddr, bytes: Box<[u8]> },
+    Start { key: Key, seed: Seed, owner: Weak<Owner> },
+    Datagram { key: Key, owner: Arc<Owner>, source: SocketAddr, destination: SocketAddr, bytes: Box<[u8]> },
     Restart { key: Key },
     RestartIce { key: Key, local: IceCredentials, remote: IceCredentials },
 }
 
 /// How often flights are looked at that may have to be sent again, and stacks whose connection may be gone.
 const TICK: Duration = Duration::from_millis(100);
+/// The most datagrams of one connection in a queue that is long enough: two flights and their copies.
+const SHARE: usize = 16;
 /// What may wait to be taken by the plane; the threads wait then.
 const NEWS: usize = 1024;
 
@@ -80,20 +89,25 @@ impl Handshakes {
             Ok(sender)
         };
         let threads = (0..threads.max(1)).map(start).collect::<io::Result<_>>()?;
-        Ok((Self { threads }, receiver))
+        Ok((Self { threads, share: share(queue) }, receiver))
     }
 
     /// Takes in a stack that is not up yet. False if the queue is full.
     #[must_use]
-    pub(super) fn start(&self, key: Key, seed: Seed, owner: &Arc<()>) -> bool {
+    pub(super) fn start(&self, key: Key, seed: Seed, owner: &Arc<Owner>) -> bool {
         self.give(key, Work::Start { key, seed, owner: Arc::downgrade(owner) })
     }
 
-    /// Hands in a datagram. False if the queue is full.
+    /// Hands in a datagram. False if the queue is full, or the connection's share of it.
     #[must_use]
-    pub(super) fn datagram(&self, key: Key, datagram: Datagram<'_>) -> bool {
+    pub(super) fn datagram(&self, key: Key, owner: &Arc<Owner>, datagram: Datagram<'_>) -> bool {
         let Datagram { source, destination, bytes } = datagram;
-        self.give(key, Work::Datagram { key, source, destination, bytes: bytes.into() })
+        if owner.0.load(Ordering::Relaxed) >= self.share {
+            return false;
+        }
+        owner.0.fetch_add(1, Ordering::Relaxed);
+        let owner = owner.clone();
+        self.give(key, Work::Datagram { key, owner, source, destination, bytes: bytes.into() })
     }
 
     /// Has a handshake start over. False if the queue is full.
@@ -121,12 +135,32 @@ impl Handshakes {
             fn drop(&mut self) {}
         }
         let (sender, work) = bounded(queue);
-        (Self { threads: vec![sender] }, Held(work))
+        (Self { threads: vec![sender], share: share(queue) }, Held(work))
     }
 
     fn give(&self, key: Key, work: Work) -> bool {
-        // A thread that has ended has panicked outside the wall; its joins time out.
-        !matches!(self.threads[key.slot % self.threads.len()].try_send(work), Err(TrySendError::Full(_)))
+        match self.threads[key.slot % self.threads.len()].try_send(work) {
+            Err(TrySendError::Full(refused)) => {
+                refused.done();
+                false
+            }
+            // A thread that has ended has panicked outside the wall; its joins time out.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => true,
+        }
+    }
+}
+
+/// The most datagrams of one connection in a queue of this length.
+fn share(queue: usize) -> usize {
+    (queue / 4).clamp(1, SHARE)
+}
+
+impl Work {
+    /// It waits no more.
+    fn done(&self) {
+        if let Self::Datagram { owner, .. } = self {
+            owner.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -140,7 +174,7 @@ struct Thread {
 
 struct Hosted {
     stack: Stack,
-    owner: Weak<()>,
+    owner: Weak<Owner>,
 }
 
 impl Thread {
@@ -170,6 +204,7 @@ impl Thread {
 
     /// False when nobody is left to be told.
     fn take(&mut self, now: Instant, work: Work) -> bool {
+        work.done();
         let mut effects = Vec::new();
         let (key, result) = match work {
             Work::Start { key, seed, owner } => {
@@ -189,7 +224,7 @@ impl Thread {
                     Err(error) => (key, Err(error)),
                 }
             }
-            Work::Datagram { key, source, destination, bytes } => {
+            Work::Datagram { key, owner: _, source, destination, bytes } => {
                 let Some(hosted) = self.stacks.get_mut(&key) else { return true };
                 let datagram = Datagram { source, destination, bytes: &bytes };
                 (key, hosted.stack.receive(now, datagram, &mut effects))
@@ -235,5 +270,51 @@ impl Thread {
         }
         let stack = hosted.filter(|_| up && !over).map(|hosted| hosted.stack);
         self.news.blocking_send(News { key, effects, result, stack }).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: Key = Key { slot: 0, generation: 1 };
+
+    fn junk() -> Datagram<'static> {
+        let address = SocketAddr::from(([192, 0, 2, 1], 7));
+        Datagram { source: address, destination: address, bytes: &[22, 254, 253] }
+    }
+
+    #[test]
+    fn what_is_sent_in_one_name_leaves_room_for_others() {
+        let (handshakes, _held) = Handshakes::stalled(64);
+        let (flooded, other) = (Arc::new(Owner::default()), Arc::new(Owner::default()));
+        assert!(handshakes.start(KEY, Seed::Listener { fingerprint: [0; 32] }, &flooded));
+        let taken = (0..5_000).filter(|_| handshakes.datagram(KEY, &flooded, junk())).count();
+        assert_eq!(taken, SHARE);
+        let joins =
+            (0..100).filter(|_| handshakes.start(KEY, Seed::Listener { fingerprint: [0; 32] }, &other));
+        assert_eq!(joins.count(), 64 - 1 - SHARE);
+        assert!(!handshakes.datagram(KEY, &other, junk()), "now it is full");
+        assert_eq!(other.0.load(Ordering::Relaxed), 0, "what is refused does not wait");
+    }
+
+    #[test]
+    fn what_has_no_owner_any_more_is_not_kept() {
+        let identity = Identity::generate().unwrap();
+        let (news, _receiver) = mpsc::channel(1);
+        let (_sender, work) = bounded(1);
+        let mut thread = Thread { identity, work, news, stacks: BTreeMap::new() };
+        let (now, owner) = (Instant::now(), Arc::new(Owner::default()));
+        let start = |owner: &Arc<Owner>| Work::Start {
+            key: KEY,
+            seed: Seed::Listener { fingerprint: [0; 32] },
+            owner: Arc::downgrade(owner),
+        };
+        assert!(thread.take(now, start(&owner)));
+        assert!(thread.tick(now) && thread.stacks.len() == 1);
+        let late = start(&owner);
+        drop(owner);
+        assert!(thread.tick(now) && thread.stacks.is_empty());
+        assert!(thread.take(now, late) && thread.stacks.is_empty());
     }
 }

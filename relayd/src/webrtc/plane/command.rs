@@ -14,7 +14,7 @@ use crate::webrtc::answer::{self, Answer};
 use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
-use crate::webrtc::handshakes::{Key, Seed};
+use crate::webrtc::handshakes::{Key, Owner, Seed};
 use crate::webrtc::offer::{IceCredentials, Offer};
 use crate::webrtc::routes::Route;
 use crate::webrtc::stack::{Publisher, Stack, StackError};
@@ -134,7 +134,7 @@ impl Plane {
         let answered = Answered { answer: answer.to_sdp(), etag: ice.ufrag.clone() };
         let resource = ResourceId::random();
         let key = Key { slot, generation: self.generation + 1 };
-        let owner = Arc::new(());
+        let owner = Arc::new(Owner::default());
         if !self.handshakes.start(key, seed, &owner) {
             return Err((JoinError::Capacity, reply));
         }

@@ -158,7 +158,8 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let Some(stack) = &mut connection.stack else {
             let key = Key { slot, generation: connection.generation };
-            self.counters.dropped_handshakes += u64::from(!self.handshakes.datagram(key, datagram));
+            let taken = self.handshakes.datagram(key, &connection.owner, datagram);
+            self.counters.dropped_handshakes += u64::from(!taken);
             return;
         };
         let result = stack.receive(now, datagram, &mut self.effects);
