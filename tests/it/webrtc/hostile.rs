@@ -326,6 +326,44 @@ async fn a_flood_of_handshake_records_in_one_peers_name_harms_no_other_join() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_in_a_connected_listeners_name_changes_nothing_for_it() {
+    let relay = Relay::start(|_| {}).await;
+    let hello = foreign_hello(&relay).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let mut listener = relay.connected(Role::Listener).await;
+    converse(&mut publisher, &mut [&mut listener], 0..20);
+    let closed = relay.connections.snapshot().await.counters.closed;
+    let own = listener.handshake.clone();
+    let wrong = binding(&listener, "a-guess-of-the-password");
+    let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 1, 1, 0, 2, 2, 40];
+    let send = |listener: &Peer, datagram: &[u8]| {
+        listener.socket.send_to(datagram, relay.address()).unwrap();
+    };
+    for round in 0..40_usize {
+        send(&listener, &hello);
+        own.iter().for_each(|datagram| send(&listener, datagram));
+        (0..50).for_each(|_| send(&listener, &wrong));
+        send(&listener, &alert);
+        // Longer than any buffer there, of each class.
+        for first in [[0, 1], [22, 254], [23, 254], [0x80, 111], [0x80, 201]] {
+            let mut giant = vec![0xA5; 2048 + round * 1500];
+            giant[..2].copy_from_slice(&first);
+            send(&listener, &giant);
+        }
+        listener.turn();
+        publisher.turn();
+    }
+    converse(&mut publisher, &mut [&mut listener], 20..40);
+    assert_eq!(listener.numbers(), (0..40).collect::<Vec<_>>());
+    let mut next = relay.connected(Role::Listener).await;
+    converse(&mut publisher, &mut [&mut listener, &mut next], 40..50);
+    let counters = relay.connections.snapshot().await.counters;
+    assert_eq!((counters.closed, counters.panics), (closed, 0), "{counters:?}");
+    assert!(counters.dropped_integrity > 0 && counters.dropped_class > 0, "{counters:?}");
+    relay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_socket_serves_all_and_more_share_the_port_with_nobody_else() {
     for receivers in [1, 4] {
         let relay = Relay::start(|config| config.receivers = receivers).await;

@@ -303,6 +303,58 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_twice_or_late_is_taken_once() {
+        let mut pair = Pair::new();
+        let hello = pair.sent.clone();
+        pair.sent.extend(hello.clone());
+        pair.deliver().unwrap();
+        pair.answer(false);
+        let flight = pair.sent.clone();
+        pair.sent.extend(flight.iter().rev().cloned().collect::<Vec<_>>());
+        pair.deliver().unwrap();
+        assert!(pair.answer(false) && pair.connected);
+        assert!(pair.server.take_keys().is_some());
+        for datagram in hello.iter().chain(&flight) {
+            let _harmless = pair.server.receive(pair.now, datagram, &mut pair.effects).is_err();
+        }
+        assert!(!pair.answer(false) && pair.server.take_keys().is_none());
+    }
+
+    #[test]
+    fn a_listener_that_is_up_negotiates_nothing_more() {
+        let mut pair = Pair::new();
+        pair.connect();
+        assert!(pair.server.take_keys().is_some());
+        // Another handshake, whole, in the peer's name; and of the peer's own records what was in the clear.
+        let mut other = Pair::new();
+        let mut flights = other.sent.clone();
+        other.deliver().unwrap();
+        other.answer(false);
+        flights.extend(other.sent.clone());
+        // HelloRequest and a fatal alert, which nobody has authenticated.
+        flights.push(vec![22, 254, 253, 0, 0, 0, 0, 0, 0, 1, 0, 0, 12, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0]);
+        flights.push(vec![21, 254, 253, 0, 0, 0, 0, 0, 0, 1, 1, 0, 2, 2, 40]);
+        for (record, datagram) in (0..20).flat_map(|_| &flights).enumerate() {
+            let mut datagram = datagram.clone();
+            // Each with a number of its own: no replay.
+            datagram[5..11].copy_from_slice(&(record as u64 + 1000).to_be_bytes()[2..]);
+            let taken = pair.server.receive(pair.now, &datagram, &mut pair.effects);
+            assert!(!matches!(taken, Err(StackError::Panicked | StackError::Dead(_))), "{taken:?}");
+        }
+        let changed = |effect: &Effect| matches!(effect, Effect::Connected | Effect::Closed);
+        assert!(!pair.effects.iter().any(changed) && pair.server.take_keys().is_none());
+        assert!(pair.effects.len() <= flights.len(), "{} answers", pair.effects.len());
+        pair.effects.clear();
+        pair.client.close().unwrap();
+        pair.poll();
+        pair.deliver().unwrap();
+        assert!(
+            pair.effects.iter().any(|effect| matches!(effect, Effect::Closed)),
+            "the peer itself is heard"
+        );
+    }
+
+    #[test]
     fn a_handshake_that_starts_over_is_a_new_one() {
         let mut pair = Pair::new();
         pair.deliver().unwrap();
