@@ -5,7 +5,8 @@
 //! gone without a word, and half of those come back with their ticket, as a telephone does whose network has changed.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,6 +40,11 @@ impl Churn {
     /// Listeners that come back in a second of the run.
     pub(crate) fn rate(&self, listeners: usize) -> f64 {
         listeners as f64 * self.speed / (self.stay + self.away).as_secs_f64()
+    }
+
+    /// Files of listeners that are gone; see [`Turnstile::linger`].
+    pub(crate) fn files(&self, listeners: usize) -> u64 {
+        (self.rate(listeners) * LINGER.as_secs_f64() * 1.5) as u64
     }
 
     /// A stay, by a random share of one.
@@ -110,18 +116,22 @@ impl Moves {
     }
 }
 
-/// Where listeners leave and come in. Bound: an errand for each listener.
+/// Where listeners leave and come in. Bounds: an errand for each listener, and a port for each that left in the last 30 s.
 #[derive(Debug)]
 pub(crate) struct Turnstile {
     churn: Churn,
     open: AtomicBool,
     inner: Mutex<(BinaryHeap<Reverse<Errand>>, Moves)>,
+    ports: Mutex<VecDeque<(Instant, UdpSocket)>>,
 }
+
+/// For so long the port of one who is gone is nobody else's.
+const LINGER: Duration = Duration::from_secs(30);
 
 impl Turnstile {
     /// Closed: nobody leaves yet.
     pub(crate) fn new(churn: Churn) -> Self {
-        Self { churn, open: AtomicBool::new(false), inner: Mutex::default() }
+        Self { churn, open: AtomicBool::new(false), inner: Mutex::default(), ports: Mutex::default() }
     }
 
     pub(crate) fn churn(&self) -> &Churn {
@@ -155,6 +165,19 @@ impl Turnstile {
             Way::Vanish | Way::Rejoin => inner.1.vanished += 1,
         }
         inner.0.push(Reverse(Errand { due, listener, what }));
+    }
+
+    /// Keeps the port of a listener that has left: the kernel would give it to the next one, whom servers would take for the
+    /// one that was there before, and translators of addresses do not do that either. What comes there is refused.
+    pub(crate) fn linger(&self, now: Instant, socket: UdpSocket) {
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        while ports.front().is_some_and(|(since, _)| now >= *since + LINGER) {
+            ports.pop_front();
+        }
+        // Nobody sends from port 9. Where this fails, the port is kept and what comes there is kept, too.
+        let address = socket.local_addr().map_or(IpAddr::V6(Ipv6Addr::LOCALHOST), |local| local.ip());
+        let _kept = socket.connect((address, 9)).is_err();
+        ports.push_back((now, socket));
     }
 
     /// A listener comes, as somebody new, after this time.
@@ -280,6 +303,22 @@ mod tests {
         assert_eq!(back, [(1, join(false)), (2, join(false)), (3, join(true))]);
         let moves = turnstile.moves();
         assert_eq!((moves.deleted, moves.vanished, moves.left()), (1, 2, 3));
+    }
+
+    #[test]
+    fn the_port_of_one_who_is_gone_is_kept_for_a_time_and_closed_to_others() {
+        let (now, turnstile) = (Instant::now(), Turnstile::new(CHURN));
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = socket.local_addr().unwrap();
+        turnstile.linger(now, socket);
+        assert!(UdpSocket::bind(port).is_err());
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.connect(port).unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        server.send(b"late").unwrap();
+        assert_eq!(server.recv(&mut [0; 8]).unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+        turnstile.linger(now + LINGER, UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert_eq!(turnstile.ports.lock().unwrap().len(), 1, "the first is let go");
     }
 
     #[test]

@@ -258,6 +258,7 @@ impl Ears {
             self.shared.moved(seat.behind, false);
             seat.hearing.finish(self.clock.ns(now), None, &mut tally.counts);
             turnstile.leave(now, seat.number, [rand::random(), rand::random()]);
+            turnstile.linger(now, seat.link.socket);
         }
     }
 

@@ -92,7 +92,8 @@ fn check(options: &LoadOptions) -> Result<(), LoadError> {
     if let Some(pid) = options.server_pids.iter().find(|pid| usage(&[**pid]).is_none()) {
         return Err(LoadError::Usage(format!("--server-pid: there is no process {pid} here")));
     }
-    let need = options.listeners as u64 + options.publishers as u64 + MAX_THREADS as u64 + OTHER_FILES;
+    let gone = options.churn.map_or(0, |churn| churn.files(options.listeners));
+    let need = options.listeners as u64 + options.publishers as u64 + MAX_THREADS as u64 + OTHER_FILES + gone;
     let have = rlimit::increase_nofile_limit(u64::MAX);
     let have = have.map_err(|error| LoadError::Start(error.to_string()))?;
     if have < need { Err(LoadError::Files { have, need }) } else { Ok(()) }
