@@ -15,6 +15,8 @@ mod open;
 mod rtcp;
 mod rtp;
 mod sealed;
+#[cfg(all(feature = "wide-gcm", target_arch = "x86_64"))]
+mod wide;
 pub(crate) mod window;
 
 use std::fmt;
@@ -120,7 +122,7 @@ impl KeyingMaterial {
 
     /// The sender of one RTP stream. One per SSRC: a second one for the same SSRC would reuse nonces.
     pub fn srtp_sender(&self, ssrc: u32) -> SrtpSender {
-        SrtpSender::new(cipher::Cipher::rtp(self.profile, &self.outbound), ssrc)
+        SrtpSender::new(cipher::Cipher::rtp_out(self.profile, &self.outbound), ssrc)
     }
 
     /// The sender of RTCP.
