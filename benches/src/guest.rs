@@ -24,14 +24,40 @@ pub struct Guest {
     next_check: Instant,
     next_dtls: Instant,
     connected: Option<Instant>,
-    heard: u64,
-    last_sequence: Option<u16>,
-    lost: u64,
+    heard: Sequences,
 }
 
 impl std::fmt::Debug for Guest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Guest").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// Sequence numbers that came and that did not; who was not heard of for a while is sent some again.
+#[derive(Debug, Default)]
+struct Sequences {
+    newest: Option<u16>,
+    /// Which of the 128 up to the newest came; the lowest bit is the newest.
+    seen: u128,
+    came: u64,
+    lost: u64,
+}
+
+impl Sequences {
+    fn take(&mut self, sequence: u16) {
+        let step = self.newest.map_or(1, |newest| sequence.wrapping_sub(newest).cast_signed());
+        if step > 0 {
+            self.lost += u64::from(step.unsigned_abs()) - 1;
+            self.seen = self.seen.checked_shl(step.unsigned_abs().into()).unwrap_or(0) | 1;
+            (self.newest, self.came) = (Some(sequence), self.came + 1);
+            return;
+        }
+        let bit = 1_u128.checked_shl(step.unsigned_abs().into()).unwrap_or(0);
+        // Late; what was before the first was not missed.
+        if bit & !self.seen != 0 && self.lost > 0 {
+            self.seen |= bit;
+            (self.came, self.lost) = (self.came + 1, self.lost - 1);
+        }
     }
 }
 
@@ -66,9 +92,7 @@ impl Guest {
             next_check: now,
             next_dtls: now,
             connected: None,
-            heard: 0,
-            last_sequence: None,
-            lost: 0,
+            heard: Sequences::default(),
         };
         let answer = http.request("POST", &format!("/whep/{session}"), "application/sdp", &guest.offer());
         if !answer.starts_with("HTTP/1.1 201") {
@@ -107,12 +131,7 @@ impl Guest {
                     self.flush(now);
                 }
                 128..=191 if !(192..=223).contains(&buffer[1]) => {
-                    let sequence = u16::from_be_bytes([buffer[2], buffer[3]]);
-                    if let Some(last) = self.last_sequence {
-                        self.lost += u64::from(sequence.wrapping_sub(last).saturating_sub(1));
-                    }
-                    self.last_sequence = Some(sequence);
-                    self.heard += 1;
+                    self.heard.take(u16::from_be_bytes([buffer[2], buffer[3]]));
                 }
                 _ => {}
             }
@@ -129,10 +148,10 @@ impl Guest {
         self.connected
     }
 
-    /// Media packets that came, and sequence numbers that did not.
+    /// Sequence numbers that came, each once, and those that did not.
     #[must_use]
     pub fn heard(&self) -> (u64, u64) {
-        (self.heard, self.lost)
+        (self.heard.came, self.heard.lost)
     }
 
     fn offer(&self) -> String {
@@ -266,4 +285,18 @@ fn crypto() -> &'static Crypto {
         let config = Arc::new(config.expect("a DTLS configuration"));
         Crypto { provider, config, certificate, fingerprint }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_late_is_not_lost_and_what_comes_again_counts_once() {
+        let mut heard = Sequences::default();
+        for sequence in [65_533, 65_534, 0, 1, 65_535, 0, 1, 65_534, 5, 6, 4] {
+            heard.take(sequence);
+        }
+        assert_eq!((heard.came, heard.lost), (8, 2));
+    }
 }
