@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use crate::id::MAX_SLOTS;
+
 /// Limits and timings of a [`Relay`](crate::Relay).
 ///
 /// ```
@@ -14,6 +16,7 @@ use std::time::Duration;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
+    pub(crate) number: u8,
     pub(crate) max_tracks: usize,
     pub(crate) max_listeners: usize,
     pub(crate) max_listeners_per_track: usize,
@@ -69,6 +72,7 @@ impl Config {
     #[must_use]
     pub const fn new() -> Self {
         Self {
+            number: 0,
             max_tracks: 1_024,
             max_listeners: 65_536,
             max_listeners_per_track: 65_536,
@@ -94,24 +98,40 @@ impl Config {
         }
     }
 
-    /// Open tracks. Default 1024; at least 1.
+    /// The relay's number, which its ids carry. Default 0.
+    ///
+    /// Ids of relays with different numbers are different, and to each other unknown: of several in one process an id
+    /// says whose it is.
+    #[must_use]
+    pub const fn relay(mut self, number: u8) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// Open tracks. Default 1024; clamped to 1 ..= 2^24.
     ///
     /// Memory: below 1 KiB per open track, plus its history, which starts empty and grows to
     /// [`history_frames`](Self::history_frames) and [`history_payload_bytes`](Self::history_payload_bytes).
     #[must_use]
     pub const fn max_tracks(mut self, tracks: usize) -> Self {
-        self.max_tracks = at_least_one(tracks);
+        self.max_tracks = slots(tracks);
         self
     }
 
-    /// Open listeners over all tracks. Default 65 536; at least 1.
+    /// The limit of open tracks, as [`max_tracks`](Self::max_tracks) set it.
+    #[must_use]
+    pub const fn track_limit(&self) -> usize {
+        self.max_tracks
+    }
+
+    /// Open listeners over all tracks. Default 65 536; clamped to 1 ..= 2^24.
     ///
     /// Memory: below 512 bytes per open listener, its leg included, however long the history is. While one catches up,
     /// below 200 bytes more and a bit for each position of the history. After a switch, or once a frame came too late for
     /// it, below 128 bytes more and at most two bits for each position.
     #[must_use]
     pub const fn max_listeners(mut self, listeners: usize) -> Self {
-        self.max_listeners = at_least_one(listeners);
+        self.max_listeners = slots(listeners);
         self
     }
 
@@ -122,14 +142,14 @@ impl Config {
         self
     }
 
-    /// Open legs of publishers and listeners together. Default 131 072; at least 1.
+    /// Open legs of publishers and listeners together. Default 131 072; clamped to 1 ..= 2^24.
     ///
     /// Memory: 96 bytes per open leg, plus below 1280 bytes per publisher leg and below 512 bytes per listener's second
     /// leg; below 2 KiB more for a listener's leg that ever sent a NACK or was sent its last packet again. While a
     /// publisher has two legs, each keeps up to 512 frames that wait, below 192 bytes each beside the payload.
     #[must_use]
     pub const fn max_legs(mut self, legs: usize) -> Self {
-        self.max_legs = at_least_one(legs);
+        self.max_legs = slots(legs);
         self
     }
 
@@ -300,6 +320,11 @@ const fn at_least_one(n: usize) -> usize {
     if n == 0 { 1 } else { n }
 }
 
+/// As many as ids can tell apart.
+const fn slots(n: usize) -> usize {
+    if n > MAX_SLOTS { MAX_SLOTS } else { at_least_one(n) }
+}
+
 const MAX_HISTORY_FRAMES: usize = 1 << 20;
 
 #[cfg(test)]
@@ -321,7 +346,9 @@ mod tests {
             .burst(Duration::ZERO)
             .report_interval(Duration::ZERO)
             .silence_after(Duration::ZERO);
-        assert_eq!(config.max_tracks, 1);
+        assert_eq!(config.track_limit(), 1);
+        let config = config.max_listeners(usize::MAX).max_legs(usize::MAX).max_tracks(usize::MAX);
+        assert_eq!([config.max_listeners, config.max_legs, config.max_tracks], [MAX_SLOTS; 3]);
         assert_eq!(config.history.frames, 1);
         assert_eq!(config.max_payload_bytes, 1);
         assert_eq!(config.rate.packets_per_second, 1);

@@ -29,6 +29,7 @@ pub struct LegSpec {
     pub(crate) order: Order,
     pub(crate) resume_from: Option<u64>,
     pub(crate) on_return: OnReturn,
+    pub(crate) feed: bool,
 }
 
 /// In which order a listener's leg is handed frames.
@@ -68,6 +69,7 @@ impl LegSpec {
             order: Order::Arrival,
             resume_from: None,
             on_return: OnReturn::Replay,
+            feed: false,
         }
     }
 
@@ -125,6 +127,16 @@ impl LegSpec {
     #[must_use]
     pub const fn on_return(mut self, on_return: OnReturn) -> Self {
         self.on_return = on_return;
+        self
+    }
+
+    /// A listener's leg that feeds another relay of this process: it is handed a frame before other listeners are, and
+    /// what it missed without a pace. Default no.
+    ///
+    /// Means nothing on a publisher's leg. The other end is [`Relay::handle_fed`](crate::Relay::handle_fed).
+    #[must_use]
+    pub const fn feed(mut self, feed: bool) -> Self {
+        self.feed = feed;
         self
     }
 

@@ -25,7 +25,7 @@ use crate::track::{PublisherLeg, Refused, Track};
 /// | kind | names | methods |
 /// |---|---|---|
 /// | commands: the owner wants | verbs | [`open_track`](Self::open_track), [`open_publisher_leg`](Self::open_publisher_leg), [`open_listener`](Self::open_listener), [`add_leg`](Self::add_leg), [`switch`](Self::switch), [`select`](Self::select), [`pause`](Self::pause), [`resume`](Self::resume), [`replay`](Self::replay), [`close`](Self::close) |
-/// | handlers: the world did | `handle_*` | [`handle_packet`](Self::handle_packet), [`handle_feedback`](Self::handle_feedback), [`handle_leg`](Self::handle_leg), [`handle_timeout`](Self::handle_timeout) |
+/// | handlers: the world did | `handle_*` | [`handle_packet`](Self::handle_packet), [`handle_fed`](Self::handle_fed), [`handle_feedback`](Self::handle_feedback), [`handle_leg`](Self::handle_leg), [`handle_timeout`](Self::handle_timeout) |
 /// | polls: what must happen next | `poll_*` | [`poll_output`](Self::poll_output), [`poll_timeout`](Self::poll_timeout) |
 /// | getters | nouns | [`stats`](Self::stats), [`track_stats`](Self::track_stats), [`leg_stats`](Self::leg_stats), [`listener_stats`](Self::listener_stats), [`is_drained`](Self::is_drained) |
 #[derive(Debug)]
@@ -68,14 +68,15 @@ impl Relay {
     /// The same config, epoch, seed and calls give the same outputs (I5).
     #[must_use]
     pub fn new(config: Config, epoch: Epoch, seed: u64) -> Self {
+        let number = config.number;
         Self {
             config,
             epoch,
             now: epoch.instant,
             random: fastrand::Rng::with_seed(seed),
-            tracks: Slots::new(),
-            legs: Slots::new(),
-            listeners: Slots::new(),
+            tracks: Slots::new(number),
+            legs: Slots::new(number),
+            listeners: Slots::new(number),
             queue: VecDeque::new(),
             closed: VecDeque::new(),
             spent: VecDeque::new(),
@@ -171,6 +172,9 @@ impl Relay {
         });
         let leg = leg.expect("it was just inserted");
         self.reserve_leg(leg);
+        if spec.feed {
+            self.lead(track);
+        }
         Ok((listener, leg))
     }
 

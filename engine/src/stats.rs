@@ -25,6 +25,11 @@ impl Verdicts {
         self.counts.iter().sum()
     }
 
+    /// Adds those of another.
+    pub fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, other)| *count += other);
+    }
+
     pub(crate) fn count(&mut self, verdict: Verdict) {
         self.counts[verdict as usize] += 1;
     }
@@ -59,6 +64,21 @@ pub struct Stats {
     pub reports_out: u64,
     /// Frames that a listener's leg should have had and did not, over all listeners.
     pub frames_skipped: u64,
+}
+
+impl Stats {
+    /// Adds those of another relay.
+    pub fn merge(&mut self, other: &Self) {
+        self.tracks += other.tracks;
+        self.listeners += other.listeners;
+        self.legs += other.legs;
+        self.packets_in.merge(&other.packets_in);
+        self.feedback_in.merge(&other.feedback_in);
+        self.packets_out += other.packets_out;
+        self.payload_bytes_out += other.payload_bytes_out;
+        self.reports_out += other.reports_out;
+        self.frames_skipped += other.frames_skipped;
+    }
 }
 
 /// One track.

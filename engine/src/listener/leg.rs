@@ -22,11 +22,12 @@ pub(crate) struct ListenerLeg {
     pub(super) id: LegId,
     pub(super) ssrc: u32,
     payload_type: u8,
-    reports: bool,
-    report_scheduled: bool,
+    reports: Reports,
     pub(super) state: LegState,
     pub(super) order: Order,
     pub(super) on_return: OnReturn,
+    /// It is handed what it missed as fast as it can be.
+    pub(super) unpaced: bool,
     extensions: ExtensionIds,
     /// Where its listener wants to go on when it comes up.
     pub(super) resume_from: Option<u64>,
@@ -36,6 +37,17 @@ pub(crate) struct ListenerLeg {
     pub(super) report: Option<ListenerReport>,
     pub(super) nacks: u64,
     pub(super) nacked_packets: u64,
+}
+
+/// Its sender reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reports {
+    /// Are not made.
+    Never,
+    /// Begin with the next packet.
+    Idle,
+    /// The next one is due.
+    Scheduled,
 }
 
 impl ListenerLeg {
@@ -49,11 +61,11 @@ impl ListenerLeg {
             id,
             ssrc: spec.ssrc.unwrap_or(drawn),
             payload_type: spec.payload_type,
-            reports: spec.reports,
-            report_scheduled: false,
+            reports: if spec.reports { Reports::Idle } else { Reports::Never },
             state: LegState::Connecting,
             order: spec.order,
             on_return: spec.on_return,
+            unpaced: spec.feed,
             extensions: spec.extensions,
             resume_from: spec.resume_from,
             pace: Pace::default(),
@@ -80,13 +92,15 @@ impl ListenerLeg {
         self.packets_out += 1;
         self.payload_bytes_out += payload_bytes as u64;
         let schedule_report = self.begins_reports();
-        self.report_scheduled |= schedule_report;
+        if schedule_report {
+            self.reports = Reports::Scheduled;
+        }
         schedule_report
     }
 
     /// The next frame that goes out is the first that reports are to tell of.
     pub(super) const fn begins_reports(&self) -> bool {
-        self.reports && !self.report_scheduled
+        matches!(self.reports, Reports::Idle)
     }
 
     /// The packet of a frame that goes out.
@@ -123,7 +137,9 @@ impl ListenerLeg {
         newest: Option<(MediaTime, Instant)>,
     ) -> Option<rtcp::SenderReport> {
         let Some((media_time, arrived)) = newest.filter(|_| self.state == LegState::Up) else {
-            self.report_scheduled = false;
+            if self.reports == Reports::Scheduled {
+                self.reports = Reports::Idle;
+            }
             return None;
         };
         let media_now = media_time.plus(MediaTime::ticks_in(now.saturating_duration_since(arrived)));

@@ -135,7 +135,7 @@ impl Trail {
     /// When a position may go out on a leg; `None` for at once.
     pub(super) fn due(&self, position: u64, leg: &ListenerLeg, view: &View<'_>) -> Option<Instant> {
         let due = || leg.pace.due(self.kind(position, leg), view.now, view.pacing);
-        self.paced.then(due).flatten()
+        (self.paced && !leg.unpaced).then(due).flatten()
     }
 
     /// What a position is to a leg: handed out on it before, or not.

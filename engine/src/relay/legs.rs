@@ -166,6 +166,15 @@ impl Relay {
         self.turns.reserve(leg.slot() + 1);
     }
 
+    /// The last listener that joined a track is a feed.
+    pub(super) fn lead(&mut self, track: TrackId) {
+        let Some(track) = self.tracks.get_mut(track) else { return };
+        let listeners = &mut self.listeners;
+        track.lead(|slot, place| {
+            listeners.at_mut(slot).expect("a closed listener leaves its track").member = place;
+        });
+    }
+
     /// Takes a listener off a track.
     pub(super) fn leave(&mut self, track: TrackId, member: usize) {
         let Some(track) = self.tracks.get_mut(track) else { return };

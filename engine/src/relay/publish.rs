@@ -52,6 +52,31 @@ impl Relay {
         verdict
     }
 
+    /// Takes a frame that another relay of this process has placed and handed out on a [feed](crate::LegSpec::feed): it has the
+    /// same position and media time here, and the time at which it `arrived` there.
+    ///
+    /// No rate limits it, and it is not among the packets of [`Stats`](crate::Stats) that came in.
+    pub fn handle_fed(
+        &mut self,
+        now: Instant,
+        from: LegId,
+        arrived: Instant,
+        frame: CarriedFrame,
+    ) -> Verdict {
+        self.advance(now);
+        let Some(Leg::Publisher(publisher)) = self.legs.get_mut(from) else { return Verdict::UnknownLeg };
+        let id = publisher.track();
+        let track = self.tracks.get_mut(id).expect("closing a track closes its publisher's leg");
+        let bytes = frame.payload.len();
+        let checked = publisher.check(None, bytes, self.config.max_payload_bytes);
+        let arrived = Arrived::placed(arrived.min(self.now), frame);
+        let verdict =
+            checked.map_or_else(|refused| refused, |()| track.take(self.now, from, arrived).verdict);
+        publisher.carried(bytes, verdict);
+        self.fed(id);
+        verdict
+    }
+
     fn take_frame(&mut self, from: LegId, frame: CarriedFrame) -> Verdict {
         let publisher = match self.legs.get_mut(from) {
             Some(Leg::Publisher(publisher)) => publisher,

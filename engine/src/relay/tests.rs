@@ -4,6 +4,7 @@ mod any_legs;
 mod anything;
 mod drain;
 mod fan_out;
+mod feeds;
 mod harness;
 mod hostile;
 mod late;

@@ -29,6 +29,8 @@ pub(crate) enum Number {
     Wire(Wire),
     /// The position itself.
     Carried { position: u64, media_time: MediaTime },
+    /// The same, as another relay has placed it.
+    Placed { position: u64, media_time: MediaTime },
 }
 
 /// What RTP says of a frame's place.
@@ -58,6 +60,12 @@ impl Arrived {
         let CarriedFrame { position, media_time, marker, capture_time, audio_level, payload } = frame;
         let number = Number::Carried { position, media_time };
         Self { at, number, duration: duration_of(&payload), marker, capture_time, audio_level, payload }
+    }
+
+    /// What another relay has placed, and when it arrived there.
+    pub(crate) fn placed(at: Instant, frame: CarriedFrame) -> Self {
+        let number = Number::Placed { position: frame.position, media_time: frame.media_time };
+        Self { number, ..Self::carried(at, frame) }
     }
 
     /// As it is stored.

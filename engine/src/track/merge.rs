@@ -359,6 +359,9 @@ impl Merge {
             Number::Carried { position, media_time } => {
                 self.place_carried(now, slot, (frame, position, media_time), timeline, hold)
             }
+            Number::Placed { position, media_time } => {
+                self.place_again(now, slot, (&frame, position, media_time), timeline)
+            }
         };
         self.nested -= 1;
         verdict

@@ -25,7 +25,7 @@ pub(crate) use self::merge::{Refused, Taken};
 pub(crate) use self::publisher::{PublisherLeg, Wire};
 use self::timeline::{Newest, Timeline};
 use crate::config::{Config, HistoryLimits};
-use crate::id::{Id, ListenerId, Slots, TrackId};
+use crate::id::{ListenerId, Slots, TrackId};
 use crate::io::{Event, Frame, OutboundPacket};
 use crate::listener::{Listener, Offer, Take, View};
 
@@ -36,8 +36,9 @@ pub(crate) struct Track {
     name: String,
     merge: Merge,
     timeline: Timeline,
-    /// Slots of the listeners, dense, in no particular order.
+    /// Slots of the listeners, dense: first those that feed other relays, then the others in no particular order.
     members: Vec<u32>,
+    feeds: usize,
     walk: Walk,
     /// The track is in the relay's queue of tracks with something to hand out.
     pub(crate) queued: bool,
@@ -71,6 +72,7 @@ impl Track {
             merge: Merge::new(path_skew),
             timeline: Timeline::new(limits),
             members: Vec::new(),
+            feeds: 0,
             walk: Walk::default(),
             queued: false,
             active: false,
@@ -79,23 +81,45 @@ impl Track {
 
     /// Adds a listener and returns its place among the members.
     pub(crate) fn join(&mut self, listener: ListenerId) -> usize {
-        self.members.push(listener.parts().0);
+        self.members.push(listener.slot() as u32);
         self.members.len() - 1
+    }
+
+    /// The last member that joined is a feed: it is offered frames first. Whoever moves is told so by `moved(slot, place)`.
+    ///
+    /// Who makes room for it goes to the end, and is offered no less for that.
+    pub(crate) fn lead(&mut self, mut moved: impl FnMut(u32, usize)) {
+        let Some(last) = self.members.len().checked_sub(1) else { return };
+        self.members.swap(self.feeds, last);
+        for place in [self.feeds, last] {
+            moved(self.members[place], place);
+        }
+        self.feeds += 1;
     }
 
     /// Removes the member at `place`. Whoever moves into another place is told so by `moved(slot, place)`.
     ///
-    /// Members before the walk's place have been offered the current arrival, and only they, before and after.
+    /// Of those left, no member before the walk's place has still to be offered the current arrival.
     pub(crate) fn leave(&mut self, place: usize, mut moved: impl FnMut(u32, usize)) {
         let mut hole = place;
+        if hole < self.feeds {
+            // The feeds behind it move up.
+            self.feeds -= 1;
+            self.members[hole..=self.feeds].rotate_left(1);
+            (hole..self.feeds).for_each(|place| moved(self.members[place], place));
+            if (hole + 1..=self.feeds).contains(&self.walk.member) {
+                self.walk.member -= 1;
+            }
+            hole = self.feeds;
+        }
         if hole < self.walk.member {
             // The last of those already offered moves into the hole, and the hole to the border.
             self.walk.member -= 1;
             self.members.swap(hole, self.walk.member);
-            hole = self.walk.member;
-            if place != hole {
-                moved(self.members[place], place);
+            if hole != self.walk.member {
+                moved(self.members[hole], hole);
             }
+            hole = self.walk.member;
         }
         self.members.swap_remove(hole);
         if let Some(&slot) = self.members.get(hole) {

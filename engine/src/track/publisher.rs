@@ -50,6 +50,17 @@ impl PublisherLeg {
         bytes: usize,
         max_payload_bytes: usize,
     ) -> Result<(), Verdict> {
+        self.check(payload_type, bytes, max_payload_bytes)?;
+        if self.rate.admit(now, bytes) { Ok(()) } else { Err(Verdict::RateLimited) }
+    }
+
+    /// The same, of a packet that whoever sends it has not to be limited in.
+    pub(crate) fn check(
+        &self,
+        payload_type: Option<u8>,
+        bytes: usize,
+        max_payload_bytes: usize,
+    ) -> Result<(), Verdict> {
         if self.fenced {
             Err(Verdict::Fenced)
         } else if self.state == LegState::Down {
@@ -60,8 +71,6 @@ impl PublisherLeg {
             Err(Verdict::Empty)
         } else if bytes > max_payload_bytes {
             Err(Verdict::TooLarge)
-        } else if !self.rate.admit(now, bytes) {
-            Err(Verdict::RateLimited)
         } else {
             Ok(())
         }

@@ -178,7 +178,7 @@ impl Merge {
                 clock && follow.media_time(wire).plus(GRACE_TICKS) < end
                     || self.may_be_missing(wire, timeline)
             }
-            Number::Carried { .. } => false,
+            Number::Carried { .. } | Number::Placed { .. } => false,
         };
         let until = lead.held.since().map(|since| since + self.skew);
         let longer = until.filter(|&until| now < until && lead.held.iter().all(again));
@@ -491,7 +491,7 @@ impl Merge {
         let Bond::Apart(follow) = &lane.bond else { return false };
         lane.held.iter().any(|frame| match frame.number {
             Number::Wire(wire) => follow.media_time(wire).plus(GRACE_TICKS) >= timeline.end(),
-            Number::Carried { .. } => false,
+            Number::Carried { .. } | Number::Placed { .. } => false,
         })
     }
 

@@ -233,6 +233,39 @@ impl Merge {
         }
     }
 
+    /// A frame that another relay has placed goes where it was there, whatever came before it here: what was checked is
+    /// not checked again.
+    pub(super) fn place_again(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        (frame, position, media_time): (&Arrived, u64, MediaTime),
+        timeline: &mut Timeline,
+    ) -> Verdict {
+        let lane = self.lane_mut(slot);
+        if !lane.is_aligned() {
+            lane.bond = Bond::Aligned;
+            lane.aligned_by(Rule::Carried, true);
+        }
+        lane.settled();
+        lane.reach(position);
+        match timeline.place(position) {
+            Place::Taken => Verdict::Duplicate,
+            Place::Gone => Verdict::TooLate,
+            Place::Hole => {
+                timeline.store(now, position, media_time, frame);
+                Verdict::Accepted
+            }
+            Place::New => {
+                // What came late there may be the newest here for a moment.
+                let least = timeline.newest().map(|newest| newest.media_time.plus(1));
+                let media_time = least.map_or(media_time, |least| least.max(media_time));
+                timeline.store(now, position, media_time, frame);
+                Verdict::Accepted
+            }
+        }
+    }
+
     pub(super) fn hold(&mut self, slot: usize, number: u64, frame: Arrived) -> Verdict {
         let held = &mut self.lane_mut(slot).held;
         if held.is_full() {

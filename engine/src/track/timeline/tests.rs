@@ -37,7 +37,7 @@ impl Feed {
     }
 
     fn with_history(limits: HistoryLimits) -> Self {
-        let mut legs = Slots::new();
+        let mut legs = Slots::new(0);
         let leg = legs.insert_with(|_| ());
         let mut feed = Self {
             timeline: Timeline::new(limits),

@@ -96,7 +96,7 @@ impl Stage {
             merge: Merge::new(SKEW),
             now: origin(),
             start: origin(),
-            legs: Slots::new(),
+            legs: Slots::new(0),
             spent: Vec::new(),
             first: None,
             checks: 0,
