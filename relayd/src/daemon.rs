@@ -1,6 +1,6 @@
 //! The daemon as a type: what is started in which order, and stopped in which.
 //!
-//! Start: keys → WebRTC port with its shard → directory → HTTP → ops → demo. Whatever fails undoes what came before by
+//! Start: keys → WebRTC port with its shards → directory → HTTP → ops → demo. Whatever fails undoes what came before by
 //! being dropped. Stop: readiness and new work first, then connections with the media plane, then HTTP and last
 //! the operator's listener, so that a stop can be watched. Requests in flight have half of the time there is.
 
@@ -27,7 +27,7 @@ use crate::session::{
     Claim, Counts, Directory, Feed, Language, Limits, PublisherSlot, Service, ServiceError, SessionId,
     SessionSpec,
 };
-use crate::shard::ShardConfig;
+use crate::shard::{ShardConfig, ShardsConfig};
 use crate::webhook::Webhooks;
 use crate::webrtc::{BindError, Connections, ConnectionsTask, Record, WebRtcConfig};
 
@@ -61,7 +61,7 @@ impl Daemon {
         let ops_addr = local(&ops_listener)?;
 
         let (connections, shard, connections_task) =
-            Connections::bind(webrtc(&config), shard(&config)).await?;
+            Connections::bind(webrtc(&config), shards(&config)).await?;
         let service = Service::new(Directory::new(Limits::from(&config)), shard, connections);
         let sessions = AbortOnDrop(tokio::spawn(service.clone().run()));
 
@@ -330,10 +330,12 @@ fn webrtc(config: &Config) -> WebRtcConfig {
     }
 }
 
-fn shard(config: &Config) -> ShardConfig {
+fn shards(config: &Config) -> ShardsConfig {
     // 10 ms is the shortest frame that speakers send for long, and 512 kb/s the most that the engine takes of one.
     let millis = usize::try_from(config.media.history.as_millis()).unwrap_or(usize::MAX);
-    let connections = config.webrtc.max_connections.max(ENGINE_LISTENERS);
+    // And a listener for each track that is fed to another shard.
+    let feeds = config.media.max_tracks.saturating_mul(ShardsConfig::MOST);
+    let connections = config.webrtc.max_connections.max(ENGINE_LISTENERS).saturating_add(feeds);
     let relay = relay_engine::Config::new()
         .history_duration(config.media.history)
         .history_frames((millis / 10).max(1))
@@ -342,7 +344,9 @@ fn shard(config: &Config) -> ShardConfig {
         .max_listeners_per_track(connections)
         .max_legs(connections.saturating_mul(2))
         .max_tracks(config.media.max_tracks);
-    ShardConfig { relay, ..ShardConfig::default() }
+    let shard = ShardConfig { relay, ..ShardConfig::default() };
+    let media = &config.media;
+    ShardsConfig { count: media.shards, pin: media.pin, spill: media.spill, shard }
 }
 
 /// Connections that wait to be accepted; one more has to knock again a second later. The system may grant less.

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::client::ogg;
 use crate::client::pace::Pacer;
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 
 /// Bundled recordings by language.
 const SPEECH: [(&str, &[u8]); 2] =
@@ -34,7 +34,7 @@ pub fn languages() -> impl Iterator<Item = &'static str> {
 /// Speaks on the given tracks, named by language, until the task is aborted or the tracks are closed. Needs a tokio runtime.
 ///
 /// A track without a recording in its language is left silent. A track that has a publisher is waited for.
-pub fn run(shard: Shard, tracks: impl IntoIterator<Item = (String, TrackId)>) -> JoinHandle<()> {
+pub fn run(shard: Shards, tracks: impl IntoIterator<Item = (String, TrackId)>) -> JoinHandle<()> {
     let mut speakers = JoinSet::new();
     for (language, track) in tracks {
         match recording(&language) {
@@ -55,7 +55,7 @@ fn recording(language: &str) -> Option<Vec<ogg::Packet>> {
     Some(packets.expect("the bundled recordings are tested"))
 }
 
-async fn speak(shard: Shard, track: TrackId, packets: Vec<ogg::Packet>) {
+async fn speak(shard: Shards, track: TrackId, packets: Vec<ogg::Packet>) {
     let spec = LegSpec::new(PAYLOAD_TYPE).extensions(extension_ids()).reports(false);
     loop {
         match shard.open_publisher(track, spec).await {
@@ -80,7 +80,7 @@ fn extension_ids() -> ExtensionIds {
 
 /// An open publisher leg; closed when dropped.
 struct Leg {
-    shard: Shard,
+    shard: Shards,
     id: LegId,
 }
 
@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_speaker_feeds_its_track_and_leaves_it_free() {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let (shard, thread) = Shard::spawn(socket, crate::shard::ShardConfig::default()).unwrap();
+        let (shard, thread) = Shards::spawn(&[socket], &crate::shard::ShardConfig::default().into()).unwrap();
         let track = shard.open_track("en").await.unwrap();
         let silent = shard.open_track("de").await.unwrap();
         let demo = run(shard.clone(), [("en".to_owned(), track), ("de".to_owned(), silent)]);

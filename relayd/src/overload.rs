@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep_until, timeout};
 
-use crate::shard::Shard;
+use crate::shard::Shards;
 
 /// How long it must be late, or be in time again.
 const PERSISTENCE: Duration = Duration::from_secs(5);
@@ -66,7 +66,7 @@ impl Overload {
     }
 
     /// Looks, for ever. Runs until its task is dropped.
-    pub async fn watch(self, shard: Shard) {
+    pub async fn watch(self, shard: Shards) {
         loop {
             let due = Instant::now() + PERIOD;
             sleep_until(due.into()).await;

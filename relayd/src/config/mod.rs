@@ -23,6 +23,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
+use crate::shard::ShardsConfig;
 use crate::webrtc::{MAX_FRAGMENT_BYTES, MAX_OFFER_BYTES};
 pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
@@ -177,6 +178,7 @@ impl Config {
             ("http.max_json", http.max_json, 1024 * 1024),
         ];
         most.into_iter().try_for_each(|(key, value, most)| at_most(key, value.bytes(), most))?;
+        at_most("media.shards", self.media.shards, ShardsConfig::MOST)?;
         at_most("webrtc.receivers", self.webrtc.receivers, 64)?;
         at_most("webrtc.handshake_threads", self.webrtc.handshake_threads, 64)?;
         self.check_durations()

@@ -194,6 +194,12 @@ settings! {
         history: Duration = Duration::from_secs(30);
         /// Tracks at one time, over all sessions; beyond, 503.
         max_tracks: usize = 4096;
+        /// Threads that send to listeners, at most 256; 0 = one per core.
+        shards: usize = 0;
+        /// Whether each of them stays on a core of its own (Linux).
+        pin: bool = false;
+        /// Listeners of one track on one of these threads, before others take some. Memory: one more history for each that does.
+        spill: usize = 256;
     }
 
     /// Sessions, all of them in memory.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
+use futures_util::future::join_all;
 use metrics::{counter, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use tokio::sync::mpsc;
@@ -193,11 +194,9 @@ impl Metrics {
     ) -> String {
         let counts = service.directory().counts();
         // A plane that hangs keeps its last figures, and the others are told: now is when they are wanted.
-        let (snapshot, shard) = tokio::join!(
-            timeout(PATIENCE, service.connections().snapshot()),
-            timeout(PATIENCE, service.shard().stats()),
-        );
-        let shard = shard.ok().and_then(Result::ok);
+        let shards = service.shard().each().iter().map(|shard| timeout(PATIENCE, shard.stats()));
+        let (snapshot, shards) =
+            tokio::join!(timeout(PATIENCE, service.connections().snapshot()), join_all(shards));
         self.record(|| {
             refresh::sessions(&counts);
             refresh::records(&self.records);
@@ -208,8 +207,10 @@ impl Metrics {
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);
             }
-            if let Some(shard) = &shard {
-                refresh::shard(shard);
+            for (number, stats) in shards.iter().enumerate() {
+                if let Ok(Ok(stats)) = stats {
+                    refresh::shard(number, stats);
+                }
             }
         });
         self.handle.render()
@@ -273,13 +274,14 @@ mod tests {
         metrics.request("/v1/sessions", &Method::POST, StatusCode::CREATED, Duration::from_millis(3));
         metrics.request("none", &Method::from_bytes(b"BREW").unwrap(), StatusCode::NOT_FOUND, Duration::ZERO);
         metrics.joined(Role::Listener, Duration::from_millis(30));
-        metrics.record(|| refresh::shard(&ShardStats::default()));
+        metrics.record(|| refresh::shard(3, &ShardStats::default()));
         let text = metrics.handle.render();
         for line in [
             r#"relayd_http_requests_total{route="/v1/sessions",method="POST",status="201"} 1"#,
             r#"relayd_http_requests_total{route="none",method="other",status="404"} 1"#,
             r#"relayd_join_duration_seconds_count{role="listener"} 1"#,
-            "relayd_packets_sent_total 0",
+            r#"relayd_packets_sent_total{shard="3"} 0"#,
+            r#"relayd_feed_depth{shard="3"} 0"#,
             "# HELP relayd_packets_sent_total Datagrams that the media plane sent",
             "# TYPE relayd_join_duration_seconds histogram",
         ] {

@@ -114,10 +114,12 @@ pub(super) fn connections(snapshot: &Snapshot) {
     }
 }
 
-pub(super) fn shard(stats: &ShardStats) {
-    counter!(PACKETS_SENT).absolute(stats.egress.packets);
-    counter!(BYTES_SENT).absolute(stats.egress.bytes);
-    counter!(SEND_CALLS).absolute(stats.egress.calls);
+/// What the shard of this number tells.
+pub(super) fn shard(number: usize, stats: &ShardStats) {
+    let shard = number.to_string();
+    counter!(PACKETS_SENT, "shard" => shard.clone()).absolute(stats.egress.packets);
+    counter!(BYTES_SENT, "shard" => shard.clone()).absolute(stats.egress.bytes);
+    counter!(SEND_CALLS, "shard" => shard.clone()).absolute(stats.egress.calls);
     let unsent = [
         ("buffer_full", stats.egress.full),
         ("unreachable", stats.egress.unreachable),
@@ -129,12 +131,13 @@ pub(super) fn shard(stats: &ShardStats) {
         ("too_long", stats.plane.too_long),
     ];
     for (reason, unsent) in unsent {
-        counter!(PACKETS_UNSENT, "reason" => reason).absolute(unsent);
+        counter!(PACKETS_UNSENT, "shard" => shard.clone(), "reason" => reason).absolute(unsent);
     }
     for (verdict, packets) in stats.relay.packets_in.iter() {
-        counter!(PACKETS_RECEIVED, "verdict" => snake(&format!("{verdict:?}"))).absolute(packets);
+        counter!(PACKETS_RECEIVED, "shard" => shard.clone(), "verdict" => snake(&format!("{verdict:?}")))
+            .absolute(packets);
     }
-    counter!(FRAMES_SKIPPED).absolute(stats.relay.frames_skipped);
+    counter!(FRAMES_SKIPPED, "shard" => shard.clone()).absolute(stats.relay.frames_skipped);
     let rtcp = [
         ("taken", stats.plane.rtcp_in),
         ("limited", stats.plane.rtcp_limited),
@@ -144,14 +147,21 @@ pub(super) fn shard(stats: &ShardStats) {
         ("malformed", stats.plane.rtcp_malformed),
     ];
     for (verdict, datagrams) in rtcp {
-        counter!(RTCP_RECEIVED, "verdict" => verdict).absolute(datagrams);
+        counter!(RTCP_RECEIVED, "shard" => shard.clone(), "verdict" => verdict).absolute(datagrams);
     }
-    gauge!(QUEUE_DEPTH).set(stats.queue.depth as f64);
-    gauge!(QUEUE_DEPTH_MAX).set(stats.queue.depth_max as f64);
-    gauge!(QUEUE_DELAY_MAX).set(stats.queue.delay_max.as_secs_f64());
-    gauge!(TIMER_LAG_MAX).set(stats.queue.timer_lag_max.as_secs_f64());
-    counter!(QUEUE_DROPPED).absolute(stats.queue.dropped);
-    counter!(EVENTS_DROPPED).absolute(stats.plane.events_dropped);
+    gauge!(QUEUE_DEPTH, "shard" => shard.clone()).set(stats.queue.depth as f64);
+    gauge!(QUEUE_DEPTH_MAX, "shard" => shard.clone()).set(stats.queue.depth_max as f64);
+    gauge!(QUEUE_DELAY_MAX, "shard" => shard.clone()).set(stats.queue.delay_max.as_secs_f64());
+    gauge!(TIMER_LAG_MAX, "shard" => shard.clone()).set(stats.queue.timer_lag_max.as_secs_f64());
+    counter!(QUEUE_DROPPED, "shard" => shard.clone()).absolute(stats.queue.dropped);
+    counter!(EVENTS_DROPPED, "shard" => shard.clone()).absolute(stats.plane.events_dropped);
+    counter!(FED, "shard" => shard.clone()).absolute(stats.queue.fed);
+    gauge!(FEED_DEPTH, "shard" => shard.clone()).set(stats.queue.fed_depth as f64);
+    gauge!(FEED_DEPTH_MAX, "shard" => shard.clone()).set(stats.queue.fed_depth_max as f64);
+    counter!(FEED_STALLS, "shard" => shard.clone()).absolute(stats.plane.feed_stalls);
+    gauge!(SHARD_LISTENERS, "shard" => shard.clone()).set(stats.relay.listeners as f64);
+    gauge!(SHARD_TRACKS, "shard" => shard.clone(), "kind" => "home").set(stats.relay.tracks as f64);
+    gauge!(SHARD_TRACKS, "shard" => shard, "kind" => "replica").set(stats.replicas as f64);
 }
 
 /// `TooShort` → `too_short`.

@@ -65,6 +65,12 @@ metrics_table! {
     QUEUE_DEPTH_MAX = "relayd_shard_queue_depth_max", describe_gauge, Count, "The most that ever waited";
     QUEUE_DELAY_MAX = "relayd_shard_queue_delay_max_seconds", describe_gauge, Seconds, "The longest that one waited since the last scrape";
     TIMER_LAG_MAX = "relayd_shard_timer_lag_max_seconds", describe_gauge, Seconds, "The latest that a timer was served since the last scrape";
+    FED = "relayd_feed_frames_total", describe_counter, Count, "Frames that a media thread took from others, of tracks whose home those are";
+    FEED_DEPTH = "relayd_feed_depth", describe_gauge, Count, "Frames of other media threads that wait for this one";
+    FEED_DEPTH_MAX = "relayd_feed_depth_max", describe_gauge, Count, "The most that ever waited";
+    FEED_STALLS = "relayd_feed_stalls_total", describe_counter, Count, "How often a media thread found the queue of another one full and kept a track's frames for it; nothing is lost by that within the history";
+    SHARD_LISTENERS = "relayd_shard_listeners", describe_gauge, Count, "Listeners of a media thread";
+    SHARD_TRACKS = "relayd_shard_tracks", describe_gauge, Count, "Tracks of a media thread, by kind: at home there, or a replica of another one's";
     QUEUE_DROPPED = "relayd_shard_queue_dropped_total", describe_counter, Count, "Packets dropped because the media plane's queue was full";
 }
 

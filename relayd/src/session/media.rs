@@ -13,7 +13,7 @@ use super::service::{Service, ServiceError, Slot, left_at};
 use super::slot::Place;
 use super::ticket::Right;
 use crate::auth::Caller;
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 use crate::webrtc::{Attach, CloseReason, JoinError, Record, ResourceId, Role};
 
 /// What somebody takes a seat with.
@@ -164,7 +164,7 @@ impl Service {
 /// A leg that is closed when nobody has it any more.
 #[derive(Debug)]
 struct OpenLeg {
-    shard: Shard,
+    shard: Shards,
     leg: LegId,
 }
 

@@ -24,7 +24,7 @@ use super::ticket::Right;
 use super::view::SessionView;
 use crate::auth::Caller;
 use crate::events::Anchors;
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 use crate::webrtc::{
     Attach, CloseReason, Connections, Join, JoinError, Joined, LeftAt, PatchError, Record, ResourceId, Role,
     dry_run,
@@ -37,7 +37,7 @@ use crate::webrtc::{
 #[derive(Debug, Clone)]
 pub struct Service {
     directory: Directory,
-    shard: Shard,
+    shard: Shards,
     connections: Connections,
     /// Held while work is done: who has it has all earlier work behind them.
     turn: Arc<Mutex<()>>,
@@ -48,7 +48,7 @@ pub struct Service {
 
 impl Service {
     /// Ties the planes together.
-    pub fn new(directory: Directory, shard: Shard, connections: Connections) -> Self {
+    pub fn new(directory: Directory, shard: Shards, connections: Connections) -> Self {
         Self {
             directory,
             shard,
@@ -257,7 +257,7 @@ impl Service {
     }
 
     /// The media plane.
-    pub fn shard(&self) -> &Shard {
+    pub fn shard(&self) -> &Shards {
         &self.shard
     }
 

@@ -1,6 +1,7 @@
 //! What goes through the queues into the media thread.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -10,12 +11,15 @@ use relay_engine::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use super::feed::{FeedLink, FeedSender};
+use super::seat::Seat;
 use super::{Egress, ShardEvent, ShardStats};
 
 /// What is obeyed before any other command and is never lost: ends, pauses, and rings that are drained.
 ///
 /// The queue has no bound of its own. What bounds it: a peer is closed once by whoever owns it, a pause is a request
-/// of its own over HTTP, and a ring is drained once after each time that the shard has found it full; 24 bytes each.
+/// of its own over HTTP, a ring or feed is drained once after each time that the shard has found it full, and a replica
+/// ends once; 24 bytes each.
 #[derive(Debug)]
 pub(super) enum Order {
     Close {
@@ -25,38 +29,124 @@ pub(super) enum Order {
         track: TrackId,
         paused: bool,
     },
-    /// A ring that was full has been drained to half.
+    /// A ring or feed that was full has been drained to half.
     Drained {
         leg: LegId,
+    },
+    /// A replica gets nothing more from its home: it is closed after what it was fed.
+    EndReplica {
+        track: TrackId,
     },
 }
 
 /// What the control and connection planes want. Waited for, not dropped.
 #[derive(Debug)]
 pub(super) enum Command {
-    OpenTrack { name: String, reply: oneshot::Sender<Result<TrackId, OpenError>> },
-    OpenPublisher { track: TrackId, spec: LegSpec, reply: oneshot::Sender<Result<LegId, OpenError>> },
-    OpenListener { track: TrackId, spec: LegSpec, reply: OpenedListener },
-    LegUp { leg: LegId, egress: Box<Egress> },
-    PublisherUp { leg: LegId },
-    LegDown { leg: LegId },
-    LegPath { leg: LegId, destination: SocketAddr },
-    LegReturned { leg: LegId },
-    Listen { queue: mpsc::Sender<ShardEvent> },
-    Ping { reply: oneshot::Sender<()> },
-    Stats { reply: oneshot::Sender<ShardStats> },
-    TrackStats { track: TrackId, reply: oneshot::Sender<Option<TrackStats>> },
-    ListenerStats { listener: ListenerId, reply: oneshot::Sender<Option<ListenerStats>> },
-    LegStats { leg: LegId, reply: oneshot::Sender<Option<LegStats>> },
-    AddLeg { listener: ListenerId, spec: LegSpec, reply: oneshot::Sender<Result<LegId, OpenError>> },
-    Switch { leg: LegId, reply: oneshot::Sender<Result<(), SwitchError>> },
-    Select { listener: ListenerId, track: TrackId, reply: oneshot::Sender<Result<(), SelectError>> },
-    PauseListener { listener: ListenerId, paused: bool, reply: oneshot::Sender<Result<(), UnknownListener>> },
-    Replay { leg: LegId, from: Option<u64>, reply: oneshot::Sender<Result<u64, ReplayError>> },
+    OpenTrack {
+        name: String,
+        reply: oneshot::Sender<Result<TrackId, OpenError>>,
+    },
+    OpenPublisher {
+        track: TrackId,
+        spec: LegSpec,
+        reply: oneshot::Sender<Result<LegId, OpenError>>,
+    },
+    OpenListener {
+        track: TrackId,
+        spec: LegSpec,
+        seat: Option<Seat>,
+        reply: OpenedListener,
+    },
+    OpenReplica {
+        name: String,
+        of: TrackId,
+        link: Arc<FeedLink>,
+        reply: OpenedReplica,
+    },
+    OpenFeed {
+        track: TrackId,
+        sender: Box<FeedSender>,
+        reply: OpenedFeed,
+    },
+    AwaitFed {
+        track: TrackId,
+        position: u64,
+        reply: oneshot::Sender<()>,
+    },
+    LegUp {
+        leg: LegId,
+        egress: Box<Egress>,
+    },
+    PublisherUp {
+        leg: LegId,
+    },
+    LegDown {
+        leg: LegId,
+    },
+    LegPath {
+        leg: LegId,
+        destination: SocketAddr,
+    },
+    LegReturned {
+        leg: LegId,
+    },
+    Listen {
+        queue: mpsc::Sender<ShardEvent>,
+    },
+    Ping {
+        reply: oneshot::Sender<()>,
+    },
+    Stats {
+        reply: oneshot::Sender<ShardStats>,
+    },
+    TrackStats {
+        track: TrackId,
+        reply: oneshot::Sender<Option<TrackStats>>,
+    },
+    ListenerStats {
+        listener: ListenerId,
+        reply: oneshot::Sender<Option<ListenerStats>>,
+    },
+    LegStats {
+        leg: LegId,
+        reply: oneshot::Sender<Option<LegStats>>,
+    },
+    AddLeg {
+        listener: ListenerId,
+        spec: LegSpec,
+        reply: oneshot::Sender<Result<LegId, OpenError>>,
+    },
+    Switch {
+        leg: LegId,
+        reply: oneshot::Sender<Result<(), SwitchError>>,
+    },
+    Select {
+        listener: ListenerId,
+        track: TrackId,
+        seat: Option<Seat>,
+        reply: oneshot::Sender<Result<(), SelectError>>,
+    },
+    PauseListener {
+        listener: ListenerId,
+        paused: bool,
+        reply: oneshot::Sender<Result<(), UnknownListener>>,
+    },
+    Replay {
+        leg: LegId,
+        from: Option<u64>,
+        reply: oneshot::Sender<Result<u64, ReplayError>>,
+    },
     Shutdown,
+    /// Takes nothing until the other end is dropped.
+    #[cfg(test)]
+    Stall {
+        until: std::sync::mpsc::Receiver<()>,
+    },
 }
 
 type OpenedListener = oneshot::Sender<Result<(ListenerId, LegId), OpenError>>;
+type OpenedReplica = oneshot::Sender<Result<(TrackId, LegId), OpenError>>;
+type OpenedFeed = oneshot::Sender<Result<(ListenerId, Option<u64>), OpenError>>;
 
 /// What an open command answers with.
 pub(super) trait Opened {
@@ -77,6 +167,18 @@ impl Opened for LegId {
 }
 
 impl Opened for (ListenerId, LegId) {
+    fn peer(&self) -> Peer {
+        Peer::Listener(self.0)
+    }
+}
+
+impl Opened for (TrackId, LegId) {
+    fn peer(&self) -> Peer {
+        Peer::Track(self.0)
+    }
+}
+
+impl Opened for (ListenerId, Option<u64>) {
     fn peer(&self) -> Peer {
         Peer::Listener(self.0)
     }

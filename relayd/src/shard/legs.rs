@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use relay_engine::{ExtensionIds, LegId};
 
+use super::feed::FeedSender;
 use super::header::{GroupId, Groups};
 use super::ring::RingSender;
 use crate::webrtc::egress::Destination;
@@ -88,16 +89,24 @@ impl Legs {
         true
     }
 
+    /// The leg, which is just open, feeds another shard.
+    pub(super) fn attach_feed(&mut self, leg: LegId, feed: FeedSender) {
+        if let Some(slot) = self.slot(leg) {
+            self.senders[slot] = Some(Sender::Feed(Box::new(feed)));
+        }
+    }
+
     /// Whether the leg has keys or a ring.
     pub(super) fn is_connected(&self, leg: LegId) -> bool {
         self.slot(leg).is_some_and(|slot| self.senders[slot].is_some())
     }
 
-    /// The leg's ring, to be told something.
-    pub(super) fn ring_mut(&mut self, leg: LegId) -> Option<&mut RingSender> {
+    /// The stall of a leg's ring or feed has ended: the position that found no room. `None` if the leg has neither.
+    pub(super) fn take_refused(&mut self, leg: LegId) -> Option<Option<u64>> {
         let slot = self.slot(leg)?;
         match self.senders[slot].as_mut()? {
-            Sender::Ring(ring) => Some(ring),
+            Sender::Ring(ring) => Some(ring.take_refused()),
+            Sender::Feed(feed) => Some(feed.take_refused()),
             Sender::Srtp(_) => None,
         }
     }
@@ -120,6 +129,7 @@ impl Legs {
                 templates: &self.templates,
             }),
             Sender::Ring(ring) => Hot::Ring(ring),
+            Sender::Feed(feed) => Hot::Feed(feed),
         })
     }
 
@@ -148,12 +158,14 @@ impl Legs {
 enum Sender {
     Srtp(SrtpSender),
     Ring(Box<RingSender>),
+    Feed(Box<FeedSender>),
 }
 
 /// What a packet to a leg needs.
 pub(super) enum Hot<'a> {
     Srtp(HotSrtp<'a>),
     Ring(&'a mut RingSender),
+    Feed(&'a mut FeedSender),
 }
 
 /// What a packet to an SRTP leg needs.

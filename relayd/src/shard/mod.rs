@@ -1,7 +1,9 @@
 //! The media plane: one OS thread that owns an engine `Relay` and sends to every listener.
 //!
-//! [`Shard`] is the handle that the other planes hold: commands and packets go in through two bounded queues,
-//! answers come back through one-shot channels. The thread takes what waits, asks the engine what must go out,
+//! [`Shard`] is the handle on one thread: commands and packets go in through two bounded queues, answers come back
+//! through one-shot channels. [`Shards`] is what the other planes hold: as many threads as there are cores, each with
+//! listeners of its own, and whatever is asked goes to the one that an id's number names.
+//! The thread takes what waits, asks the engine what must go out,
 //! seals it and hands it to the kernel 64 packets at a time. It shares no lock with the other planes, knows no
 //! `Rtc`, and does not allocate per packet.
 //!
@@ -9,15 +11,21 @@
 //! something is never lost; a packet is handled after every command that was given before it, a command after every
 //! end; what is opened for nobody is closed again.
 
+mod affinity;
+mod branches;
 mod command;
 mod events;
+mod feed;
 mod header;
 mod legs;
 mod outbound;
 mod pauses;
+mod placement;
 mod plane;
 mod ring;
 mod rtcp;
+mod seat;
+mod shards;
 mod stats;
 mod thread;
 
@@ -39,15 +47,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::webrtc::srtp::KeyingMaterial;
 use command::{Command, Media, Opened, Order, Payload};
+use feed::Inlet;
 
 pub use crate::webrtc::egress::EgressCounters;
 pub use events::{EVENT_QUEUE, ShardEvent};
 pub(crate) use legs::Allowance;
 pub use plane::Plane;
 pub use ring::{RingFrame, RingReceiver, RingSender, ring};
+use seat::{Load, Seat};
+pub use shards::{ShardThreads, Shards, ShardsConfig};
 pub use stats::{PlaneCounters, QueueStats, ShardStats};
-use thread::Queues;
 pub use thread::ShardThread;
+use thread::{Queues, ThreadSeat};
 
 /// Handle on a media plane; clones share one thread.
 #[derive(Clone)]
@@ -55,6 +66,8 @@ pub struct Shard {
     orders: Sender<Order>,
     commands: Sender<Command>,
     media: Sender<Media>,
+    inlet: Inlet,
+    load: Arc<Load>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -66,14 +79,24 @@ impl Shard {
     /// # Errors
     /// When the socket has no local address or the thread can not be started.
     pub fn spawn(socket: UdpSocket, config: ShardConfig) -> io::Result<(Shard, ShardThread)> {
+        Shard::spawn_as(socket, config, ThreadSeat::default())
+    }
+
+    fn spawn_as(
+        socket: UdpSocket,
+        config: ShardConfig,
+        seat: ThreadSeat,
+    ) -> io::Result<(Shard, ShardThread)> {
         let (orders, order_queue) = unbounded();
         let (commands, command_queue) = bounded(config.command_queue.max(1));
         let (media, media_queue) = bounded(config.media_queue.max(1));
         let dropped = Arc::new(AtomicU64::new(0));
+        let (inlet, fed) = feed::inlet(config.feed_queue);
+        let load = Arc::clone(&seat.load);
         let plane = Plane::new(socket, &config)?;
-        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue };
-        let thread = ShardThread::spawn(plane, queues, Arc::clone(&dropped))?;
-        Ok((Shard { orders, commands, media, dropped }, thread))
+        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue, fed };
+        let thread = ShardThread::spawn(plane, queues, Arc::clone(&dropped), seat)?;
+        Ok((Shard { orders, commands, media, inlet, load, dropped }, thread))
     }
 
     /// Opens a track named by its BCP-47 language tag.
@@ -104,7 +127,16 @@ impl Shard {
         track: TrackId,
         spec: LegSpec,
     ) -> Result<(ListenerId, LegId), ShardError> {
-        self.open(|reply| Command::OpenListener { track, spec, reply }).await
+        self.open_seated(track, spec, None).await
+    }
+
+    async fn open_seated(
+        &self,
+        track: TrackId,
+        spec: LegSpec,
+        seat: Option<Seat>,
+    ) -> Result<(ListenerId, LegId), ShardError> {
+        self.open(|reply| Command::OpenListener { track, spec, seat, reply }).await
     }
 
     /// Moves a listener or a track's publisher over to another leg of theirs, which is to be up; calling it again
@@ -124,13 +156,17 @@ impl Shard {
         self.open(|reply| Command::AddLeg { listener, spec, reply }).await
     }
 
-    /// Has a listener hear another track from now on, on the same legs. For
-    /// [`Connections::select`](crate::webrtc::Connections::select), which knows whose connections those are.
+    /// Has a listener hear another track from now on, on the same legs, and gives it this seat.
     ///
     /// # Errors
     /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
-    pub(crate) async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
-        Ok(self.ask(|reply| Command::Select { listener, track, reply }).await??)
+    async fn select(
+        &self,
+        listener: ListenerId,
+        track: TrackId,
+        seat: Option<Seat>,
+    ) -> Result<(), ShardError> {
+        Ok(self.ask(|reply| Command::Select { listener, track, seat, reply }).await??)
     }
 
     /// Sends a listener nothing until [`Shard::resume_listener`]; what comes meanwhile is not owed to it.
@@ -233,8 +269,12 @@ impl Shard {
     /// readers, each of which gets all of it.
     pub fn events(&self) -> mpsc::Receiver<ShardEvent> {
         let (queue, events) = mpsc::channel(EVENT_QUEUE);
-        self.tell(Command::Listen { queue });
+        self.listen(queue);
         events
+    }
+
+    fn listen(&self, queue: mpsc::Sender<ShardEvent>) {
+        self.tell(Command::Listen { queue });
     }
 
     /// Waits until the thread has got to this command: whether it is alive, and nothing else.
@@ -295,7 +335,7 @@ impl Shard {
         command: impl FnOnce(oneshot::Sender<Result<T, OpenError>>) -> Command,
     ) -> Result<T, ShardError> {
         let (reply, answer) = oneshot::channel();
-        self.send(command(reply))?;
+        self.send_asking(command(reply))?;
         let mut unclaimed = Unclaimed { shard: self, answer };
         let opened = (&mut unclaimed.answer).await.map_err(|_| ShardError::Closed)?;
         Ok(opened?)
@@ -303,8 +343,15 @@ impl Shard {
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShardError> {
         let (reply, answer) = oneshot::channel();
-        self.send(command(reply))?;
+        self.send_asking(command(reply))?;
         answer.await.map_err(|_| ShardError::Closed)
+    }
+
+    /// For commands with an answer. A thread that has ended says so before it drops those that it did not get to: what
+    /// comes after them would stay in the queue, and nobody would ever answer.
+    fn send_asking(&self, command: Command) -> Result<(), ShardError> {
+        self.send(command)?;
+        if self.load.has_ended() { Err(ShardError::Closed) } else { Ok(()) }
     }
 
     fn order(&self, order: Order) {
@@ -381,6 +428,8 @@ pub struct ShardConfig {
     pub media_queue: usize,
     /// RTCP datagrams per second that are taken from one listener; as many may come at once. Default 50.
     pub rtcp_rate: u32,
+    /// Frames that other shards feed and that may wait. Default 2 048; ≈ 150 bytes each and their payload.
+    pub feed_queue: usize,
     /// Send buffer asked of the system, in bytes. Default 4 MiB.
     pub send_buffer_bytes: usize,
 }
@@ -393,6 +442,7 @@ impl Default for ShardConfig {
             cname: format!("{:024x}", rand::random::<u128>() >> 32),
             command_queue: 1024,
             media_queue: 8192,
+            feed_queue: 2048,
             rtcp_rate: 50,
             send_buffer_bytes: 4 << 20,
         }
@@ -449,8 +499,9 @@ impl Shard {
         let (orders, order_queue) = unbounded();
         let (commands, command_queue) = bounded(room);
         let (media, media_queue) = bounded(1);
-        let shard = Self { orders, commands, media, dropped: Arc::default() };
-        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue };
+        let (inlet, fed) = feed::inlet(1);
+        let shard = Self { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
+        let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue, fed };
         (shard, move || queues.commands.try_recv().ok().map(|command| format!("{command:?}")))
     }
 }

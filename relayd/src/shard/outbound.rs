@@ -16,7 +16,7 @@ use crate::webrtc::srtp::SealError;
 pub(super) enum Outcome {
     Done,
     Event(Event),
-    /// The leg's ring is full: it is held until the ring is drained.
+    /// The leg's ring or feed is full: it is held until that is drained.
     Stalled(LegId),
 }
 
@@ -77,6 +77,15 @@ impl Outbound {
                 Pushed::Known => {}
                 Pushed::Full => return Outcome::Stalled(packet.leg),
                 Pushed::Closed => self.counters.no_keys += 1,
+            },
+            Some(Hot::Feed(feed)) => match feed.push(packet) {
+                Pushed::Taken | Pushed::Known => self.counters.fed_out += 1,
+                Pushed::Full => {
+                    self.counters.feed_stalls += 1;
+                    return Outcome::Stalled(packet.leg);
+                }
+                // A shard that has ended.
+                Pushed::Closed => {}
             },
             None => self.counters.no_keys += 1,
         }

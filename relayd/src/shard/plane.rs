@@ -12,6 +12,7 @@ use relay_engine::{
 use socket2::SockRef;
 use tokio::sync::mpsc;
 
+use super::branches::Branches;
 use super::events::{Begins, Lines, Readers, ShardEvent};
 use super::legs::Legs;
 use super::outbound::{Outbound, Outcome};
@@ -25,8 +26,9 @@ use crate::webrtc::egress::Batch;
 /// Methods take time as an argument, in the engine's order: inputs, then [`Plane::drain`].
 #[derive(Debug)]
 pub struct Plane {
-    relay: Relay,
-    outbound: Outbound,
+    pub(super) relay: Relay,
+    pub(super) outbound: Outbound,
+    pub(super) branches: Branches,
     pauses: Pauses,
     rtcp_rate: u32,
 }
@@ -52,6 +54,7 @@ impl Plane {
                 lines: Lines::default(),
                 readers: Readers::default(),
             },
+            branches: Branches::default(),
             pauses: Pauses::default(),
             rtcp_rate: config.rtcp_rate,
         })
@@ -117,12 +120,12 @@ impl Plane {
         }
     }
 
-    /// The ring of a leg, which was full, is drained to half: the leg goes on with the frame that found no room.
+    /// The ring or feed of a leg, which was full, is drained to half: the leg goes on with the frame that found no room.
     ///
     /// What is in the ring is on its way and yet not delivered: should the transport end now, it is still owed.
     pub fn ring_drained(&mut self, now: Instant, leg: LegId) {
-        let Some(ring) = self.outbound.legs.ring_mut(leg) else { return };
-        if let Some(refused) = ring.take_refused() {
+        let Some(refused) = self.outbound.legs.take_refused(leg) else { return };
+        if let Some(refused) = refused {
             // A leg that is only being switched to begins anew by itself.
             let _not_live = self.relay.replay(now, leg, Some(refused)).is_err();
         }
@@ -237,12 +240,14 @@ impl Plane {
     pub fn close(&mut self, now: Instant, peer: Peer) {
         let legs = match peer {
             Peer::Leg(leg) => [Some(leg), None],
+            Peer::Listener(listener) if self.branches.is_feed(listener) => [None; 2],
             Peer::Listener(listener) => {
                 self.relay.listener_stats(listener).map_or([None; 2], |stats| [Some(stats.leg), stats.second])
             }
             Peer::Track(_) => [None; 2],
         };
         let closed = legs.map(|leg| self.resume_point(leg?));
+        self.branches.closing(peer);
         self.relay.close(now, peer);
         for event in closed.into_iter().flatten() {
             self.outbound.readers.tell(event);
@@ -256,7 +261,9 @@ impl Plane {
                 let contiguous = self.relay.track_stats(stats.track)?.contiguous;
                 (stats.track, contiguous.map(|position| position + 1))
             }
-            LegStats::Listener(stats) => (stats.track, stats.unconfirmed.or(stats.next_position)),
+            LegStats::Listener(stats) => {
+                (self.branches.home_of(stats.track), stats.unconfirmed.or(stats.next_position))
+            }
             _ => return None,
         };
         Some(ShardEvent::LegClosed { leg, track, next })
@@ -345,9 +352,17 @@ impl Plane {
 
     /// Counters; the queue's are zero, since there is no queue here.
     pub fn stats(&self) -> ShardStats {
-        let outbound = &self.outbound;
+        let (outbound, (replicas, feeds)) = (&self.outbound, self.branches.counts());
+        let relay = self.relay.stats();
         ShardStats {
-            relay: self.relay.stats(),
+            // What is open for other shards is not counted twice.
+            relay: relay_engine::Stats {
+                tracks: relay.tracks.saturating_sub(replicas),
+                listeners: relay.listeners.saturating_sub(feeds),
+                legs: relay.legs.saturating_sub(replicas + feeds),
+                ..relay
+            },
+            replicas,
             egress: outbound.batch.counters(),
             plane: PlaneCounters { events_dropped: outbound.readers.dropped(), ..outbound.counters },
             ..ShardStats::default()
@@ -367,10 +382,16 @@ impl Plane {
                 self.pauses.forget(leg);
                 self.outbound.legs.close(leg);
             }
+            Event::Closed { peer: Peer::Listener(listener) } => self.branches.leave(listener),
             Event::Closed { peer: Peer::Track(track) } => {
                 self.pauses.close(track);
-                readers.tell(ShardEvent::TrackClosed { track });
+                if !self.branches.forget(track) {
+                    readers.tell(ShardEvent::TrackClosed { track });
+                }
             }
+            // Its home tells.
+            Event::TrackActive { track } | Event::TrackSilent { track } | Event::FramesLost { track, .. }
+                if self.branches.is_replica(track) => {}
             Event::TrackActive { track } => {
                 readers.tell(ShardEvent::TrackActive { track, at: Instant::now() });
             }
@@ -383,7 +404,13 @@ impl Plane {
             }
             Event::FramesSkipped { listener, from, count } => {
                 if let Some(track) = self.relay.listener_stats(listener).map(|stats| stats.track) {
-                    readers.tell(ShardEvent::FramesSkipped { track, listener, from, count });
+                    let track = self.branches.home_of(track);
+                    readers.tell(if self.branches.is_feed(listener) {
+                        // Another shard has stalled for longer than the history: its listeners never hear them.
+                        ShardEvent::FramesLost { track, from, count }
+                    } else {
+                        ShardEvent::FramesSkipped { track, listener, from, count }
+                    });
                 }
             }
             _ => {}

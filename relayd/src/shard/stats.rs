@@ -17,6 +17,20 @@ pub struct ShardStats {
     pub plane: PlaneCounters,
     /// The queues into the shard.
     pub queue: QueueStats,
+    /// Tracks that are fed to the shard by others.
+    pub replicas: usize,
+}
+
+impl ShardStats {
+    /// Adds what another shard tells of itself: counts are added, of maxima the highest stands.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { relay, egress, plane, queue, replicas } = other;
+        self.relay.merge(relay);
+        self.egress.merge(egress);
+        self.plane.merge(plane);
+        self.queue.merge(queue);
+        self.replicas += replicas;
+    }
 }
 
 /// What happened between the engine and the kernel.
@@ -48,6 +62,30 @@ pub struct PlaneCounters {
     pub byes: u64,
     /// Events that did not fit a reader's queue.
     pub events_dropped: u64,
+    /// Frames handed to other shards.
+    pub fed_out: u64,
+    /// How often another shard's queue was full, and its feed was held.
+    pub feed_stalls: u64,
+}
+
+impl PlaneCounters {
+    fn merge(&mut self, other: &Self) {
+        self.seal_reused += other.seal_reused;
+        self.seal_refused += other.seal_refused;
+        self.no_keys += other.no_keys;
+        self.too_long += other.too_long;
+        self.reports_out += other.reports_out;
+        self.rtcp_in += other.rtcp_in;
+        self.rtcp_limited += other.rtcp_limited;
+        self.rtcp_unknown += other.rtcp_unknown;
+        self.rtcp_forged += other.rtcp_forged;
+        self.rtcp_replayed += other.rtcp_replayed;
+        self.rtcp_malformed += other.rtcp_malformed;
+        self.byes += other.byes;
+        self.events_dropped += other.events_dropped;
+        self.fed_out += other.fed_out;
+        self.feed_stalls += other.feed_stalls;
+    }
 }
 
 /// The queues into the shard and how far it lags behind.
@@ -67,4 +105,25 @@ pub struct QueueStats {
     pub delay_max: Duration,
     /// The latest that a timer was served since the stats were last read.
     pub timer_lag_max: Duration,
+    /// Frames taken that other shards fed.
+    pub fed: u64,
+    /// How many of them wait now.
+    pub fed_depth: usize,
+    /// The most that ever waited.
+    pub fed_depth_max: usize,
+}
+
+impl QueueStats {
+    fn merge(&mut self, other: &Self) {
+        self.dropped += other.dropped;
+        self.taken += other.taken;
+        self.depth += other.depth;
+        self.depth_max = self.depth_max.max(other.depth_max);
+        self.delay_total += other.delay_total;
+        self.delay_max = self.delay_max.max(other.delay_max);
+        self.timer_lag_max = self.timer_lag_max.max(other.timer_lag_max);
+        self.fed += other.fed;
+        self.fed_depth += other.fed_depth;
+        self.fed_depth_max = self.fed_depth_max.max(other.fed_depth_max);
+    }
 }

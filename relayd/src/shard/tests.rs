@@ -6,6 +6,7 @@ mod events;
 mod feedback;
 mod media;
 mod ring;
+mod shards;
 mod switch;
 mod threaded;
 

@@ -7,10 +7,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Select, TryRecvError};
+use relay_engine::Peer;
 use tokio::sync::oneshot;
 
 use super::Plane;
+use super::affinity;
 use super::command::{Command, Media, Opened, Order, Payload};
+use super::feed::{Fed, Outlet};
+use super::seat::Load;
 use super::stats::{QueueStats, ShardStats};
 
 /// The media thread of a [`Shard`](super::Shard); detached when dropped.
@@ -20,9 +24,15 @@ pub struct ShardThread {
 }
 
 impl ShardThread {
-    pub(super) fn spawn(plane: Plane, queues: Queues, dropped: Arc<AtomicU64>) -> io::Result<Self> {
-        let mut media_loop = MediaLoop { plane, queues, dropped, queue: QueueStats::default() };
-        let handle = thread::Builder::new().name("media".to_owned()).spawn(move || media_loop.run())?;
+    pub(super) fn spawn(
+        plane: Plane,
+        queues: Queues,
+        dropped: Arc<AtomicU64>,
+        seat: ThreadSeat,
+    ) -> io::Result<Self> {
+        let name = format!("media-{}", seat.number);
+        let mut media_loop = MediaLoop { plane, queues, dropped, queue: QueueStats::default(), seat };
+        let handle = thread::Builder::new().name(name).spawn(move || media_loop.run())?;
         Ok(ShardThread { handle })
     }
 
@@ -40,6 +50,14 @@ impl ShardThread {
     }
 }
 
+/// Which thread it is.
+#[derive(Debug, Default)]
+pub(super) struct ThreadSeat {
+    pub(super) number: usize,
+    pub(super) pin: bool,
+    pub(super) load: Arc<Load>,
+}
+
 /// How soon a reader that had no room for an event that it waits for is offered it again.
 const READER_PATIENCE: Duration = Duration::from_millis(50);
 
@@ -48,6 +66,8 @@ pub(super) struct Queues {
     pub(super) orders: Receiver<Order>,
     pub(super) commands: Receiver<Command>,
     pub(super) media: Receiver<Media>,
+    /// From other shards.
+    pub(super) fed: Outlet,
 }
 
 struct MediaLoop {
@@ -55,16 +75,36 @@ struct MediaLoop {
     queues: Queues,
     dropped: Arc<AtomicU64>,
     queue: QueueStats,
+    seat: ThreadSeat,
+}
+
+impl Drop for MediaLoop {
+    /// However it ends: whoever waits for an answer gets none, and whoever asks from now on is told so.
+    fn drop(&mut self) {
+        self.seat.load.end();
+        self.queues.commands.try_iter().for_each(drop);
+        if thread::panicking() {
+            tracing::error!(
+                shard = self.seat.number,
+                "a media thread has failed: its listeners hear no more"
+            );
+        }
+    }
 }
 
 impl MediaLoop {
     fn run(&mut self) {
-        let Queues { orders, commands, media } = &self.queues;
-        let (orders, commands, media) = (orders.clone(), commands.clone(), media.clone());
+        if self.seat.pin {
+            affinity::pin(self.seat.number);
+        }
+        let Queues { orders, commands, media, fed } = &self.queues;
+        let (orders, commands, media, fed) =
+            (orders.clone(), commands.clone(), media.clone(), fed.queue.clone());
         let mut ready = Select::new();
         ready.recv(&orders);
         ready.recv(&commands);
         ready.recv(&media);
+        ready.recv(&fed);
         loop {
             let going_on = self.turn();
             if !going_on {
@@ -85,6 +125,7 @@ impl MediaLoop {
     fn turn(&mut self) -> bool {
         // Counted before the commands: what is given before the media counted here is among those counted after.
         let mut waiting = self.queues.media.len();
+        let fed = self.queues.fed.queue.len();
         let commands = self.queues.commands.len();
         self.queue.depth_max = self.queue.depth_max.max(waiting);
         self.take_orders();
@@ -94,6 +135,7 @@ impl MediaLoop {
             waiting = self.queues.media.len();
         }
         self.take_media(waiting);
+        self.take_fed(fed);
         self.serve_deadline();
         self.plane.drain();
         going_on
@@ -117,11 +159,17 @@ impl MediaLoop {
 
     fn take_orders(&mut self) {
         let waiting = self.queues.orders.len();
-        for order in self.queues.orders.try_iter().take(waiting) {
+        for _ in 0..waiting {
+            let Ok(order) = self.queues.orders.try_recv() else { return };
             match order {
                 Order::Close { peer } => self.plane.close(Instant::now(), peer),
                 Order::Pause { track, paused } => self.plane.pause_track(Instant::now(), track, paused),
                 Order::Drained { leg } => self.plane.ring_drained(Instant::now(), leg),
+                Order::EndReplica { track } => {
+                    self.take_fed(self.queues.fed.queue.len());
+                    self.plane.drain();
+                    self.plane.close(Instant::now(), Peer::Track(track));
+                }
             }
         }
     }
@@ -139,6 +187,21 @@ impl MediaLoop {
                 Payload::Srtcp(datagram) => self.plane.handle_srtcp(now, leg, &datagram),
                 Payload::Feedback(feedback) => self.plane.handle_feedback(now, leg, feedback),
             }
+        }
+    }
+
+    /// Takes what other shards have fed, and tells those that wait for room.
+    fn take_fed(&mut self, waiting: usize) {
+        if waiting > 0 {
+            self.queue.fed_depth_max = self.queue.fed_depth_max.max(waiting);
+            let now = Instant::now();
+            for Fed { leg, arrived, frame } in self.queues.fed.queue.try_iter().take(waiting) {
+                self.queue.fed += 1;
+                self.plane.handle_fed(now, leg, arrived, frame);
+            }
+        }
+        if self.queues.fed.has_room_again() {
+            self.plane.branches.go_on();
         }
     }
 
@@ -162,10 +225,19 @@ impl MediaLoop {
                 let opened = plane.open_publisher(now, track, spec);
                 self.hand_over(now, reply, opened);
             }
-            Command::OpenListener { track, spec, reply } => {
-                let opened = plane.open_listener(now, track, spec);
+            Command::OpenListener { track, spec, seat, reply } => {
+                let opened = plane.open_seated(now, track, spec, seat);
                 self.hand_over(now, reply, opened);
             }
+            Command::OpenReplica { name, of, link, reply } => {
+                let opened = plane.open_replica(now, name, of, link);
+                self.hand_over(now, reply, opened);
+            }
+            Command::OpenFeed { track, sender, reply } => {
+                let opened = plane.open_feed(now, track, *sender);
+                self.hand_over(now, reply, opened);
+            }
+            Command::AwaitFed { track, position, reply } => plane.await_fed(track, position, reply),
             Command::LegUp { leg, egress } => plane.leg_up(now, leg, *egress),
             Command::PublisherUp { leg } => plane.publisher_up(now, leg),
             Command::LegDown { leg } => plane.leg_down(now, leg),
@@ -176,20 +248,24 @@ impl MediaLoop {
             Command::Stats { reply } => answer(reply, self.stats()),
             Command::TrackStats { track, reply } => answer(reply, plane.relay().track_stats(track)),
             Command::ListenerStats { listener, reply } => {
-                answer(reply, plane.relay().listener_stats(listener));
+                answer(reply, plane.listener_stats(listener));
             }
-            Command::LegStats { leg, reply } => answer(reply, plane.relay().leg_stats(leg)),
+            Command::LegStats { leg, reply } => answer(reply, plane.leg_stats(leg)),
             Command::AddLeg { listener, spec, reply } => {
                 let added = plane.add_leg(now, listener, spec);
                 self.hand_over(now, reply, added);
             }
             Command::Switch { leg, reply } => answer(reply, plane.switch(now, leg)),
-            Command::Select { listener, track, reply } => answer(reply, plane.select(now, listener, track)),
+            Command::Select { listener, track, seat, reply } => {
+                answer(reply, plane.select_seated(now, listener, track, seat));
+            }
             Command::PauseListener { listener, paused, reply } => {
                 answer(reply, plane.pause_listener(now, listener, paused));
             }
             Command::Replay { leg, from, reply } => answer(reply, plane.replay(now, leg, from)),
             Command::Shutdown => {}
+            #[cfg(test)]
+            Command::Stall { until } => drop(until.recv()),
         }
     }
 
@@ -209,6 +285,7 @@ impl MediaLoop {
         let mut queue = self.queue;
         queue.dropped = self.dropped.load(Ordering::Relaxed);
         queue.depth = self.queues.media.len();
+        queue.fed_depth = self.queues.fed.queue.len();
         self.queue.delay_max = Default::default();
         self.queue.timer_lag_max = Default::default();
         ShardStats { queue, ..self.plane.stats() }

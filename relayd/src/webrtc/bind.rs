@@ -13,25 +13,25 @@ use super::keys::Identity;
 use super::plane::{Parts, Plane};
 use super::receiver::{Receiver, Shared};
 use super::{BindError, Connections, WebRtcConfig};
-use crate::shard::{Shard, ShardConfig, ShardThread};
+use crate::shard::{ShardThreads, Shards, ShardsConfig};
 
 /// What [`Connections::bind`] started; awaited by whoever started it, after [`Connections::shutdown`].
 #[derive(Debug)]
 pub struct ConnectionsTask {
     actor: JoinHandle<()>,
     receivers: Vec<JoinHandle<()>>,
-    shard: ShardThread,
+    shards: ShardThreads,
 }
 
 impl ConnectionsTask {
-    /// Waits until the actor and the shard's thread have ended.
+    /// Waits until the actor and the shards' threads have ended.
     pub async fn join(self) {
-        let Self { actor, receivers, shard } = self;
+        let Self { actor, receivers, shards } = self;
         let ended = tokio::task::spawn_blocking(move || {
             let actor = actor.join().is_ok();
             // None is left out when one has failed.
             let failed = receivers.into_iter().filter_map(|receiver| receiver.join().err()).count();
-            (actor && failed == 0, shard.join().is_ok())
+            (actor && failed == 0, shards.join().is_ok())
         });
         let ended = ended.await.unwrap_or((false, false));
         if !ended.0 {
@@ -44,28 +44,30 @@ impl ConnectionsTask {
 }
 
 impl Connections {
-    /// Binds the one UDP port, spawns the shard on a clone of its socket and the actor on the current runtime.
+    /// Binds the one UDP port, spawns the shards on clones of its socket and the actor on the current runtime.
     ///
     /// # Errors
     /// When the address can not be bound, or when it is unspecified and nothing is configured to advertise.
     pub async fn bind(
         config: WebRtcConfig,
-        shard_config: ShardConfig,
-    ) -> Result<(Connections, Shard, ConnectionsTask), BindError> {
+        shards: impl Into<ShardsConfig>,
+    ) -> Result<(Connections, Shards, ConnectionsTask), BindError> {
+        let shards_config = shards.into();
         let address = config.bind;
         let failed = |error| BindError::Socket { address, error };
         let sockets = open_sockets(&config).map_err(failed)?;
         let local = sockets[0].local_addr().map_err(failed)?;
         let candidates = candidates(&config, local)?;
-        let for_shard = sockets[0].try_clone().map_err(failed)?;
+        let for_shards = sockets.iter().map(UdpSocket::try_clone).collect::<io::Result<Vec<_>>>();
+        let for_shards = for_shards.map_err(failed)?;
         let socket = sockets[0].try_clone().map_err(failed)?;
         // Some 10 ms of key generation and self-tests, once.
         let identity = tokio::task::spawn_blocking(Identity::generate)
             .await
             .map_err(|error| BindError::Dtls(error.to_string()))?
             .map_err(BindError::Dtls)?;
-        let cname = shard_config.cname.clone();
-        let (shard, thread) = Shard::spawn(for_shard, shard_config).map_err(BindError::Shard)?;
+        let cname = shards_config.shard.cname.clone();
+        let (shard, threads) = Shards::spawn(&for_shards, &shards_config).map_err(BindError::Shard)?;
         let (commands, receiver) = mpsc::channel(config.command_queue.max(1));
         let (shared, inbounds) = Shared::new(&config);
         let shard_handle = shard.clone();
@@ -84,7 +86,7 @@ impl Connections {
         let actor = spawn(plane).map_err(failed)?;
         let receivers = receive(&config, sockets, &shared, &shard).map_err(failed)?;
         let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
-        Ok((connections, shard, ConnectionsTask { actor, receivers, shard: thread }))
+        Ok((connections, shard, ConnectionsTask { actor, receivers, shards: threads }))
     }
 }
 
@@ -93,7 +95,7 @@ fn receive(
     config: &WebRtcConfig,
     sockets: Vec<UdpSocket>,
     shared: &Shared,
-    shard: &Shard,
+    shard: &Shards,
 ) -> io::Result<Vec<JoinHandle<()>>> {
     let receivers = sockets
         .into_iter()
@@ -181,6 +183,7 @@ fn candidates(config: &WebRtcConfig, local: SocketAddr) -> Result<Vec<SocketAddr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::ShardConfig;
 
     fn config(bind: &str, advertise: &[&str]) -> WebRtcConfig {
         WebRtcConfig {

@@ -16,7 +16,7 @@ use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
 use super::untold::Untold;
 use super::{CloseReason, JoinError, Joined, Record, ResourceId, Role, WebRtcConfig};
-use crate::shard::{Allowance, Shard};
+use crate::shard::{Allowance, Shards};
 
 pub(super) struct Connection {
     pub(super) resource: ResourceId,
@@ -153,7 +153,7 @@ impl Connection {
     }
 
     /// Tells the media plane what there is to tell of a listener's path.
-    pub(super) fn tell(&mut self, now: Instant, shard: &Shard) {
+    pub(super) fn tell(&mut self, now: Instant, shard: &Shards) {
         if let (Role::Listener, Some(leg)) = (self.role, self.leg) {
             self.untold.tell(now, shard, leg);
         }

@@ -139,6 +139,17 @@ pub struct EgressCounters {
 }
 
 impl EgressCounters {
+    /// Adds what another socket's are.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+        self.calls += other.calls;
+        self.full += other.full;
+        self.unreachable += other.unreachable;
+        self.too_long += other.too_long;
+        self.failed += other.failed;
+    }
+
     /// Datagrams that were not sent, for whatever reason.
     pub fn errors(&self) -> u64 {
         self.full + self.unreachable + self.too_long + self.failed

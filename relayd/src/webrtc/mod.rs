@@ -39,7 +39,7 @@ use std::sync::Arc;
 use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 pub use bind::ConnectionsTask;
 pub use config::WebRtcConfig;
 pub use error::{BindError, JoinError, PatchError};
@@ -52,7 +52,7 @@ pub use snapshot::{Counters, Snapshot, StateCounts};
 pub struct Connections {
     commands: mpsc::Sender<Command>,
     local: SocketAddr,
-    shard: Shard,
+    shard: Shards,
     /// Held while a listener is moved to another track.
     selecting: Arc<Mutex<()>>,
 }
@@ -202,7 +202,7 @@ pub enum Attach {
         /// The first position that it wants; `None` for the live edge.
         resume_from: Option<u64>,
     },
-    /// One more of a listener that has one: [`Shard::switch`](crate::shard::Shard::switch) moves it over, and the first
+    /// One more of a listener that has one: [`Shards::switch`](crate::shard::Shards::switch) moves it over, and the first
     /// may be closed once it is spent.
     Second {
         /// The listener, as the first one's [`Joined::listener`] says.

@@ -28,7 +28,7 @@ use super::wheel::Wheel;
 use super::{
     CloseReason, Command, Counters, JoinError, PatchError, ResourceId, Role, Snapshot, WebRtcConfig,
 };
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 
 /// Commands taken in one turn.
 const COMMANDS_PER_TURN: usize = 16;
@@ -64,7 +64,7 @@ pub(super) struct Parts {
     pub(super) shared: Shared,
     pub(super) inbounds: Inbounds,
     pub(super) identity: Identity,
-    pub(super) shard: Shard,
+    pub(super) shard: Shards,
     /// Host candidates, resolved; never empty.
     pub(super) candidates: Vec<SocketAddr>,
     /// The name that the shard's sender reports carry.

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use super::demux::{Class, Limiter, classify};
 use super::routes::Routes;
 use super::{Counters, Role, WebRtcConfig};
-use crate::shard::Shard;
+use crate::shard::Shards;
 #[cfg(target_os = "linux")]
 use linux::{Inbox, wait};
 #[cfg(not(target_os = "linux"))]
@@ -112,12 +112,12 @@ impl Shared {
 /// Reads one socket.
 pub(super) struct Receiver {
     shared: Shared,
-    shard: Shard,
+    shard: Shards,
     limiter: Limiter,
 }
 
 impl Receiver {
-    pub(super) fn new(config: &WebRtcConfig, shared: Shared, shard: Shard) -> Self {
+    pub(super) fn new(config: &WebRtcConfig, shared: Shared, shard: Shards) -> Self {
         let WebRtcConfig { stun_rate, stun_burst, stun_sources, .. } = *config;
         let limiter = Limiter::new(Instant::now(), stun_rate, stun_burst, stun_sources);
         Self { shared, shard, limiter }
@@ -210,7 +210,7 @@ mod tests {
     fn receiver(queue: usize) -> (Receiver, Inbounds, impl Fn() -> Option<String>) {
         let config = WebRtcConfig { receive_queue: queue, stun_burst: 1_000_000, ..WebRtcConfig::default() };
         let (shared, inbounds) = Shared::new(&config);
-        let (shard, take) = Shard::stalled(1);
+        let (shard, take) = Shards::stalled(1);
         (Receiver::new(&config, shared, shard), inbounds, take)
     }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use relay_engine::LegId;
 
-use crate::shard::Shard;
+use crate::shard::Shards;
 
 /// Of one connection.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Untold {
     }
 
     /// Tells what there is, as far as it is taken.
-    pub(super) fn tell(&mut self, now: Instant, shard: &Shard, leg: LegId) {
+    pub(super) fn tell(&mut self, now: Instant, shard: &Shards, leg: LegId) {
         self.path.take_if(|path| shard.leg_path(leg, *path));
         if self.path.is_none() {
             self.returned = self.returned && !shard.leg_returned(leg);
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn what_a_stalled_shard_does_not_take_is_told_until_it_does() {
-        let ((shard, take), (leg, _)) = (Shard::stalled(1), test_support::leg());
+        let ((shard, take), (leg, _)) = (Shards::stalled(1), test_support::leg());
         let (now, mut untold) = (Instant::now(), Untold::default());
         untold.tell(now, &shard, leg);
         assert_eq!((untold.deadline(), take()), (None, None), "nothing to say");
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn who_comes_back_before_it_was_told_that_they_had_gone_is_sent_what_they_missed() {
-        let ((shard, take), (leg, _)) = (Shard::stalled(4), test_support::leg());
+        let ((shard, take), (leg, _)) = (Shards::stalled(4), test_support::leg());
         let mut untold = Untold::default();
         untold.down();
         untold.returned();
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_shard_that_has_ended_is_told_nothing_more() {
-        let ((shard, take), (leg, _)) = (Shard::stalled(1), test_support::leg());
+        let ((shard, take), (leg, _)) = (Shards::stalled(1), test_support::leg());
         drop(take);
         let mut untold = Untold::default();
         untold.moved(address(1));

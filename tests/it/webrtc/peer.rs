@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use relay_engine::TrackId;
-use relayd::shard::{Shard, ShardConfig};
+use relayd::shard::{ShardConfig, Shards};
 use relayd::webrtc::{
     Attach, CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, LeftAt, Record, Role,
     WebRtcConfig,
@@ -24,7 +24,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The connection plane and its shard, with one track.
 pub(crate) struct Relay {
     pub(crate) connections: Connections,
-    pub(crate) shard: Shard,
+    pub(crate) shard: Shards,
     pub(crate) track: TrackId,
     pub(crate) ledger: Ledger,
     task: ConnectionsTask,

@@ -162,7 +162,7 @@ proptest! {
         }
         settle(&mut bench, &mut open, usize::MAX);
         for (id, _, heard) in open {
-            let first = heard.first().copied().unwrap_or(u64::from(sent));
+            let first = heard.first().copied().unwrap_or_else(|| u64::from(sent));
             prop_assert_eq!(heard, (first..u64::from(sent)).collect::<Vec<_>>(), "{}", id);
         }
         prop_assert_eq!(bench.relay.stats().frames_skipped, 0);

@@ -41,13 +41,13 @@ impl Wire {
     }
 }
 
-fn numbered(number: u32) -> Vec<u8> {
+pub(super) fn numbered(number: u32) -> Vec<u8> {
     let mut payload = opus(20, 0);
     payload[1..5].copy_from_slice(&number.to_be_bytes());
     payload
 }
 
-fn number_of(payload: &[u8]) -> u32 {
+pub(super) fn number_of(payload: &[u8]) -> u32 {
     u32::from_be_bytes(payload[1..5].try_into().unwrap())
 }
 

@@ -79,7 +79,8 @@ fn media_that_does_not_fit_its_queue_is_dropped_and_counted() {
     let (commands, _command_queue) = bounded(1);
     let (media, media_queue) = bounded(2);
     let orders = unbounded().0;
-    let stuck = Shard { orders, commands, media, dropped: Arc::default() };
+    let inlet = shard.inlet.clone();
+    let stuck = Shard { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
     let taken: Vec<bool> = (0..5).map(|number| stuck.packet(publisher, spoken(number, &[0xf8]))).collect();
     assert_eq!(taken, [true, true, false, false, false]);
     assert!(!stuck.srtcp(publisher, Bytes::from_static(b"rtcp")));
@@ -115,7 +116,7 @@ fn what_the_engine_refuses_is_an_error_of_the_caller() {
             shard.resume_listener(listener).await,
             Err(ShardError::Listener(UnknownListener(listener)))
         );
-        let selected = shard.select(listener, track).await;
+        let selected = shard.select(listener, track, None).await;
         assert_eq!(selected, Err(ShardError::Select(SelectError::UnknownListener(listener))));
         shard.close(Peer::Track(track));
         let gone = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await;
@@ -222,7 +223,8 @@ fn a_close_is_taken_however_full_the_commands_are_and_before_what_is_given_after
     let (commands, _full) = bounded(1);
     commands.send(Command::Shutdown).unwrap();
     let (orders, order_queue) = unbounded();
-    let stuck = Shard { orders, commands, media: shard.media.clone(), dropped: Arc::default() };
+    let (media, inlet) = (shard.media.clone(), shard.inlet.clone());
+    let stuck = Shard { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
     let track = runtime().block_on(shard.open_track("es")).unwrap();
     (0..5_000).for_each(|_| stuck.close(Peer::Track(track)));
     assert_eq!(order_queue.len(), 5_000, "nothing is lost, and nothing is waited for");

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::{COMMANDS_PER_TURN, Opened, Parts, Plane, unanswered};
-use crate::shard::{Shard, ShardError};
+use crate::shard::{ShardError, Shards};
 use crate::webrtc::answer::{self, Answer};
 use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
@@ -326,7 +326,7 @@ fn new_credentials(slot: usize) -> IceCredentials {
 }
 
 async fn open_listener(
-    shard: &Shard,
+    shard: &Shards,
     track: TrackId,
     (attach, left_at): (Attach, Option<LeftAt>),
     spec: LegSpec,
@@ -358,7 +358,7 @@ fn leg_spec(role: Role, offer: &Offer, ssrc: u32, epoch: u64) -> LegSpec {
     }
 }
 
-fn close_unheard(shard: &Shard, opened: &Opened) {
+fn close_unheard(shard: &Shards, opened: &Opened) {
     if let Ok((leg, _)) = opened.leg {
         shard.close(Peer::Leg(leg));
     }

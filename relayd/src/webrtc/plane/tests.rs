@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::shard::{ShardConfig, ShardThread};
+use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::receiver::Receiver;
 use crate::webrtc::{Accept, Attach, Record, connection, offer};
 
@@ -19,7 +19,7 @@ struct Stage {
     plane: Plane,
     commands: mpsc::Sender<Command>,
     receiver: Receiver,
-    thread: ShardThread,
+    thread: ShardThreads,
 }
 
 impl Stage {
@@ -27,7 +27,8 @@ impl Stage {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let address = socket.local_addr().unwrap();
-        let (shard, thread) = Shard::spawn(socket.try_clone().unwrap(), ShardConfig::default()).unwrap();
+        let (shard, thread) =
+            Shards::spawn(std::slice::from_ref(&socket), &ShardConfig::default().into()).unwrap();
         let (commands, receiver) = mpsc::channel(64);
         let config = WebRtcConfig { stun_burst: 1_000_000, ..WebRtcConfig::default() };
         let (shared, inbounds) = Shared::new(&config);
@@ -188,7 +189,7 @@ async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
 #[tokio::test]
 async fn what_a_stalled_shard_does_not_take_of_a_path_is_told_later() {
     let mut stage = Stage::new().await;
-    let (shard, take) = Shard::stalled(1);
+    let (shard, take) = Shards::stalled(1);
     let real = std::mem::replace(&mut stage.plane.parts.shard, shard.clone());
     let now = Instant::now();
     let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));

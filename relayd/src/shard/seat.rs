@@ -1,0 +1,142 @@
+//! Who listens where, counted by owning: a seat is taken before a listener is opened and goes with it.
+//!
+//! A seat keeps its branch, and the branch of a track on another shard than its home keeps the feed from there. So a
+//! replica ends with its last listener, and not while one is just coming: whoever comes has a seat already.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::Sender;
+use relay_engine::{ListenerId, Peer, TrackId};
+use tokio::sync::OnceCell;
+
+use super::command::Order;
+use super::placement::ShardLoad;
+
+/// What is to be done on one shard; its thread and the router share it.
+#[derive(Debug, Default)]
+pub(super) struct Load {
+    listeners: AtomicUsize,
+    homes: AtomicUsize,
+    ended: AtomicBool,
+}
+
+impl Load {
+    pub(super) fn now(&self) -> ShardLoad {
+        ShardLoad {
+            alive: !self.has_ended(),
+            listeners: self.listeners.load(Ordering::Relaxed),
+            homes: self.homes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The shard's thread has ended: nothing goes there any more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+/// A track has its home on a shard.
+#[derive(Debug)]
+pub(super) struct Home(Arc<Load>);
+
+impl Home {
+    pub(super) fn on(load: &Arc<Load>) -> Self {
+        load.homes.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.0.homes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A track on one shard.
+#[derive(Debug)]
+pub(super) struct Branch {
+    listeners: AtomicUsize,
+    load: Arc<Load>,
+    /// What the track is there, if that is not its home; made by the first who needs it.
+    pub(super) replica: OnceCell<Replica>,
+}
+
+impl Branch {
+    pub(super) fn on(load: &Arc<Load>) -> Arc<Self> {
+        Arc::new(Self { listeners: AtomicUsize::new(0), load: Arc::clone(load), replica: OnceCell::new() })
+    }
+
+    /// The track's listeners on this shard, those just coming included.
+    pub(super) fn listeners(&self) -> usize {
+        self.listeners.load(Ordering::Relaxed)
+    }
+}
+
+/// A listener's place on a branch.
+#[derive(Debug)]
+pub(super) struct Seat(Arc<Branch>);
+
+impl Seat {
+    pub(super) fn on(branch: Arc<Branch>) -> Self {
+        branch.listeners.fetch_add(1, Ordering::Relaxed);
+        branch.load.listeners.fetch_add(1, Ordering::Relaxed);
+        Self(branch)
+    }
+
+    pub(super) fn branch(&self) -> &Branch {
+        &self.0
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.listeners.fetch_sub(1, Ordering::Relaxed);
+        self.0.load.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A track on another shard than its home, and the listener there that feeds it. Dropped, it ends the feed, and that
+/// ends the track.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) track: TrackId,
+    pub(super) feed: ListenerId,
+    /// Of the home.
+    pub(super) orders: Sender<Order>,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // A home that has ended has ended its feeds.
+        drop(self.orders.send(Order::Close { peer: Peer::Listener(self.feed) }));
+    }
+}
+
+/// By slot, which listener has which seat: 16 bytes for each slot.
+#[derive(Debug, Default)]
+pub(super) struct Seats {
+    seats: Vec<Option<(ListenerId, Seat)>>,
+}
+
+impl Seats {
+    /// The listener has this seat now, and no other any more.
+    pub(super) fn take(&mut self, listener: ListenerId, seat: Seat) {
+        let slot = listener.slot();
+        if slot >= self.seats.len() {
+            self.seats.resize_with(slot + 1, || None);
+        }
+        self.seats[slot] = Some((listener, seat));
+    }
+
+    /// The listener is gone.
+    pub(super) fn leave(&mut self, listener: ListenerId) {
+        if let Some(seat) = self.seats.get_mut(listener.slot()) {
+            seat.take_if(|(sitting, _)| *sitting == listener);
+        }
+    }
+}
