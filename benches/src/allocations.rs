@@ -6,6 +6,10 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Of all threads.
+static EVERYWHERE: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     // Without initialiser and destructor, so that counting itself never allocates.
@@ -52,6 +56,7 @@ unsafe impl GlobalAlloc for Counting {
 
 fn count(bytes: usize) {
     COUNT.set(COUNT.get() + 1);
+    EVERYWHERE.fetch_add(1, Ordering::Relaxed);
     HELD.set(HELD.get() + bytes as i64);
 }
 
@@ -71,4 +76,9 @@ pub fn during(work: impl FnOnce()) -> u64 {
     let before = COUNT.get();
     work();
     COUNT.get() - before
+}
+
+/// How often the process has allocated or grown memory so far, on any thread; right only under [`Counting`].
+pub fn everywhere() -> u64 {
+    EVERYWHERE.load(Ordering::Relaxed)
 }

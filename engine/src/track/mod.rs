@@ -38,7 +38,8 @@ pub(crate) struct Track {
     timeline: Timeline,
     /// Slots of the listeners, dense: first those that feed other relays, then the others in no particular order.
     members: Vec<u32>,
-    feeds: usize,
+    /// How many of them feed others. Small, since it is in every track.
+    feeds: u32,
     walk: Walk,
     /// The track is in the relay's queue of tracks with something to hand out.
     pub(crate) queued: bool,
@@ -90,8 +91,9 @@ impl Track {
     /// Who makes room for it goes to the end, and is offered no less for that.
     pub(crate) fn lead(&mut self, mut moved: impl FnMut(u32, usize)) {
         let Some(last) = self.members.len().checked_sub(1) else { return };
-        self.members.swap(self.feeds, last);
-        for place in [self.feeds, last] {
+        let first = self.feeds as usize;
+        self.members.swap(first, last);
+        for place in [first, last] {
             moved(self.members[place], place);
         }
         self.feeds += 1;
@@ -102,15 +104,16 @@ impl Track {
     /// Of those left, no member before the walk's place has still to be offered the current arrival.
     pub(crate) fn leave(&mut self, place: usize, mut moved: impl FnMut(u32, usize)) {
         let mut hole = place;
-        if hole < self.feeds {
+        if hole < self.feeds as usize {
             // The feeds behind it move up.
             self.feeds -= 1;
-            self.members[hole..=self.feeds].rotate_left(1);
-            (hole..self.feeds).for_each(|place| moved(self.members[place], place));
-            if (hole + 1..=self.feeds).contains(&self.walk.member) {
+            let last = self.feeds as usize;
+            self.members[hole..=last].rotate_left(1);
+            (hole..last).for_each(|place| moved(self.members[place], place));
+            if (hole + 1..=last).contains(&self.walk.member) {
                 self.walk.member -= 1;
             }
-            hole = self.feeds;
+            hole = last;
         }
         if hole < self.walk.member {
             // The last of those already offered moves into the hole, and the hole to the border.

@@ -208,8 +208,11 @@ impl Side for End {
 
     async fn leave(mut self, code: Option<CloseCode>) {
         // The media plane hears what the client acknowledged last before its leg is closed, since an end overtakes that.
-        if code.is_none() && self.target.role == MediaRole::Listener && self.seated.is_some() {
-            let shard = self.api.service.shard();
+        if code.is_none()
+            && self.target.role == MediaRole::Listener
+            && let Some(seated) = &self.seated
+        {
+            let shard = self.api.service.shard().of(seated.seat.leg);
             // The first is answered before what was said ahead of it is heard, the second after.
             let heard = async { shard.ping().await.is_ok() && shard.ping().await.is_ok() };
             let _in_time = tokio::time::timeout(LAST_WORD, heard).await.is_ok();

@@ -243,6 +243,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::ConsentLost => "consent_lost",
         CloseReason::Failed => "failed",
         CloseReason::Panicked => "panicked",
+        CloseReason::MediaFailed => "media_failed",
         CloseReason::Shutdown => "shutdown",
     }
 }

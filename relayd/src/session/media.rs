@@ -258,6 +258,16 @@ impl Seats {
         }
     }
 
+    /// Tells those to go whose leg or track is on the shard of this number.
+    pub(super) fn close_shard(&self, number: u8, reason: CloseReason) {
+        for seated in self.entries().values() {
+            let leg = seated.leg.as_ref().is_some_and(|open| open.leg.relay() == number);
+            if leg || seated.track.relay() == number {
+                seated.close(reason);
+            }
+        }
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ResourceId, Seated>> {
         // Every change under the lock is complete in itself.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)

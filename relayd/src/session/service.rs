@@ -217,6 +217,7 @@ impl Service {
                         let now = Instant::now();
                         self.directory.set_epoch(Epoch { instant: now, wall: SystemTime::now() });
                         self.directory.handle_timeout(now);
+                        self.close_failed().await;
                     }
                     Some(event) = events.recv() => {
                         self.anchors.handle_shard_event(&event);
@@ -230,6 +231,15 @@ impl Service {
                 () = work => {}
                 () = hear => {}
             }
+        }
+    }
+
+    /// Whoever is on a media thread that has failed is told to go, and may come back on another. Not only once: somebody
+    /// may have been on the way there.
+    async fn close_failed(&self) {
+        for number in self.shard.failed() {
+            self.seats.close_shard(number, CloseReason::MediaFailed);
+            self.connections.close_shard(number, CloseReason::MediaFailed).await;
         }
     }
 

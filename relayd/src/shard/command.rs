@@ -142,6 +142,9 @@ pub(super) enum Command {
     Stall {
         until: std::sync::mpsc::Receiver<()>,
     },
+    /// Panics.
+    #[cfg(test)]
+    Fail,
 }
 
 type OpenedListener = oneshot::Sender<Result<(ListenerId, LegId), OpenError>>;

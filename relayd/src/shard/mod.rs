@@ -494,6 +494,11 @@ const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 impl Shard {
+    /// Has the thread panic.
+    pub(crate) fn fail(&self) {
+        self.tell(Command::Fail);
+    }
+
     /// A shard that takes no command by itself, with room for so many; what it is given comes out in words.
     pub(crate) fn stalled(room: usize) -> (Self, impl Fn() -> Option<String>) {
         let (orders, order_queue) = unbounded();

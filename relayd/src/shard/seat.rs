@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
 use crossbeam_channel::Sender;
 use relay_engine::{ListenerId, Peer, TrackId};
@@ -19,6 +20,7 @@ pub(super) struct Load {
     listeners: AtomicUsize,
     homes: AtomicUsize,
     ended: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Load {
@@ -30,9 +32,15 @@ impl Load {
         }
     }
 
-    /// The shard's thread has ended: nothing goes there any more.
+    /// The shard's thread, which this is called on, has ended: nothing goes there any more.
     pub(super) fn end(&self) {
+        self.failed.store(thread::panicking(), Ordering::SeqCst);
         self.ended.store(true, Ordering::SeqCst);
+    }
+
+    /// It has ended, and nobody had asked for that.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     pub(super) fn has_ended(&self) -> bool {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use relay_engine::{
     CarriedFrame, Feedback, LegId, LegSpec, LegStats, Limit, ListenerId, ListenerStats, OpenError, Peer,
     SelectError, TrackId, TrackStats, rtp,
@@ -283,7 +283,8 @@ impl Shards {
     /// # Errors
     /// As [`Shard::ping`], if one of them has ended.
     pub async fn ping(&self) -> Result<(), ShardError> {
-        try_join_all(self.inner.shards.iter().map(Shard::ping)).await.map(drop)
+        // All of them, though one has ended: the others may be late.
+        join_all(self.inner.shards.iter().map(Shard::ping)).await.into_iter().collect()
     }
 
     /// All shards together. As [`Shard::stats`].
@@ -297,9 +298,21 @@ impl Shards {
         Ok(all)
     }
 
+    /// Numbers of the shards whose thread has failed: what is there hears and brings nothing any more, and nothing new
+    /// goes there.
+    pub fn failed(&self) -> impl Iterator<Item = u8> + use<'_> {
+        let loads = (0..=u8::MAX).zip(&self.inner.loads);
+        loads.filter(|(_, load)| load.has_failed()).map(|(number, _)| number)
+    }
+
     /// The shards by their numbers, to be asked one by one.
     pub fn each(&self) -> &[Shard] {
         &self.inner.shards
+    }
+
+    /// The shard that a leg is on.
+    pub(crate) fn of(&self, leg: LegId) -> &Shard {
+        self.at(leg.relay())
     }
 
     /// A track's counters, its listeners on all shards counted. As [`Shard::track_stats`].

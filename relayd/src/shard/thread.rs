@@ -266,6 +266,8 @@ impl MediaLoop {
             Command::Shutdown => {}
             #[cfg(test)]
             Command::Stall { until } => drop(until.recv()),
+            #[cfg(test)]
+            Command::Fail => panic!("as it was told to"),
         }
     }
 

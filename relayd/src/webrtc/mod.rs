@@ -115,6 +115,16 @@ impl Connections {
         answer.await.unwrap_or(0)
     }
 
+    /// Closes every connection whose leg or track is on the shard of this number, and tells how many there were; their
+    /// records are told `reason`.
+    pub async fn close_shard(&self, number: u8, reason: CloseReason) -> usize {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::CloseShard { number, reason, reply }).await.is_err() {
+            return 0;
+        }
+        answer.await.unwrap_or(0)
+    }
+
     /// Has a listener hear another track from now on, on the same connections: they are closed with that one, and no
     /// longer with the one that it joined. Done to the end even if the caller goes away.
     ///
@@ -374,6 +384,8 @@ pub enum CloseReason {
     Failed,
     /// A bug in the stack below; only this connection is lost.
     Panicked,
+    /// The media thread that it was on, or that its track had its home on, has failed.
+    MediaFailed,
     /// The relay is stopping.
     Shutdown,
 }
@@ -396,6 +408,11 @@ enum Command {
     },
     CloseTrack {
         track: TrackId,
+        reason: CloseReason,
+        reply: oneshot::Sender<usize>,
+    },
+    CloseShard {
+        number: u8,
         reason: CloseReason,
         reply: oneshot::Sender<usize>,
     },

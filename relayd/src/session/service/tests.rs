@@ -4,13 +4,18 @@ use relay_engine::{LegSpec, rtp};
 
 use super::*;
 use crate::auth::{self, Grant, Scope, Subject};
+use crate::session::media::{MediaJoin, MediaSeat};
 use crate::session::{Event, Limits, Next, Status, Taken};
-use crate::shard::ShardConfig;
+use crate::shard::{ShardConfig, ShardsConfig};
 use crate::webrtc::{IfMatch, WebRtcConfig};
 
 async fn service() -> Service {
+    service_on(ShardConfig::default().into()).await
+}
+
+async fn service_on(shards: ShardsConfig) -> Service {
     let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
-    let (connections, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+    let (connections, shard, _task) = Connections::bind(config, shards).await.unwrap();
     Service::new(Directory::new(Limits { max_sessions: 9, ..Limits::default() }), shard, connections)
 }
 
@@ -311,4 +316,47 @@ async fn a_listener_that_is_gone_while_its_second_leg_is_opened_comes_back_in_th
     let view = service.directory.leg(created.view.id.as_str(), &second.joined.resource).unwrap();
     assert_eq!((view.holder, view.listener), (first.joined.resource, second.joined.listener));
     hearing.abort();
+}
+
+#[tokio::test]
+async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let service = service_on(shards).await;
+    let running = tokio::spawn(service.clone().run());
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    let mut seats: Vec<MediaSeat> = Vec::new();
+    let listen = || join(&service, Role::Listener, id, Claim::None, offer("recvonly"));
+    for _ in 0..4 {
+        let (role, language, caller) = (Role::Listener, None, &Caller::Open);
+        let join = MediaJoin { role, session: id, language, caller, claim: Claim::None, from: None };
+        seats.push(service.join_media(join).await.unwrap());
+    }
+    for _ in 0..4 {
+        listen().await.unwrap();
+    }
+    let home = seats[0].track.relay();
+    let (at_home, away): (Vec<_>, Vec<_>) = seats.iter().partition(|seat| seat.leg.relay() == home);
+    assert_eq!((at_home.len(), away.len()), (2, 2));
+    let patience = Duration::from_secs(20);
+
+    service.shard.each()[usize::from(1 - home)].fail();
+    for seat in &away {
+        let reason = tokio::time::timeout(patience, seat.closed()).await;
+        assert_eq!(reason, Ok(CloseReason::MediaFailed));
+    }
+    until("those at home are left", async || connections(&service).await == (0, 2)).await;
+    assert!(at_home.iter().all(|seat| futures_util::FutureExt::now_or_never(seat.closed()).is_none()));
+    let back = listen().await.unwrap();
+    assert_eq!(back.leg.relay(), home);
+
+    service.shard.each()[usize::from(home)].fail();
+    for seat in &at_home {
+        let reason = tokio::time::timeout(patience, seat.closed()).await;
+        assert_eq!(reason, Ok(CloseReason::MediaFailed));
+    }
+    until("nobody is left", async || connections(&service).await == (0, 0)).await;
+    let refused = tokio::time::timeout(patience, listen()).await;
+    assert!(refused.expect("nobody hangs").is_err());
+    running.abort();
 }

@@ -45,10 +45,13 @@ impl Plane {
                     self.close(resource, reason, reply);
                 }
                 Command::CloseTrack { track, reason, reply } => {
-                    let of_track = self.connections.iter().filter(|(_, c)| c.track == track);
-                    let slots: Vec<usize> = of_track.map(|(slot, _)| slot).collect();
-                    slots.iter().for_each(|slot| self.remove(*slot, Some(reason)));
-                    let _asker_gone = reply.send(slots.len()).is_err();
+                    let _asker_gone = reply.send(self.close_those(reason, |c| c.track == track)).is_err();
+                }
+                Command::CloseShard { number, reason, reply } => {
+                    let there = |c: &Connection| {
+                        c.track.relay() == number || c.leg.is_some_and(|leg| leg.relay() == number)
+                    };
+                    let _asker_gone = reply.send(self.close_those(reason, there)).is_err();
                 }
                 Command::Selected { listener, track } => {
                     let of_listener =
@@ -62,6 +65,14 @@ impl Plane {
             }
         }
         None
+    }
+
+    /// Closes the connections that are meant; how many there were.
+    fn close_those(&mut self, reason: CloseReason, meant: impl Fn(&Connection) -> bool) -> usize {
+        let meant = self.connections.iter().filter(|(_, connection)| meant(connection));
+        let slots: Vec<usize> = meant.map(|(slot, _)| slot).collect();
+        slots.iter().for_each(|slot| self.remove(*slot, Some(reason)));
+        slots.len()
     }
 
     pub(super) fn handle_join(
