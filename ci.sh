@@ -40,12 +40,22 @@ finish() {
 }
 trap finish EXIT
 
-# Debian packages that are absent, by the program or the library that shows them.
+# Debian packages that are absent of those that real clients need, by the program or the library that shows them.
 system_packages() {
   local missing=()
   command -v chromium >/dev/null || missing+=(chromium)
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   [ -e /usr/share/fonts/truetype/dejavu ] || missing+=(fonts-dejavu-core)
+  install_packages "${missing[@]}"
+}
+
+# What counts instructions in the bench of that name.
+valgrind_package() {
+  command -v valgrind >/dev/null || install_packages valgrind
+}
+
+install_packages() {
+  local missing=("$@")
   if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing ${missing[*]}"
     apt-get -q update >"$target/apt.log" 2>&1 || { cat "$target/apt.log"; return 1; }
@@ -117,6 +127,7 @@ rust_checks() {
   done
 
   section "benches, one pass each"
+  valgrind_package
   cargo bench --locked -p relay-benches --benches -- --test
 
   section "fuzz targets compile on stable"

@@ -4,7 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_engine::{ExtensionIds, LegId, LegSpec, Mid, rtp};
+use relay_engine::{ExtensionIds, LegId, LegSpec, LegStats, Mid, rtp};
 use relayd::shard::{Egress, Plane, ShardConfig};
 use relayd::webrtc::srtp::{KeyingMaterial, Role, SrtpProfile};
 
@@ -23,6 +23,7 @@ pub struct Audience {
     pub legs: Vec<LegId>,
     /// The time of the last packet.
     pub now: Instant,
+    profiles: Vec<SrtpProfile>,
     publisher: LegId,
     sequence: u16,
     payload: Bytes,
@@ -57,7 +58,16 @@ impl Audience {
         }
         let mut payload = vec![0x5a; 120];
         payload[0] = 0xf8;
-        Audience { plane, ears, legs, now, publisher, sequence: 1000, payload: payload.into() }
+        Audience {
+            plane,
+            ears,
+            legs,
+            now,
+            profiles: profiles.to_vec(),
+            publisher,
+            sequence: 1000,
+            payload: payload.into(),
+        }
     }
 
     /// Hands the next packet to the engine; what it means for the listeners waits for [`Plane::drain`].
@@ -75,6 +85,37 @@ impl Audience {
         self.plane.handle_packet(self.now, self.publisher, packet);
     }
 
+    /// The SSRC of a leg.
+    ///
+    /// # Panics
+    /// When there is no such leg of a listener.
+    #[must_use]
+    pub fn ssrc(&self, leg: LegId) -> u32 {
+        match self.plane.relay().leg_stats(leg) {
+            Some(LegStats::Listener(stats)) => stats.ssrc,
+            other => panic!("no listener's leg: {other:?}"),
+        }
+    }
+
+    /// The keys of a listener, as its own end has them.
+    #[must_use]
+    pub fn far_keys(&self, number: usize) -> KeyingMaterial {
+        material(self.profiles[number % self.profiles.len()], number as u64, Role::Client)
+    }
+
+    /// Empties the listeners' sockets; the sequence numbers of the last media packets that they got.
+    pub fn latest(&self, sequences: &mut Vec<u16>) {
+        sequences.resize(self.ears.len(), 0);
+        let mut buffer = [0; 2048];
+        for (ear, latest) in self.ears.iter().zip(sequences) {
+            while let Ok(length) = ear.recv(&mut buffer) {
+                if length > 12 && !rtp::is_rtcp(&buffer[..length]) {
+                    *latest = u16::from_be_bytes([buffer[2], buffer[3]]);
+                }
+            }
+        }
+    }
+
     /// Empties the listeners' sockets; returns how many datagrams there were.
     pub fn empty(&self) -> usize {
         let mut buffer = [0; 2048];
@@ -87,8 +128,12 @@ impl Audience {
 /// # Panics
 /// Never: the material has the profile's length.
 pub fn keys(profile: SrtpProfile, number: u64) -> KeyingMaterial {
+    material(profile, number, Role::Server)
+}
+
+fn material(profile: SrtpProfile, number: u64, role: Role) -> KeyingMaterial {
     let mut exported = vec![0x42; profile.exported_len()];
     exported[..8].copy_from_slice(&number.to_be_bytes());
     exported[profile.key_len()..profile.key_len() + 8].copy_from_slice(&number.to_be_bytes());
-    KeyingMaterial::from_dtls(profile, &exported, Role::Server).expect("the length is the profile's")
+    KeyingMaterial::from_dtls(profile, &exported, role).expect("the length is the profile's")
 }
