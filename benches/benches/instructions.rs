@@ -17,7 +17,7 @@ use relayd::webrtc::srtp::SrtpProfile;
 /// What is measured: from a publisher's packet to the last listener's.
 const WAYS: [&str; 3] = ["engine", "plane-aead-aes-256-gcm", "plane-aes128-cm-sha1-80"];
 const LISTENERS: [usize; 2] = [100, 300];
-const PACKETS: [usize; 2] = [40, 120];
+const PACKETS: [usize; 2] = [40, 400];
 /// The argument that makes this program the one that is counted.
 const ROLE: &str = "--be-counted";
 
