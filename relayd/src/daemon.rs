@@ -21,7 +21,7 @@ use crate::http::server::Server;
 use crate::http::{self, Api, ops};
 use crate::metrics::Metrics;
 use crate::outbound::{Outbound, OutboundSetupError};
-use crate::overload::Overload;
+use crate::overload::{Overload, Rules};
 use crate::records::Records;
 use crate::session::{
     Claim, Counts, Directory, Feed, Language, Limits, PublisherSlot, Service, ServiceError, SessionId,
@@ -65,7 +65,9 @@ impl Daemon {
         let service = Service::new(Directory::new(Limits::from(&config)), shard, connections);
         let sessions = AbortOnDrop(tokio::spawn(service.clone().run()));
 
-        let overload = Overload::new(config.limits.max_lag);
+        let overload = Overload::new(Rules::from(&config.overload));
+        let directory = service.directory().clone();
+        overload.shed_by(move |now, shedding| directory.shed(now, shedding));
         let sampling = AbortOnDrop(tokio::spawn(overload.clone().watch(service.shard().clone())));
         let metrics = Arc::new(Metrics::new(overload));
         let counting = metrics.clone();
@@ -137,6 +139,11 @@ impl Daemon {
     /// Totals of the sessions, for tests and tools that count them.
     pub fn session_counts(&self) -> Counts {
         self.service.directory().counts()
+    }
+
+    /// How far the relay lags, for tests and tools that say so themselves.
+    pub fn overload(&self) -> &Overload {
+        self.api.overload()
     }
 
     /// Stops in order, within `daemon.shutdown_timeout`; `false` when that was not enough.

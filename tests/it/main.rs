@@ -11,6 +11,7 @@ mod load;
 mod lossless;
 mod media;
 mod offers;
+mod overload;
 mod records;
 mod refresh;
 mod sim;

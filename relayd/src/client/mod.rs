@@ -79,6 +79,7 @@ fn why(reason: ByeReason) -> &'static str {
     match reason {
         ByeReason::Closed => "it was asked to",
         ByeReason::Refreshed => "another connection of this client has taken over",
+        ByeReason::Overloaded => "the relay has more to do than it can",
         ByeReason::Ended => "the session or its language has ended",
         ByeReason::Displaced => "another publisher has taken the place",
         ByeReason::Expired => "the token has expired",

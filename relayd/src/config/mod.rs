@@ -9,6 +9,7 @@ mod error;
 mod events;
 mod file;
 mod limit;
+mod overload;
 mod refresh;
 mod settings;
 mod value;
@@ -29,8 +30,8 @@ pub(crate) use auth::MIN_SECRET_BYTES;
 pub use error::{ConfigError, Origin};
 use limit::{A_YEAR, AN_HOUR, at_least, at_most, meaningless, no_longer, some_time};
 pub use settings::{
-    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Refresh, Sessions, WebRtc,
-    Webhooks,
+    Auth, Config, Daemon, Demo, Events, Http, Limits, Log, Media, Ops, Outbound, Overload, Refresh, Sessions,
+    WebRtc, Webhooks,
 };
 use settings::{KEYS, Layer};
 use value::Raw;
@@ -95,6 +96,7 @@ impl Config {
         self.check_webhooks()?;
         self.check_events()?;
         self.check_refresh()?;
+        self.check_overload()?;
         self.check_limits()
     }
 
@@ -199,7 +201,6 @@ impl Config {
             ("sessions.idle_timeout", self.sessions.idle_timeout),
             ("media.history", self.media.history),
             ("limits.failed_auth_ban", self.limits.failed_auth_ban),
-            ("limits.max_lag", self.limits.max_lag),
         ];
         let may_be_zero = [
             ("sessions.ended_memory", self.sessions.ended_memory),

@@ -336,8 +336,18 @@ settings! {
         pending_per_address: usize = 8;
         /// Connections of one token's subject and role in one session that are still being set up; beyond, 409.
         pending_per_token: usize = 2;
-        /// New joins and sessions are answered 503 while the relay is this late for 5 s. Running sessions are not touched.
-        max_lag: Duration = Duration::from_millis(250);
+    }
+
+    /// What happens while the relay has more to do than it can.
+    overload: Overload {
+        /// New joins and sessions are answered 503 once the relay was later than this for 5 s, until it was within half of it
+        /// for as long. Running sessions are not touched.
+        join_lag: Duration = Duration::from_millis(250);
+        /// Later than this, for 5 s as well, it lets the newest listeners go, some every 5 s; speakers only when no listener
+        /// is left. At least `join_lag`, at most 60s.
+        shed_lag: Duration = Duration::from_secs(1);
+        /// How many of a hundred listeners go at a time, at most 50. 0 = none, ever.
+        shed_percent: usize = 3;
     }
 
     /// The demo session: id `demo`, tracks `en` and `es`, recorded speech in a loop.

@@ -170,6 +170,7 @@ fn events() -> Vec<Value> {
         Event::SessionResumed {},
         Event::ListenerJoined { language: en(), listeners: 1 },
         Event::ListenerLeft { language: en(), listeners: 0 },
+        Event::ListenersShed { language: en(), count: 3 },
         Event::TrackAdded { language: en() },
         Event::TrackRemoved { language: en() },
     ];
@@ -208,6 +209,7 @@ fn events() -> Vec<Value> {
             | Event::SessionEnded { .. }
             | Event::ListenerJoined { .. }
             | Event::ListenerLeft { .. }
+            | Event::ListenersShed { .. }
             | Event::TrackAdded { .. }
             | Event::TrackRemoved { .. }
             | Event::FramesLost { .. } => {}

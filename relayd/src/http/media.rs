@@ -100,6 +100,8 @@ struct End {
     pace: Pace,
     /// A frame that the media plane has not taken yet.
     waiting: Option<CarriedFrame>,
+    /// Why the relay ended it.
+    ended: Option<CloseReason>,
 }
 
 /// How far a track is.
@@ -218,14 +220,24 @@ impl Side for End {
             let _in_time = tokio::time::timeout(LAST_WORD, heard).await.is_ok();
         }
         if let Some(seated) = self.seated.take() {
-            seated.attempt.ended(code.map_or(CloseReason::PeerClosed, reason));
+            let by_code = code.map_or(CloseReason::PeerClosed, reason);
+            seated.attempt.ended(self.ended.unwrap_or(by_code));
         }
     }
 }
 
 impl End {
     fn new(api: Arc<Api>, target: Target) -> Self {
-        Self { api, target, joining: None, asking: None, seated: None, pace: Pace::default(), waiting: None }
+        Self {
+            api,
+            target,
+            joining: None,
+            asking: None,
+            seated: None,
+            pace: Pace::default(),
+            waiting: None,
+            ended: None,
+        }
     }
 
     fn handle_joined(&mut self, now: Instant, line: &mut Line, joined: Result<(Caller, Seated), Problem>) {
@@ -244,6 +256,7 @@ impl End {
     }
 
     fn handle_closed(&mut self, line: &mut Line, reason: CloseReason) {
+        self.ended.get_or_insert(reason);
         // What was on its way is still owed.
         let frames = self.seated.as_deref_mut().and_then(|seated| seated.frames.as_mut());
         let left = frames.into_iter().flat_map(|frames| std::iter::from_fn(|| frames.try_recv()));

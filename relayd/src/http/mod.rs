@@ -139,6 +139,11 @@ impl Api {
         self.metrics.records().clone()
     }
 
+    /// How far the relay lags.
+    pub(crate) fn overload(&self) -> &crate::overload::Overload {
+        self.metrics.overload()
+    }
+
     fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

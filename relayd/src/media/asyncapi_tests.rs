@@ -53,7 +53,17 @@ fn said() -> Vec<Value> {
         reason,
     }));
     use ByeReason::{Closed, Displaced, Ended, Expired, Failed, Refreshed};
-    let reasons = [Closed, Refreshed, Ended, Displaced, Expired, ByeReason::MaxAge, ByeReason::Drain, Failed];
+    let reasons = [
+        Closed,
+        Refreshed,
+        Ended,
+        Displaced,
+        Expired,
+        ByeReason::MaxAge,
+        ByeReason::Overloaded,
+        ByeReason::Drain,
+        Failed,
+    ];
     all.extend(reasons.map(|reason| ServerMessage::Bye { reason }));
     for message in &all {
         match message {

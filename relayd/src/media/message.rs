@@ -236,6 +236,8 @@ pub enum ByeReason {
     Expired,
     /// The connection is as old as connections get.
     MaxAge,
+    /// The relay has more to do than it can. Its ticket is no good any more.
+    Overloaded,
     /// The relay stops.
     Drain,
     /// The relay failed, or this connection did not take over from the one before it in time.

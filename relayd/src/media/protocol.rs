@@ -248,6 +248,9 @@ impl Conversation<Media> {
             CloseReason::TakenOver => (ByeReason::Displaced, TakenOver, "another publisher has the place"),
             CloseReason::TokenExpired => (ByeReason::Expired, AuthenticationFailed, "the token has expired"),
             CloseReason::MaxAge => (ByeReason::MaxAge, Internal, "older than connections get"),
+            CloseReason::Overloaded => {
+                (ByeReason::Overloaded, Internal, "the relay has more to do than it can")
+            }
             CloseReason::SessionEnded => {
                 (ByeReason::Ended, SessionGone, "the session or its language has ended")
             }

@@ -279,6 +279,7 @@ fn endings() -> Vec<Ending> {
         (CloseCode::AuthenticationFailed, Some("expired"), |talk| talk.protocol.handle_ended(TokenExpired)),
         (CloseCode::SessionGone, Some("ended"), |talk| talk.protocol.handle_ended(SessionEnded)),
         (CloseCode::Internal, Some("maxAge"), |talk| talk.protocol.handle_ended(CloseReason::MaxAge)),
+        (CloseCode::Internal, Some("overloaded"), |talk| talk.protocol.handle_ended(CloseReason::Overloaded)),
         (CloseCode::Internal, Some("failed"), |talk| talk.protocol.handle_ended(CloseReason::JoinTimeout)),
         (CloseCode::Draining, Some("drain"), |talk| talk.protocol.handle_ended(Shutdown)),
         (CloseCode::Draining, Some("drain"), |talk| talk.protocol.handle_drain("wss://other.example")),

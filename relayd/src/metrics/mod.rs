@@ -234,6 +234,7 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::TakenOver => "taken_over",
         CloseReason::Refreshed => "refreshed",
         CloseReason::MaxAge => "max_age",
+        CloseReason::Overloaded => "overloaded",
         CloseReason::TokenExpired => "token_expired",
         CloseReason::SessionEnded => "session_ended",
         CloseReason::PeerClosed => "peer_closed",

@@ -5,7 +5,7 @@ use metrics::{counter, gauge};
 use super::table::*;
 use crate::auth::AuthCounts;
 use crate::events::Tally;
-use crate::overload::Overload;
+use crate::overload::{Overload, Rung};
 use crate::records::Records;
 use crate::session::Counts;
 use crate::shard::ShardStats;
@@ -41,6 +41,15 @@ pub(super) fn webhooks(counts: &WebhookCounts) {
 
 pub(super) fn overload(overload: &Overload) {
     gauge!(OVERLOADED).set(if overload.is_overloaded() { 1.0 } else { 0.0 });
+    let rung = match overload.rung() {
+        Rung::Calm => 0.0,
+        Rung::Joins => 1.0,
+        Rung::Shed => 2.0,
+    };
+    gauge!(OVERLOAD_RUNG).set(rung);
+    for (role, count) in overload.shed() {
+        counter!(SHED, "role" => role).absolute(count);
+    }
     gauge!(LAG, "of" => "runtime").set(overload.lag().runtime.as_secs_f64());
     gauge!(LAG, "of" => "shard").set(overload.lag().shard.as_secs_f64());
 }

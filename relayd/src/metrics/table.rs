@@ -35,6 +35,8 @@ metrics_table! {
     WEBHOOKS_QUEUED = "relayd_webhook_queue", describe_gauge, Count, "Webhooks that wait to be delivered";
     WEBHOOKS = "relayd_webhooks_total", describe_counter, Count, "Webhooks by what became of them: delivered, tried again, failed for good, dropped because the queue was full";
     OVERLOADED = "relayd_overloaded", describe_gauge, Count, "1 while new joins and sessions are refused because the relay lags";
+    OVERLOAD_RUNG = "relayd_overload_rung", describe_gauge, Count, "How far the relay is on the ladder of overload: 0 in time, 1 new joins and sessions are refused, 2 the newest listeners are let go";
+    SHED = "relayd_shed_total", describe_counter, Count, "Connections that were let go because the relay lags, by role";
     LAG = "relayd_lag_seconds", describe_gauge, Seconds, "How late the runtime and the media thread were when last asked, by which of them";
     EVENTS_DROPPED = "relayd_shard_events_dropped_total", describe_counter, Count, "Events of the media plane that did not fit a reader's queue";
     REFRESHES = "relayd_refreshes_total", describe_counter, Count, "Refreshes of connections that ended, by cause (age, token_expiry, operator, drain; client: nobody had asked for it) and result (completed, gave_up, dropped)";

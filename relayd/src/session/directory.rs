@@ -9,6 +9,7 @@
 
 mod feed;
 mod shared;
+mod shed;
 mod state;
 mod tickets;
 

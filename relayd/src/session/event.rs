@@ -92,6 +92,13 @@ pub enum Event {
         /// Connected listeners of the track now.
         listeners: usize,
     },
+    /// The relay has more to do than it can, and has let listeners of a track go, the newest first.
+    ListenersShed {
+        /// The track.
+        language: Language,
+        /// How many.
+        count: usize,
+    },
     /// The session has one more language.
     TrackAdded {
         /// The track.
@@ -119,7 +126,7 @@ pub enum Event {
 
 impl Event {
     /// Every name.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 15] = [
         "sessionCreated",
         "speakerReady",
         "speakerLeft",
@@ -131,6 +138,7 @@ impl Event {
         "sessionEnded",
         "listenerJoined",
         "listenerLeft",
+        "listenersShed",
         "trackAdded",
         "trackRemoved",
         "framesLost",
@@ -150,6 +158,7 @@ impl Event {
             Self::SessionEnded { .. } => "sessionEnded",
             Self::ListenerJoined { .. } => "listenerJoined",
             Self::ListenerLeft { .. } => "listenerLeft",
+            Self::ListenersShed { .. } => "listenersShed",
             Self::TrackAdded { .. } => "trackAdded",
             Self::TrackRemoved { .. } => "trackRemoved",
             Self::FramesLost { .. } => "framesLost",
@@ -295,6 +304,7 @@ pub(super) mod tests {
             Event::SessionEnded { reason: EndReason::LingerExpired },
             Event::ListenerJoined { language: en(), listeners: 1 },
             Event::ListenerLeft { language: en(), listeners: 0 },
+            Event::ListenersShed { language: en(), count: 3 },
             Event::TrackAdded { language: en() },
             Event::TrackRemoved { language: en() },
             Event::FramesLost { language: en(), count: 2, from: 3, to: 4, scope: LossScope::Track },

@@ -18,6 +18,7 @@ mod connections;
 mod lease;
 mod places;
 mod replace;
+mod shed;
 mod track;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +39,7 @@ use crate::webrtc::{CloseReason, ResourceId};
 pub(super) use lease::Term;
 use lease::{Due, LeaseId, Leases};
 use places::{Member, Part};
+pub(super) use shed::Candidate;
 use track::{Lost, Track};
 
 /// The state of one session.

@@ -365,6 +365,8 @@ pub enum CloseReason {
     Refreshed,
     /// It is older than connections get, and was not replaced.
     MaxAge,
+    /// The relay has more to do than it can: it was one of the newest listeners.
+    Overloaded,
     /// The token that it was opened with has expired and was not renewed.
     TokenExpired,
     /// Its session, or its language of the session, is over.

@@ -119,7 +119,7 @@ async fn the_operator_sees_who_is_connected_and_nothing_that_opens_a_connection(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relay_that_lags_refuses_new_work_and_nothing_else() {
     // Nobody is this punctual, so this relay is overloaded once it has been watched for long enough.
-    let relay = Relay::with(|config| config.limits.max_lag = Duration::from_nanos(1)).await;
+    let relay = Relay::with(|config| config.overload.join_lag = Duration::from_nanos(1)).await;
     let id = relay.session().await;
     let joined = relay.join(&format!("/whep/{id}"), LISTENER).await;
     assert_eq!(joined.status, 201);

@@ -171,8 +171,8 @@ impl Ending {
             }
             Err(ClientError::Http(_) | ClientError::Address(_)) => (true, false),
             Err(ClientError::Bye(reason)) => {
-                use ByeReason::{Drain, Failed, MaxAge, Refreshed};
-                (!matches!(reason, Drain | Failed | MaxAge | Refreshed), false)
+                use ByeReason::{Drain, Failed, MaxAge, Overloaded, Refreshed};
+                (!matches!(reason, Drain | Failed | MaxAge | Overloaded | Refreshed), *reason == Overloaded)
             }
             _ => (false, false),
         };

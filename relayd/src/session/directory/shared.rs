@@ -368,7 +368,7 @@ impl Shared {
     }
 
     /// Lets go of the lock, then calls for whoever does the work.
-    fn settle(&self, mut state: MutexGuard<'_, State>) {
+    pub(super) fn settle(&self, mut state: MutexGuard<'_, State>) {
         for report in std::mem::take(&mut state.work.reports) {
             self.report(report);
         }

@@ -1,7 +1,7 @@
 use std::task::Poll;
 use std::time::SystemTime;
 
-use relay_engine::{Config as EngineConfig, Epoch, Relay, TrackSpec};
+use relay_engine::{Config as EngineConfig, Epoch, LegSpec, Relay, TrackSpec};
 
 use super::*;
 use crate::auth::{Grant, Role, Scope};
@@ -10,6 +10,7 @@ use crate::session::{Audience, Event, Next, Subscription};
 use crate::webrtc::{CloseReason, Record};
 
 mod returns;
+mod shed;
 
 fn limits() -> Limits {
     Limits {
@@ -531,7 +532,7 @@ fn the_media_plane_is_heard_by_the_session_whose_track_it_is() {
         let epoch = Epoch { instant: now, wall: SystemTime::now() };
         let mut relay = Relay::new(EngineConfig::default(), epoch, 1);
         let track = relay.open_track(now, TrackSpec { name: "t0".into() }).unwrap();
-        relay.open_listener(now, track, relay_engine::LegSpec::new(111)).unwrap().0
+        relay.open_listener(now, track, LegSpec::new(111)).unwrap().0
     };
     let skipped = |track| ShardEvent::FramesSkipped { track, listener, from: 7, count: 3 };
     directory.handle_shard_event(now, &skipped(ids[1]));

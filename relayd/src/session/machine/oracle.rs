@@ -381,6 +381,7 @@ impl Run {
                 believed.listeners.remove(language.as_str());
             }
             Event::FramesLost { .. }
+            | Event::ListenersShed { .. }
             | Event::ConnectionWarning { .. }
             | Event::ConnectionRefreshRequired { .. }
             | Event::ConnectionRefreshComplete { .. } => {}

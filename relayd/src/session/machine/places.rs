@@ -23,6 +23,8 @@ pub(super) enum Part {
 pub(super) struct Member {
     pub part: Part,
     pub track: TrackId,
+    /// When they took the place.
+    pub since: Instant,
     /// Whether they have the place.
     pub seated: bool,
     /// Whether a connection of theirs has come up.
@@ -88,6 +90,7 @@ impl Machine {
         let member = Member {
             part,
             track: self.tracks[index].id,
+            since: now,
             seated: true,
             connected: false,
             claimed,
@@ -111,7 +114,8 @@ impl Machine {
             if let Some(resource) = link.resource {
                 self.outputs.push_back(Output::CloseLeg { resource, reason });
             }
-            if matches!(reason, CloseReason::TakenOver | CloseReason::SessionEnded) {
+            if matches!(reason, CloseReason::TakenOver | CloseReason::SessionEnded | CloseReason::Overloaded)
+            {
                 self.outputs.push_back(Output::Revoke(HolderId { member: id, link: link.number }));
             }
         }
