@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use relayd::overload::{Lag, Rung};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::events::follower::Follower;
 use crate::http::client::{JSON, Relay, until};
@@ -104,7 +104,7 @@ async fn nobody_new_is_let_in_until_it_is_in_time_again() {
     let (mut listener, _) = Socket::hello(address, &listen, json!({})).await;
     let mut looks = Looks { relay: &relay, now: Instant::now() };
     looks.late(500, |relay| relay.daemon.overload().rung() == Rung::Calm);
-    assert_eq!(Socket::refused(address, &listen, json!({})).await.0, "CAPACITY");
+    assert_eq!(Socket::refused(address, &listen, json!({})).await, (Value::Null, 4008));
     let refused = relay.send("POST", "/v1/sessions", &[JSON], br#"{"sourceLanguage":"en"}"#).await;
     refused.problem(503, "CAPACITY");
     assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds > 0));

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod first_audio;
+mod histogram;
 mod join;
 mod refresh;
 mod table;
@@ -30,6 +31,7 @@ use crate::webhook::WebhookCounts;
 use crate::webrtc::{CloseReason, Role};
 use attempts::{Attempt, Attempts};
 use first_audio::{FirstAudio, Sample};
+use histogram::ShardLags;
 pub(crate) use join::JoinAttempt;
 use table::*;
 
@@ -42,6 +44,7 @@ pub(crate) struct Metrics {
     sockets: Tally,
     attempts: Attempts,
     first_audio: FirstAudio,
+    shard_lags: ShardLags,
 }
 
 impl Metrics {
@@ -62,6 +65,7 @@ impl Metrics {
             sockets: Tally::default(),
             attempts: Attempts::default(),
             first_audio: FirstAudio::default(),
+            shard_lags: ShardLags::default(),
         };
         metrics.record(|| {
             describe();
@@ -204,16 +208,20 @@ impl Metrics {
             refresh::sockets(&self.sockets);
             refresh::tokens(tokens);
             refresh::webhooks(webhooks);
+            refresh::connection_commands(service.connections().waiting());
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);
             }
             for (number, stats) in shards.iter().enumerate() {
                 if let Ok(Ok(stats)) = stats {
                     refresh::shard(number, stats);
+                    self.shard_lags.note(number, &stats.queue);
                 }
             }
         });
-        self.handle.render()
+        let mut text = self.handle.render();
+        self.shard_lags.render(&mut text);
+        text
     }
 
     fn record(&self, what: impl FnOnce()) {

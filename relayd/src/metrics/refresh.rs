@@ -67,8 +67,14 @@ pub(super) fn sessions(counts: &Counts) {
         gauge!(SESSIONS, "status" => status).set(count as f64);
     }
     gauge!(TRACKS).set(counts.tracks as f64);
+    counter!(EVENT_FEED_LOST).absolute(counts.feed_lost);
     gauge!(SLOTS, "role" => "publisher").set(counts.publishers as f64);
     gauge!(SLOTS, "role" => "listener").set(counts.listeners as f64);
+}
+
+/// Commands that wait for the connection plane.
+pub(super) fn connection_commands(waiting: usize) {
+    gauge!(CONNECTION_COMMANDS).set(waiting as f64);
 }
 
 pub(super) fn connections(snapshot: &Snapshot) {
@@ -158,19 +164,42 @@ pub(super) fn shard(number: usize, stats: &ShardStats) {
     for (verdict, datagrams) in rtcp {
         counter!(RTCP_RECEIVED, "shard" => shard.clone(), "verdict" => verdict).absolute(datagrams);
     }
-    gauge!(QUEUE_DEPTH, "shard" => shard.clone()).set(stats.queue.depth as f64);
-    gauge!(QUEUE_DEPTH_MAX, "shard" => shard.clone()).set(stats.queue.depth_max as f64);
     gauge!(QUEUE_DELAY_MAX, "shard" => shard.clone()).set(stats.queue.delay_max.as_secs_f64());
     gauge!(TIMER_LAG_MAX, "shard" => shard.clone()).set(stats.queue.timer_lag_max.as_secs_f64());
-    counter!(QUEUE_DROPPED, "shard" => shard.clone()).absolute(stats.queue.dropped);
-    counter!(EVENTS_DROPPED, "shard" => shard.clone()).absolute(stats.plane.events_dropped);
     counter!(FED, "shard" => shard.clone()).absolute(stats.queue.fed);
-    gauge!(FEED_DEPTH, "shard" => shard.clone()).set(stats.queue.fed_depth as f64);
-    gauge!(FEED_DEPTH_MAX, "shard" => shard.clone()).set(stats.queue.fed_depth_max as f64);
-    counter!(FEED_STALLS, "shard" => shard.clone()).absolute(stats.plane.feed_stalls);
     gauge!(SHARD_LISTENERS, "shard" => shard.clone()).set(stats.relay.listeners as f64);
     gauge!(SHARD_TRACKS, "shard" => shard.clone(), "kind" => "home").set(stats.relay.tracks as f64);
-    gauge!(SHARD_TRACKS, "shard" => shard, "kind" => "replica").set(stats.replicas as f64);
+    gauge!(SHARD_TRACKS, "shard" => shard.clone(), "kind" => "replica").set(stats.replicas as f64);
+    queues(&shard, stats);
+}
+
+/// What waits for a shard and behind it, and what found no room.
+fn queues(shard: &str, ShardStats { queue, plane, .. }: &ShardStats) {
+    let depths = [
+        (QUEUE_DEPTH, queue.depth),
+        (QUEUE_DEPTH_MAX, queue.depth_max),
+        (ORDERS_DEPTH, queue.orders_depth),
+        (ORDERS_DEPTH_MAX, queue.orders_depth_max),
+        (COMMANDS_DEPTH, queue.commands_depth),
+        (FEED_DEPTH, queue.fed_depth),
+        (FEED_DEPTH_MAX, queue.fed_depth_max),
+        (EVENTS_DEPTH, queue.events_depth),
+        (RINGS_DEPTH, queue.rings_depth),
+        (RINGS_DEPTH_MAX, queue.rings_depth_max),
+    ];
+    for (name, depth) in depths {
+        gauge!(name, "shard" => shard.to_owned()).set(depth as f64);
+    }
+    let refused = [
+        (QUEUE_DROPPED, queue.dropped),
+        (COMMANDS_REFUSED, queue.commands_refused),
+        (FEED_STALLS, plane.feed_stalls),
+        (EVENTS_DROPPED, plane.events_dropped),
+        (RING_STALLS, plane.ring_stalls),
+    ];
+    for (name, count) in refused {
+        counter!(name, "shard" => shard.to_owned()).absolute(count);
+    }
 }
 
 /// `TooShort` → `too_short`.

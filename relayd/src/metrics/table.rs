@@ -65,6 +65,16 @@ metrics_table! {
     RTCP_RECEIVED = "relayd_rtcp_received_total", describe_counter, Count, "RTCP datagrams of listeners by what was made of them";
     QUEUE_DEPTH = "relayd_shard_queue_depth", describe_gauge, Count, "Packets that wait for the media plane";
     QUEUE_DEPTH_MAX = "relayd_shard_queue_depth_max", describe_gauge, Count, "The most that ever waited";
+    ORDERS_DEPTH = "relayd_shard_orders_depth", describe_gauge, Count, "Ends, pauses and drained rings that wait for the media thread; none is ever dropped";
+    ORDERS_DEPTH_MAX = "relayd_shard_orders_depth_max", describe_gauge, Count, "The most that ever waited";
+    COMMANDS_DEPTH = "relayd_shard_commands_depth", describe_gauge, Count, "Commands that wait for the media thread";
+    COMMANDS_REFUSED = "relayd_shard_commands_refused_total", describe_counter, Count, "Commands that the media thread had no room for; those that nobody waits for are given again";
+    EVENTS_DEPTH = "relayd_shard_events_depth", describe_gauge, Count, "The most events of the media thread that wait for one reader";
+    RINGS_DEPTH = "relayd_ring_depth", describe_gauge, Count, "Frames that wait for listeners over WebSockets";
+    RINGS_DEPTH_MAX = "relayd_ring_depth_max", describe_gauge, Count, "Those that wait for the slowest of them";
+    RING_STALLS = "relayd_ring_stalls_total", describe_counter, Count, "How often a listener over a WebSocket had no room for a frame, and gets it from the history later";
+    CONNECTION_COMMANDS = "relayd_connection_commands_depth", describe_gauge, Count, "Joins, patches and closes that wait for the connection plane";
+    EVENT_FEED_LOST = "relayd_event_feed_lost_total", describe_counter, Count, "Events of sessions that webhooks were too slow for";
     QUEUE_DELAY_MAX = "relayd_shard_queue_delay_max_seconds", describe_gauge, Seconds, "The longest that one waited since the last scrape";
     TIMER_LAG_MAX = "relayd_shard_timer_lag_max_seconds", describe_gauge, Seconds, "The latest that a timer was served since the last scrape";
     FED = "relayd_feed_frames_total", describe_counter, Count, "Frames that a media thread took from others, of tracks whose home those are";

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -17,9 +18,11 @@ use super::{Egress, ShardEvent, ShardStats};
 
 /// What is obeyed before any other command and is never lost: ends, pauses, and rings that are drained.
 ///
-/// The queue has no bound of its own. What bounds it: a peer is closed once by whoever owns it, a pause is a request
-/// of its own over HTTP, a ring or feed is drained once after each time that the shard has found it full, and a replica
-/// ends once; 24 bytes each.
+/// The queue has no bound of its own, since an order is never lost and nobody waits for it. What bounds it, however long
+/// the shard takes none: a peer is closed once by whoever owns it, and while the shard stalls nothing new is opened; of
+/// each track one pause waits, whose wish is read when it is obeyed; a ring or feed is drained once after each time that
+/// the shard has found it full; a replica ends once. So there are at most two for each open track and replica, two for
+/// each leg, one for each listener; 32 bytes each.
 #[derive(Debug)]
 pub(super) enum Order {
     Close {
@@ -27,7 +30,7 @@ pub(super) enum Order {
     },
     Pause {
         track: TrackId,
-        paused: bool,
+        wish: Arc<PauseWish>,
     },
     /// A ring or feed that was full has been drained to half.
     Drained {
@@ -37,6 +40,27 @@ pub(super) enum Order {
     EndReplica {
         track: TrackId,
     },
+}
+
+/// Whether a track is to be paused, as was said last: however often that changes, one order waits for the shard.
+#[derive(Debug, Default)]
+pub(super) struct PauseWish {
+    paused: AtomicBool,
+    waiting: AtomicBool,
+}
+
+impl PauseWish {
+    /// Says it; whether an order is to be given, because none waits.
+    pub(super) fn say(&self, paused: bool) -> bool {
+        self.paused.store(paused, Ordering::SeqCst);
+        !self.waiting.swap(true, Ordering::SeqCst)
+    }
+
+    /// The order is obeyed: what is wished now. Who says something else from here on gives another one.
+    pub(super) fn take(&self) -> bool {
+        self.waiting.store(false, Ordering::SeqCst);
+        self.paused.load(Ordering::SeqCst)
+    }
 }
 
 /// What the control and connection planes want. Waited for, not dropped.

@@ -178,6 +178,12 @@ impl Readers {
         left.count() > 0
     }
 
+    /// The most that wait for one reader.
+    pub(super) fn waiting(&self) -> usize {
+        let of = |reader: &Reader| reader.queue.max_capacity() - reader.queue.capacity() + reader.kept.len();
+        self.readers.iter().map(of).max().unwrap_or_default()
+    }
+
     /// Events that did not fit a reader's queue.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped

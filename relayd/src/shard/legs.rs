@@ -139,6 +139,15 @@ impl Legs {
         Some((self.reports[slot].as_mut()?, &self.destinations[slot]))
     }
 
+    /// Frames that wait in rings: in all of them, and in the fullest.
+    pub(super) fn rings_depth(&self) -> (usize, usize) {
+        let rings = self.senders.iter().filter_map(|sender| match sender {
+            Some(Sender::Ring(ring)) => Some(ring.len()),
+            _ => None,
+        });
+        rings.fold((0, 0), |(all, most), one| (all + one, most.max(one)))
+    }
+
     fn slot(&self, leg: LegId) -> Option<usize> {
         let slot = leg.slot();
         (*self.ids.get(slot)? == Some(leg)).then_some(slot)

@@ -17,6 +17,7 @@ mod command;
 mod events;
 mod feed;
 mod header;
+mod histogram;
 mod legs;
 mod outbound;
 mod pauses;
@@ -46,11 +47,12 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::webrtc::srtp::KeyingMaterial;
-use command::{Command, Media, Opened, Order, Payload};
+use command::{Command, Media, Opened, Order, PauseWish, Payload};
 use feed::Inlet;
 
 pub use crate::webrtc::egress::EgressCounters;
 pub use events::{EVENT_QUEUE, ShardEvent};
+pub use histogram::Histogram;
 pub(crate) use legs::Allowance;
 pub use plane::Plane;
 pub use ring::{RingFrame, RingReceiver, RingSender, ring};
@@ -262,7 +264,14 @@ impl Shard {
     /// While a track is paused, what its publishers send is dropped and counted, and they stay connected. Afterwards
     /// its timeline goes on at the next position, with the time that has passed: listeners see no hole.
     pub fn pause_track(&self, track: TrackId, paused: bool) {
-        self.order(Order::Pause { track, paused });
+        self.pause_by(track, &Arc::default(), paused);
+    }
+
+    /// The same, by the one wish that there is for the track.
+    fn pause_by(&self, track: TrackId, wish: &Arc<PauseWish>, paused: bool) {
+        if wish.say(paused) {
+            self.order(Order::Pause { track, wish: Arc::clone(wish) });
+        }
     }
 
     /// What happens from now on, in order: [`EVENT_QUEUE`] events may wait, more are dropped and counted. For a few
@@ -370,7 +379,11 @@ impl Shard {
 
     /// Whether a command was taken, or is for a shard that has ended.
     fn offer(&self, command: Command) -> bool {
-        !matches!(self.commands.try_send(command), Err(TrySendError::Full(_)))
+        let full = matches!(self.commands.try_send(command), Err(TrySendError::Full(_)));
+        if full {
+            self.load.refuse();
+        }
+        !full
     }
 
     /// The thread empties its queue in microseconds, so a full one is worth a short wait, even on a runtime.
@@ -380,7 +393,10 @@ impl Shard {
             Err(TrySendError::Disconnected(_)) => Err(ShardError::Closed),
             Err(TrySendError::Full(command)) => {
                 self.commands.send_timeout(command, COMMAND_PATIENCE).map_err(|error| match error {
-                    SendTimeoutError::Timeout(_) => ShardError::Overloaded,
+                    SendTimeoutError::Timeout(_) => {
+                        self.load.refuse();
+                        ShardError::Overloaded
+                    }
                     SendTimeoutError::Disconnected(_) => ShardError::Closed,
                 })
             }

@@ -75,7 +75,10 @@ impl Outbound {
             Some(Hot::Ring(ring)) => match ring.push(packet) {
                 Pushed::Taken => self.note_line(packet),
                 Pushed::Known => {}
-                Pushed::Full => return Outcome::Stalled(packet.leg),
+                Pushed::Full => {
+                    self.counters.ring_stalls += 1;
+                    return Outcome::Stalled(packet.leg);
+                }
                 Pushed::Closed => self.counters.no_keys += 1,
             },
             Some(Hot::Feed(feed)) => match feed.push(packet) {

@@ -162,6 +162,11 @@ impl RingSender {
         Pushed::Taken
     }
 
+    /// Frames that wait.
+    pub(super) fn len(&self) -> usize {
+        self.frames.max_capacity() - self.frames.capacity()
+    }
+
     /// The stall has ended: the position from which on frames found no room.
     pub(super) fn take_refused(&mut self) -> Option<u64> {
         self.refused.take()
@@ -170,8 +175,7 @@ impl RingSender {
     fn stall(&self) -> Pushed {
         self.shared.stalled.store(true, Ordering::SeqCst);
         // The receiver may have drained it all before it could see that.
-        let waiting = self.frames.max_capacity() - self.frames.capacity();
-        self.shared.drained(waiting, self.frames.max_capacity() / 2);
+        self.shared.drained(self.len(), self.frames.max_capacity() / 2);
         Pushed::Full
     }
 }

@@ -4,7 +4,7 @@
 //! replica ends with its last listener, and not while one is just coming: whoever comes has a seat already.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use crossbeam_channel::Sender;
@@ -21,6 +21,8 @@ pub(super) struct Load {
     homes: AtomicUsize,
     ended: AtomicBool,
     failed: AtomicBool,
+    /// Commands that found no room.
+    refused: AtomicU64,
 }
 
 impl Load {
@@ -30,6 +32,15 @@ impl Load {
             listeners: self.listeners.load(Ordering::Relaxed),
             homes: self.homes.load(Ordering::Relaxed),
         }
+    }
+
+    /// A command found no room.
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The shard's thread, which this is called on, has ended: nothing goes there any more.

@@ -23,7 +23,7 @@ use relay_engine::{
 };
 use tokio::sync::mpsc;
 
-use super::command::Command;
+use super::command::{Command, PauseWish};
 use super::feed::{FeedLink, FeedSender};
 use super::placement;
 use super::seat::{Branch, Home, Load, Replica, Seat};
@@ -54,6 +54,7 @@ struct Entry {
     home: Arc<Branch>,
     /// By shard, where it is or was besides.
     branches: Vec<Weak<Branch>>,
+    pause: Arc<PauseWish>,
     _counted: Home,
 }
 
@@ -100,6 +101,7 @@ impl Shards {
             name: name.into(),
             home: Branch::on(&self.inner.loads[home]),
             branches,
+            pause: Arc::default(),
             _counted: counted,
         };
         tracks.insert(track, entry);
@@ -268,7 +270,11 @@ impl Shards {
 
     /// As [`Shard::pause_track`].
     pub fn pause_track(&self, track: TrackId, paused: bool) {
-        self.at(track.relay()).pause_track(track, paused);
+        let wish = self.tracks().get(&track).map(|entry| Arc::clone(&entry.pause));
+        // Of a track that is closed nothing is let through.
+        if let Some(wish) = wish {
+            self.at(track.relay()).pause_by(track, &wish, paused);
+        }
     }
 
     /// What happens on all shards from now on: of each in order. As [`Shard::events`].

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use relay_engine::Stats;
 
-use super::EgressCounters;
+use super::{EgressCounters, Histogram};
 
 /// A shard as a whole, since it was started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct PlaneCounters {
     pub events_dropped: u64,
     /// Frames handed to other shards.
     pub fed_out: u64,
+    /// How often a listener's ring was full, and its leg was held.
+    pub ring_stalls: u64,
     /// How often another shard's queue was full, and its feed was held.
     pub feed_stalls: u64,
 }
@@ -85,6 +87,7 @@ impl PlaneCounters {
         self.events_dropped += other.events_dropped;
         self.fed_out += other.fed_out;
         self.feed_stalls += other.feed_stalls;
+        self.ring_stalls += other.ring_stalls;
     }
 }
 
@@ -105,6 +108,24 @@ pub struct QueueStats {
     pub delay_max: Duration,
     /// The latest that a timer was served since the stats were last read.
     pub timer_lag_max: Duration,
+    /// Ends, pauses and rings that are drained, which wait to be obeyed.
+    pub orders_depth: usize,
+    /// The most that ever waited.
+    pub orders_depth_max: usize,
+    /// Commands that wait.
+    pub commands_depth: usize,
+    /// Commands that found no room, not within a second either if they may wait.
+    pub commands_refused: u64,
+    /// The most events that wait for one reader.
+    pub events_depth: usize,
+    /// Frames that wait in rings for their listeners.
+    pub rings_depth: usize,
+    /// Those in the fullest ring.
+    pub rings_depth_max: usize,
+    /// From the arrival of each publisher's packet until all of it was handed to the kernel, for all listeners.
+    pub tick_lag: Histogram,
+    /// How late timers were served.
+    pub timer_lag: Histogram,
     /// Frames taken that other shards fed.
     pub fed: u64,
     /// How many of them wait now.
@@ -122,6 +143,15 @@ impl QueueStats {
         self.delay_total += other.delay_total;
         self.delay_max = self.delay_max.max(other.delay_max);
         self.timer_lag_max = self.timer_lag_max.max(other.timer_lag_max);
+        self.orders_depth += other.orders_depth;
+        self.orders_depth_max = self.orders_depth_max.max(other.orders_depth_max);
+        self.commands_depth += other.commands_depth;
+        self.commands_refused += other.commands_refused;
+        self.events_depth = self.events_depth.max(other.events_depth);
+        self.rings_depth += other.rings_depth;
+        self.rings_depth_max = self.rings_depth_max.max(other.rings_depth_max);
+        self.tick_lag.merge(&other.tick_lag);
+        self.timer_lag.merge(&other.timer_lag);
         self.fed += other.fed;
         self.fed_depth += other.fed_depth;
         self.fed_depth_max = self.fed_depth_max.max(other.fed_depth_max);

@@ -31,7 +31,11 @@ impl ShardThread {
         seat: ThreadSeat,
     ) -> io::Result<Self> {
         let name = format!("media-{}", seat.number);
-        let mut media_loop = MediaLoop { plane, queues, dropped, queue: QueueStats::default(), seat };
+        let room = |capacity: Option<usize>| capacity.unwrap_or_default();
+        let arrivals = room(queues.media.capacity()) + room(queues.fed.queue.capacity());
+        let arrivals = Vec::with_capacity(arrivals.max(1));
+        let mut media_loop =
+            MediaLoop { plane, queues, dropped, queue: QueueStats::default(), arrivals, seat };
         let handle = thread::Builder::new().name(name).spawn(move || media_loop.run())?;
         Ok(ShardThread { handle })
     }
@@ -75,6 +79,8 @@ struct MediaLoop {
     queues: Queues,
     dropped: Arc<AtomicU64>,
     queue: QueueStats,
+    /// When what is not sent yet arrived; never longer than it was made: nothing is allocated.
+    arrivals: Vec<Instant>,
     seat: ThreadSeat,
 }
 
@@ -137,8 +143,27 @@ impl MediaLoop {
         self.take_media(waiting);
         self.take_fed(fed);
         self.serve_deadline();
-        self.plane.drain();
+        self.send();
         going_on
+    }
+
+    /// Sends everything, and notes how long what arrived has taken until now.
+    fn send(&mut self) {
+        self.plane.drain();
+        if !self.arrivals.is_empty() {
+            let now = Instant::now();
+            for arrived in self.arrivals.drain(..) {
+                self.queue.tick_lag.record(now.saturating_duration_since(arrived));
+            }
+        }
+    }
+
+    /// A publisher's packet is taken.
+    fn note_arrival(&mut self, arrived: Instant) {
+        if self.arrivals.len() == self.arrivals.capacity() {
+            self.send();
+        }
+        self.arrivals.push(arrived);
     }
 
     /// Takes what waits and one more, which tells an idle shard that nobody is left. No flood holds up the media.
@@ -159,15 +184,18 @@ impl MediaLoop {
 
     fn take_orders(&mut self) {
         let waiting = self.queues.orders.len();
+        self.queue.orders_depth_max = self.queue.orders_depth_max.max(waiting);
         for _ in 0..waiting {
             let Ok(order) = self.queues.orders.try_recv() else { return };
             match order {
                 Order::Close { peer } => self.plane.close(Instant::now(), peer),
-                Order::Pause { track, paused } => self.plane.pause_track(Instant::now(), track, paused),
+                Order::Pause { track, wish } => {
+                    self.plane.pause_track(Instant::now(), track, wish.take());
+                }
                 Order::Drained { leg } => self.plane.ring_drained(Instant::now(), leg),
                 Order::EndReplica { track } => {
                     self.take_fed(self.queues.fed.queue.len());
-                    self.plane.drain();
+                    self.send();
                     self.plane.close(Instant::now(), Peer::Track(track));
                 }
             }
@@ -175,15 +203,22 @@ impl MediaLoop {
     }
 
     fn take_media(&mut self, waiting: usize) {
-        for media in self.queues.media.try_iter().take(waiting) {
+        for _ in 0..waiting {
+            let Ok(media) = self.queues.media.try_recv() else { return };
             let delay = media.arrived.elapsed();
             self.queue.taken += 1;
             self.queue.delay_total += delay;
             self.queue.delay_max = self.queue.delay_max.max(delay);
             let (now, leg) = (media.arrived, media.leg);
             match media.payload {
-                Payload::Packet(packet) => self.plane.handle_packet(now, leg, packet),
-                Payload::Frame(frame) => self.plane.handle_frame(now, leg, frame),
+                Payload::Packet(packet) => {
+                    self.plane.handle_packet(now, leg, packet);
+                    self.note_arrival(now);
+                }
+                Payload::Frame(frame) => {
+                    self.plane.handle_frame(now, leg, frame);
+                    self.note_arrival(now);
+                }
                 Payload::Srtcp(datagram) => self.plane.handle_srtcp(now, leg, &datagram),
                 Payload::Feedback(feedback) => self.plane.handle_feedback(now, leg, feedback),
             }
@@ -195,9 +230,11 @@ impl MediaLoop {
         if waiting > 0 {
             self.queue.fed_depth_max = self.queue.fed_depth_max.max(waiting);
             let now = Instant::now();
-            for Fed { leg, arrived, frame } in self.queues.fed.queue.try_iter().take(waiting) {
+            for _ in 0..waiting {
+                let Ok(Fed { leg, arrived, frame }) = self.queues.fed.queue.try_recv() else { break };
                 self.queue.fed += 1;
                 self.plane.handle_fed(now, leg, arrived, frame);
+                self.note_arrival(arrived);
             }
         }
         if self.queues.fed.has_room_again() {
@@ -208,7 +245,9 @@ impl MediaLoop {
     fn serve_deadline(&mut self) {
         let now = Instant::now();
         if let Some(deadline) = self.plane.relay().poll_timeout().filter(|deadline| deadline.at <= now) {
-            self.queue.timer_lag_max = self.queue.timer_lag_max.max(now - deadline.at);
+            let lag = now - deadline.at;
+            self.queue.timer_lag_max = self.queue.timer_lag_max.max(lag);
+            self.queue.timer_lag.record(lag);
             self.plane.handle_timeout(now);
         }
     }
@@ -288,6 +327,11 @@ impl MediaLoop {
         queue.dropped = self.dropped.load(Ordering::Relaxed);
         queue.depth = self.queues.media.len();
         queue.fed_depth = self.queues.fed.queue.len();
+        queue.orders_depth = self.queues.orders.len();
+        queue.commands_depth = self.queues.commands.len();
+        queue.commands_refused = self.seat.load.refused();
+        queue.events_depth = self.plane.outbound.readers.waiting();
+        (queue.rings_depth, queue.rings_depth_max) = self.plane.outbound.legs.rings_depth();
         self.queue.delay_max = Default::default();
         self.queue.timer_lag_max = Default::default();
         ShardStats { queue, ..self.plane.stats() }

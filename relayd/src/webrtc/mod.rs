@@ -157,6 +157,11 @@ impl Connections {
         self.commands.is_closed()
     }
 
+    /// Commands that wait for the actor.
+    pub fn waiting(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
+    }
+
     /// Counts by role and state, and every counter; all zero once the actor is gone.
     pub async fn snapshot(&self) -> Snapshot {
         let (reply, answer) = oneshot::channel();

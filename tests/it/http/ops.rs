@@ -73,6 +73,36 @@ async fn every_metric_is_told_of_and_none_that_is_not_there() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_queue_has_a_depth_and_a_count_of_what_found_no_room() {
+    let samples = sampled(&scrape().await);
+    let document = document("README.md");
+    let table = document.split("| what waits |").nth(1).expect("there is a table of queues");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 12, "{rows:?}");
+    let there = |name: &String| samples.contains(name) || samples.contains(&format!("{name}_bucket"));
+    for row in &rows {
+        let [_, _, bound, depth, refused, _] = row[..] else { panic!("not four cells: {row:?}") };
+        assert!(!bound.is_empty(), "{row:?}");
+        let (depths, counts) = (named(depth), named(refused));
+        assert!(depths.iter().chain(&counts).all(there), "{row:?}");
+        assert!(depths.len() == 1 || depth.starts_with("none: "), "no depth: {row:?}");
+        // What is not counted is waited for, kept, or never happens, and the row says so.
+        let kept = ["never", "waited for", "instead"].iter().any(|word| refused.contains(word));
+        assert!(!counts.is_empty() || kept, "no count: {row:?}");
+    }
+    // Whatever else tells how much waits belongs to one of them.
+    let told = named(table.split("## Metrics").next().expect("a part before"));
+    let waiting = samples.iter().filter(|name| name.ends_with("_depth"));
+    let untold: Vec<_> = waiting.filter(|name| !told.contains(*name)).collect();
+    assert!(untold.is_empty(), "in no row: {untold:?}");
+}
+
 #[test]
 fn every_alert_says_what_it_is_and_what_to_do() {
     let alerts = document("alerts.yml");

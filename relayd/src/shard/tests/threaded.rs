@@ -41,6 +41,9 @@ fn a_listener_hears_through_the_thread_whatever_was_handed_in_after_it_came_up()
         let stats = shard.stats().await.unwrap();
         assert_eq!((stats.egress.packets, stats.queue.taken, stats.queue.dropped), (50, 50, 0));
         assert!(stats.queue.delay_total > Duration::ZERO);
+        let lag = stats.queue.tick_lag;
+        assert_eq!(lag.count(), 50, "one for each packet of the publisher");
+        assert!(lag.sum() >= stats.queue.delay_total, "waiting is part of it");
         assert_eq!(shard.track_stats(track).await.unwrap().unwrap().frames, 50);
         assert_eq!(shard.listener_stats(listener).await.unwrap().unwrap().packets_out, 50);
         assert!(shard.leg_stats(leg).await.unwrap().is_some());
