@@ -3,12 +3,17 @@
 
 use std::time::{Duration, Instant};
 
+use relayd::config::ByteSize;
+use relayd::media::MediaFrame;
 use relayd::overload::{Lag, Rung};
+use relayd::webrtc::Role;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::events::follower::Follower;
 use crate::http::client::{JSON, Relay, until};
-use crate::media::client::Socket;
+use crate::media::client::{Heard, Socket, frame};
+use crate::webrtc::peer;
 
 /// Looks at a relay, two a second.
 struct Looks<'a> {
@@ -116,4 +121,69 @@ async fn nobody_new_is_let_in_until_it_is_in_time_again() {
     assert_eq!(second.hear(10).await, (50..60).collect::<Vec<_>>());
     until("it is told", async || relay.ops("/metrics").await.body.contains("\nrelayd_overload_rung 0\n"))
         .await;
+}
+
+/// The value of a metric without labels but for the media thread, added up over all of them.
+async fn metric(relay: &Relay, name: &str) -> u64 {
+    let body = relay.ops("/metrics").await.body;
+    let samples = body.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    samples.map(|line| line.rsplit(' ').next().and_then(|value| value.parse::<u64>().ok()).expect("a number")).sum()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_reads_nothing_fills_its_own_queues_and_nobody_elses() {
+    let relay = Relay::with(|config| config.events.write_buffer = ByteSize::kib(64)).await;
+    let (id, address) = (relay.session().await, relay.daemon.http_addr());
+    let listen = format!("{id}/listen/en");
+    let (mut publisher, _) = Socket::hello(address, &format!("{id}/publish/en"), json!({})).await;
+    let mut deaf = Socket::hello_narrow(address, &listen).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(Socket::hello(address, &listen, json!({})).await.0);
+    }
+    // What the system and the relay hold for the one is some 250 KB.
+    let long = |position| MediaFrame { payload: vec![0xf8; 1_250].into(), ..frame(position) };
+    for position in 0..400 {
+        publisher.send(Message::Binary(long(position).write())).await;
+    }
+    for listener in &mut others {
+        for position in 0..400 {
+            let Heard::Frame(heard) = listener.heard().await else { panic!("no frame {position}") };
+            assert_eq!(MediaFrame { replay: false, ..heard }, long(position));
+        }
+    }
+    publisher.acknowledged(400).await;
+    assert!(metric(&relay, "relayd_ring_stalls_total").await > 0, "it has found no room");
+    assert!(metric(&relay, "relayd_ring_depth_max").await <= 64);
+    assert_eq!(metric(&relay, "relayd_shard_queue_dropped_total").await, 0);
+    assert_eq!(metric(&relay, "relayd_shard_orders_depth").await, 0);
+    // What it did not read is in the history still.
+    while deaf.positions.len() < 400 {
+        assert!(matches!(deaf.heard().await, Heard::Frame(_)));
+    }
+    assert_eq!(deaf.positions, (0..400).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_vanished_is_in_nobodys_way_until_it_is_given_up() {
+    let relay = peer::Relay::start(|config| config.closed_after = Duration::from_secs(3)).await;
+    let mut publisher = relay.connected(Role::Publisher).await;
+    let gone = relay.connected(Role::Listener).await;
+    let mut first = relay.connected(Role::Listener).await;
+    let mut second = relay.connected(Role::Listener).await;
+    peer::converse(&mut publisher, &mut [&mut first, &mut second], 0..10);
+    // Its port is closed with it.
+    drop(gone);
+    peer::converse(&mut publisher, &mut [&mut first, &mut second], 10..300);
+    for listener in [&first, &second] {
+        assert_eq!(listener.numbers(), (0..300).collect::<Vec<_>>());
+    }
+    let stats = relay.shard.stats().await.expect("the media plane is there");
+    assert_eq!((stats.queue.dropped, stats.egress.full, stats.queue.rings_depth), (0, 0, 0));
+    peer::until_snapshot(&relay, &mut [&mut publisher, &mut first, &mut second], "it is given up", |s| {
+        s.listeners.total() == 2
+    })
+    .await;
+    peer::converse(&mut publisher, &mut [&mut first, &mut second], 300..310);
+    relay.stop().await;
 }

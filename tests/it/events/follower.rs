@@ -30,6 +30,22 @@ pub(crate) async fn shake_at(
     path: &str,
     headers: &[(&str, &str)],
 ) -> (String, TcpStream) {
+    let request = request(address, path, headers);
+    let shaking = async {
+        loop {
+            let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
+            let head = ask(&mut stream, &request).await;
+            if !head.is_empty() && !head.starts_with("http/1.1 503 ") {
+                return (head, stream);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, shaking).await.expect("an answer in time")
+}
+
+/// The request of a handshake.
+pub(crate) fn request(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nhost: {address}\r\nupgrade: websocket\r\n\
          connection: Upgrade\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -38,23 +54,18 @@ pub(crate) async fn shake_at(
         request.push_str(&format!("{name}: {value}\r\n"));
     }
     request.push_str("\r\n");
-    let shaking = async {
-        loop {
-            let mut stream = TcpStream::connect(address).await.expect("the relay accepts");
-            let sent = stream.write_all(request.as_bytes()).await.is_ok();
-            let mut head = Vec::new();
-            while sent && !head.ends_with(b"\r\n\r\n") {
-                let Ok(byte) = stream.read_u8().await else { break };
-                head.push(byte);
-            }
-            let head = String::from_utf8(head).expect("a head is text").to_ascii_lowercase();
-            if !head.is_empty() && !head.starts_with("http/1.1 503 ") {
-                return (head, stream);
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, shaking).await.expect("an answer in time")
+    request
+}
+
+/// Sends a handshake; the head of the answer, as far as there is one.
+pub(crate) async fn ask(stream: &mut TcpStream, request: &str) -> String {
+    let sent = stream.write_all(request.as_bytes()).await.is_ok();
+    let mut head = Vec::new();
+    while sent && !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { break };
+        head.push(byte);
+    }
+    String::from_utf8(head).expect("a head is text").to_ascii_lowercase()
 }
 
 /// The offer of our subprotocol.

@@ -9,13 +9,13 @@ use relay_engine::rtp::NtpTime;
 use relay_engine::{AudioLevel, CaptureTime, MediaTime};
 use relayd::media::MediaFrame;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::events::follower::shake_at;
+use crate::events::follower::{ask, request, shake_at};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -61,6 +61,21 @@ impl Socket {
         assert!(head.contains("sec-websocket-protocol: relay.media.v1"), "{head}");
         let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
         Self { socket, positions: Vec::new() }
+    }
+
+    /// As [`Socket::hello`], on a connection for which the system keeps next to nothing that is not read.
+    pub(crate) async fn hello_narrow(address: SocketAddr, place: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(4096).expect("a size");
+        let mut stream = socket.connect(address).await.expect("the relay accepts");
+        let head =
+            ask(&mut stream, &request(address, &format!("/v1/sessions/{place}"), &[PROTOCOL])).await;
+        assert!(head.starts_with("http/1.1 101 "), "{head}");
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
+        let mut socket = Self { socket, positions: Vec::new() };
+        socket.say("hello", json!({})).await;
+        socket.said("welcome").await;
+        socket
     }
 
     /// Opens the socket, says hello with this, and hears welcome.
