@@ -5,6 +5,7 @@
 mod events;
 mod feedback;
 mod media;
+mod queues;
 mod ring;
 mod shards;
 mod switch;

@@ -68,8 +68,7 @@ impl Socket {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a size");
         let mut stream = socket.connect(address).await.expect("the relay accepts");
-        let head =
-            ask(&mut stream, &request(address, &format!("/v1/sessions/{place}"), &[PROTOCOL])).await;
+        let head = ask(&mut stream, &request(address, &format!("/v1/sessions/{place}"), &[PROTOCOL])).await;
         assert!(head.starts_with("http/1.1 101 "), "{head}");
         let socket = WebSocketStream::from_raw_socket(stream, Role::Client, None).await;
         let mut socket = Self { socket, positions: Vec::new() };
