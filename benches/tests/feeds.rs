@@ -2,11 +2,12 @@
 
 use std::net::UdpSocket;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use relay_benches::allocations::{Counting, everywhere};
 use relay_benches::audience::keys;
-use relay_engine::{LegId, LegSpec, rtp};
+use relay_engine::{Config, LegId, LegSpec, rtp};
 use relayd::shard::{Egress, ShardConfig, Shards, ShardsConfig};
 use relayd::webrtc::srtp::SrtpProfile;
 
@@ -21,7 +22,9 @@ const COUNTED: u16 = 2_000;
 #[test]
 fn what_is_fed_to_other_shards_is_not_allocated_for_each_frame() {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket on loopback");
-    let shard = ShardConfig { seed: 1, ..ShardConfig::default() };
+    // It speaks as fast as it is heard, and histories are full before frames count.
+    let relay = Config::default().history_frames(200).max_packet_rate(1_000_000).max_bit_rate(u32::MAX);
+    let shard = ShardConfig { relay, seed: 1, ..ShardConfig::default() };
     let config = ShardsConfig { count: SHARDS, spill: 0, ..shard.into() };
     let (shards, threads) = Shards::spawn(&[socket], &config).expect("the socket is bound");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -78,8 +81,9 @@ async fn open(shards: &Shards) -> (LegId, Vec<UdpSocket>) {
 
 /// Waits for one datagram.
 fn hear(ear: &UdpSocket) {
-    let mut buffer = [0; 2048];
+    let (mut buffer, until) = ([0; 2048], Instant::now() + Duration::from_secs(20));
     while ear.recv(&mut buffer).is_err() {
+        assert!(Instant::now() < until, "a frame is missing");
         thread::yield_now();
     }
 }
