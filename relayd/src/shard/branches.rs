@@ -134,13 +134,13 @@ impl Plane {
         &mut self,
         now: Instant,
         track: TrackId,
-        sender: FeedSender,
+        mut sender: FeedSender,
     ) -> Result<(ListenerId, Option<u64>), OpenError> {
         let stats = self.relay.track_stats(track).ok_or(OpenError::UnknownTrack(track))?;
         let spec = LegSpec::new(NO_PAYLOAD_TYPE).reports(false).feed(true);
         let spec = stats.oldest_position.into_iter().fold(spec, LegSpec::resume_from);
         let (listener, leg) = self.open_listener(now, track, spec)?;
-        sender.set_leg(leg);
+        sender.open(now, leg);
         self.branches.feeds.insert(listener, track);
         self.outbound.legs.attach_feed(leg, sender);
         self.relay.handle_leg(now, leg, LegState::Up);

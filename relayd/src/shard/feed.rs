@@ -26,6 +26,8 @@ pub(super) struct Fed {
     pub(super) leg: LegId,
     /// When the home received it.
     pub(super) arrived: Instant,
+    /// It came since the feed was opened: it is not handed over with the history.
+    pub(super) live: bool,
     pub(super) frame: CarriedFrame,
 }
 
@@ -99,6 +101,8 @@ pub(super) struct FeedSender {
     replica: TrackId,
     /// Of the replica's shard.
     orders: Sender<Order>,
+    /// Since when it feeds.
+    opened: Option<Instant>,
     /// The position that found no room since the last stall ended.
     refused: Option<u64>,
     /// Payloads are cut off its front; it is used again when they are gone.
@@ -113,11 +117,12 @@ impl FeedSender {
         inlet: Inlet,
         orders: Sender<Order>,
     ) -> Self {
-        Self { link, inlet, leg, replica, orders, refused: None, chunk: BytesMut::new() }
+        Self { link, inlet, leg, replica, orders, opened: None, refused: None, chunk: BytesMut::new() }
     }
 
-    /// The leg at home by which it is fed.
-    pub(super) fn set_leg(&self, leg: LegId) {
+    /// It is fed by this leg at home from now on.
+    pub(super) fn open(&mut self, now: Instant, leg: LegId) {
+        self.opened = Some(now);
         self.link.leg.get_or_init(|| leg);
     }
 
@@ -135,7 +140,8 @@ impl FeedSender {
             audio_level: frame.audio_level,
             payload: self.copy(frame.payload),
         };
-        match self.inlet.queue.try_send(Fed { leg: self.leg, arrived: frame.arrived, frame: carried }) {
+        let live = self.opened.is_some_and(|opened| opened <= frame.arrived);
+        match self.inlet.queue.try_send(Fed { leg: self.leg, arrived: frame.arrived, live, frame: carried }) {
             Ok(()) => Pushed::Taken,
             Err(TrySendError::Full(_)) => self.stall(frame.position),
             Err(TrySendError::Disconnected(_)) => Pushed::Closed,

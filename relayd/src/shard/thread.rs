@@ -231,10 +231,12 @@ impl MediaLoop {
             self.queue.fed_depth_max = self.queue.fed_depth_max.max(waiting);
             let now = Instant::now();
             for _ in 0..waiting {
-                let Ok(Fed { leg, arrived, frame }) = self.queues.fed.queue.try_recv() else { break };
+                let Ok(Fed { leg, arrived, live, frame }) = self.queues.fed.queue.try_recv() else { break };
                 self.queue.fed += 1;
                 self.plane.handle_fed(now, leg, arrived, frame);
-                self.note_arrival(arrived);
+                if live {
+                    self.note_arrival(arrived);
+                }
             }
         }
         if self.queues.fed.has_room_again() {

@@ -330,6 +330,24 @@ fn a_replica_has_homes_whole_history_and_goes_with_its_last_listener() {
 }
 
 #[test]
+fn a_history_that_is_handed_over_is_no_lag() {
+    let (shards, threads) = spawn(&config(2, 0));
+    runtime().block_on(async {
+        let mut speaker = Speaker::on(&shards, "en").await;
+        speaker.say_all(100).await;
+        let mut guests = Guest::many(&shards, speaker.track, 2).await;
+        let there = &shards.each()[1];
+        let queue = there.stats().await.unwrap().queue;
+        assert_eq!((queue.fed, queue.tick_lag.count()), (100, 0));
+        shards.ping().await.unwrap();
+        speaker.speak(5);
+        guests.iter_mut().for_each(|guest| guest.hears(100..105));
+        assert_eq!(there.stats().await.unwrap().queue.tick_lag.count(), 5);
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn what_is_opened_for_nobody_leaves_no_replica_behind() {
     let (shards, threads) = spawn(&config(3, 0));
     runtime().block_on(async {
