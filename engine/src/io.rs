@@ -146,6 +146,12 @@ impl LegSpec {
         self.payload_type
     }
 
+    /// Where a listener wants to go on, as [`resume_from`](Self::resume_from) set it.
+    #[must_use]
+    pub const fn resume_position(&self) -> Option<u64> {
+        self.resume_from
+    }
+
     /// The negotiated header extensions.
     #[must_use]
     pub const fn extension_ids(&self) -> &ExtensionIds {

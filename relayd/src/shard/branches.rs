@@ -35,7 +35,7 @@ struct Replica {
     leg: LegId,
     link: Arc<FeedLink>,
     closed: bool,
-    /// Who waits for which position to have come.
+    /// Who waits for which position to have come: whoever made it, and those who are resumed on it.
     waiting: Vec<(u64, oneshot::Sender<()>)>,
 }
 

@@ -131,7 +131,7 @@ impl Shards {
         if shard == home {
             return self.inner.shards[home].open_seated(track, spec, Some(seat)).await;
         }
-        match self.replicate(track, shard, &seat).await {
+        match self.replicate_to(spec.resume_position(), track, shard, &seat).await {
             Ok(replica) => match self.inner.shards[shard].open_seated(replica, spec, Some(seat)).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::debug!(shard, %error, "not opened there"),
@@ -167,11 +167,10 @@ impl Shards {
     pub(crate) async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
         let shard = usize::from(listener.relay());
         let unknown = || SelectError::UnknownTrack(track);
-        if shard == usize::from(track.relay()) || shard >= self.inner.shards.len() {
-            let seat = self.seat(track, shard).ok_or_else(unknown)?;
-            return self.at(listener.relay()).select(listener, track, Some(seat)).await;
-        }
         let seat = self.seat(track, shard).ok_or_else(unknown)?;
+        if shard == usize::from(track.relay()) {
+            return self.inner.shards[shard].select(listener, track, Some(seat)).await;
+        }
         let replica = self.replicate(track, shard, &seat).await.map_err(|error| match error {
             ShardError::Open(OpenError::UnknownTrack(_)) => unknown().into(),
             error => error,
@@ -383,6 +382,41 @@ impl Shards {
         Ok(seat.branch().replica.get_or_try_init(make).await?.track)
     }
 
+    /// The same, once it has what is before this position, as far as home has it: what is on its way there would be sent
+    /// again to somebody who has heard it elsewhere.
+    async fn replicate_to(
+        &self,
+        position: Option<u64>,
+        track: TrackId,
+        shard: usize,
+        seat: &Seat,
+    ) -> Result<TrackId, ShardError> {
+        let replica = self.replicate(track, shard, seat).await?;
+        if let Some(position) = position {
+            let stats = self.at(track.relay()).track_stats(track).await?;
+            let stats = stats.ok_or(OpenError::UnknownTrack(track))?;
+            let before = stats.oldest_position.and_then(|_| stats.next_position.min(position).checked_sub(1));
+            self.await_fed(track, (shard, replica), before).await?;
+        }
+        Ok(replica)
+    }
+
+    /// Waits until a track's replica has been fed up to this position.
+    async fn await_fed(
+        &self,
+        track: TrackId,
+        (shard, replica): (usize, TrackId),
+        position: Option<u64>,
+    ) -> Result<(), ShardError> {
+        let Some(position) = position else { return Ok(()) };
+        let asked = |reply| Command::AwaitFed { track: replica, position, reply };
+        self.inner.shards[shard].ask(asked).await.map_err(|error| match error {
+            // It is gone with the track, or with its shard.
+            ShardError::Closed => OpenError::UnknownTrack(track).into(),
+            error => error,
+        })
+    }
+
     /// Wherever this is given up, what is open until then is closed: by the shard, for want of somebody who takes it; with
     /// the feed's sender; or with the replica.
     async fn make_replica(&self, track: TrackId, shard: usize, name: &str) -> Result<Replica, ShardError> {
@@ -395,11 +429,7 @@ impl Shards {
         let open = |reply| Command::OpenFeed { track, sender, reply };
         let (feed, newest): (ListenerId, Option<u64>) = home.open(open).await?;
         let replica = Replica { track: opened.0, feed, orders: home.orders.clone() };
-        if let Some(position) = newest {
-            let asked = |reply| Command::AwaitFed { track: replica.track, position, reply };
-            // It is gone with the track, if it does not answer, or with its shard.
-            there.ask(asked).await.map_err(|_| OpenError::UnknownTrack(track))?;
-        }
+        self.await_fed(track, (shard, replica.track), newest).await?;
         Ok(replica)
     }
 

@@ -348,6 +348,33 @@ fn a_history_that_is_handed_over_is_no_lag() {
 }
 
 #[test]
+fn whoever_resumes_where_the_feed_is_behind_hears_nothing_twice() {
+    let shard = ShardConfig { feed_queue: 2, ..ShardConfig::default() };
+    let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
+    runtime().block_on(async {
+        let mut speaker = Speaker::on(&shards, "en").await;
+        let _before = Guest::many(&shards, speaker.track, 3).await;
+        let (stalled, stall) = std::sync::mpsc::channel();
+        shards.each()[1].send(Command::Stall { until: stall }).unwrap();
+        speaker.say_all(300).await;
+        let mut resuming = pin!(Guest::join(&shards, speaker.track, spec().resume_from(300)));
+        // What it asks of the other shard waits there, ahead of nearly all frames.
+        for _ in 0..3 {
+            let polled = std::future::poll_fn(|context| Poll::Ready(resuming.as_mut().poll(context))).await;
+            assert!(polled.is_pending());
+            shards.each()[0].ping().await.unwrap();
+        }
+        drop(stalled);
+        let mut guest = resuming.await;
+        assert_eq!(guest.leg.relay(), 1);
+        shards.ping().await.unwrap();
+        speaker.speak(5);
+        guest.hears(300..305);
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn what_is_opened_for_nobody_leaves_no_replica_behind() {
     let (shards, threads) = spawn(&config(3, 0));
     runtime().block_on(async {
