@@ -35,7 +35,7 @@ impl Outbound {
     /// Does what goes to a peer; an event is the plane's.
     pub(super) fn handle(&mut self, output: Output<'_>) -> Outcome {
         match output {
-            Output::Packet(packet) => return self.send(&packet),
+            Output::Packet(packet) => return self.send(&packet).map_or(Outcome::Done, Outcome::Stalled),
             Output::SenderReport { leg, report } => {
                 let Outbound { legs, batch, counters, cname, .. } = self;
                 rtcp::send_report(legs, batch, counters, leg, &report, cname);
@@ -47,8 +47,8 @@ impl Outbound {
         Outcome::Done
     }
 
-    /// Sends a packet on its leg.
-    pub(super) fn send(&mut self, packet: &OutboundPacket<'_>) -> Outcome {
+    /// Sends a packet on its leg. That leg, if its ring or feed has no room.
+    pub(super) fn send(&mut self, packet: &OutboundPacket<'_>) -> Option<LegId> {
         match self.legs.hot(packet.leg) {
             Some(Hot::Srtp(hot)) => {
                 let template = hot.templates.template(hot.group, packet);
@@ -56,7 +56,7 @@ impl Outbound {
                 let length = template.len() + payload.len() + hot.sender.overhead();
                 let Some(out) = self.batch.slot(length) else {
                     self.counters.too_long += 1;
-                    return Outcome::Done;
+                    return None;
                 };
                 template.write(packet, out);
                 let sealed = if packet.replay {
@@ -77,7 +77,7 @@ impl Outbound {
                 Pushed::Known => {}
                 Pushed::Full => {
                     self.counters.ring_stalls += 1;
-                    return Outcome::Stalled(packet.leg);
+                    return Some(packet.leg);
                 }
                 Pushed::Closed => self.counters.no_keys += 1,
             },
@@ -85,14 +85,14 @@ impl Outbound {
                 Pushed::Taken | Pushed::Known => self.counters.fed_out += 1,
                 Pushed::Full => {
                     self.counters.feed_stalls += 1;
-                    return Outcome::Stalled(packet.leg);
+                    return Some(packet.leg);
                 }
                 // A shard that has ended.
                 Pushed::Closed => {}
             },
             None => self.counters.no_keys += 1,
         }
-        Outcome::Done
+        None
     }
 
     /// Tells where the leg's line begins, if it begins here.

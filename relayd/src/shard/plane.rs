@@ -322,12 +322,9 @@ impl Plane {
         loop {
             let mut stalled = None;
             let (relay, outbound) = (&mut self.relay, &mut self.outbound);
-            relay.fan_out(|packet| match outbound.send(packet) {
-                Outcome::Stalled(leg) => {
-                    stalled = Some(leg);
-                    ControlFlow::Break(())
-                }
-                Outcome::Done | Outcome::Event(_) => ControlFlow::Continue(()),
+            relay.fan_out(|packet| {
+                stalled = outbound.send(packet);
+                if stalled.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             let outcome = match stalled {
                 Some(leg) => Outcome::Stalled(leg),
