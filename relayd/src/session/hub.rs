@@ -5,7 +5,8 @@
 //! nobody else and takes nobody's place from them. All events are numbered together.
 //!
 //! Memory per session: [`RING`] events of at most about 1 KiB, 100 bytes mostly; on the lanes at most [`LANE`] events per
-//! place in the session, of some 400 bytes, for those who were told something lately.
+//! place in the session, of some 600 bytes with their lane, and none that is older than [`KEPT_MS`]: whoever comes and
+//! goes leaves nothing behind for longer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ use crate::webrtc::ResourceId;
 pub const RING: usize = 256;
 /// Events kept of one lane.
 const LANE: usize = 4;
+/// For how long they are kept: ten times as long as a connection that is lost can be come back to.
+const KEPT_MS: u64 = 600_000;
 
 /// The events of one session. Clones share them.
 #[derive(Debug, Clone)]
@@ -60,6 +63,7 @@ impl Hub {
                     None
                 }
             };
+            ring.forget_private(ts);
             (numbered, lane)
         };
         lane.as_deref().unwrap_or(&self.shared.news).notify_waiters();
@@ -197,8 +201,8 @@ struct Ring {
     over: bool,
     /// Of names that somebody follows, or that something was told lately.
     lanes: BTreeMap<ResourceId, Lane>,
-    /// What was put on the lanes, the oldest first; at most `max_private`.
-    private: VecDeque<(u64, ResourceId)>,
+    /// What was put on the lanes, the oldest first, by number and time; at most `max_private`.
+    private: VecDeque<(u64, u64, ResourceId)>,
     max_private: usize,
 }
 
@@ -222,22 +226,26 @@ impl Ring {
     }
 
     fn push_private(&mut self, name: ResourceId, event: Arc<Numbered>) -> Arc<Notify> {
-        self.private.push_back((event.seq, name));
+        self.private.push_back((event.seq, event.ts, name));
         let lane = self.lanes.entry(name).or_default();
         if lane.events.len() == LANE {
             lane.events.pop_front();
         }
         lane.events.push_back(event);
-        let news = lane.news.clone();
-        while self.private.len() > self.max_private
-            && let Some((seq, name)) = self.private.pop_front()
+        lane.news.clone()
+    }
+
+    /// Takes from the lanes what is too much or, at the time `ts`, too old.
+    fn forget_private(&mut self, ts: u64) {
+        while let Some(&(seq, told, name)) = self.private.front()
+            && (self.private.len() > self.max_private || told.saturating_add(KEPT_MS) <= ts)
         {
+            self.private.pop_front();
             if let Some(lane) = self.lanes.get_mut(&name) {
                 lane.events.pop_front_if(|first| first.seq <= seq);
             }
             self.forget_lane(name);
         }
-        news
     }
 
     /// A lane with nothing on it that nobody follows is none.
@@ -374,8 +382,12 @@ mod tests {
     }
 
     fn tell(hub: &Hub, number: u8) -> u64 {
+        tell_at(hub, 1, number)
+    }
+
+    fn tell_at(hub: &Hub, ts: u64, number: u8) -> u64 {
         let event = Event::ConnectionRefreshComplete { position: 1, replayed: 0, gap_frames: 0, attempts: 1 };
-        hub.publish(1, Audience::Leg(name(number)), event).unwrap().seq
+        hub.publish(ts, Audience::Leg(name(number)), event).unwrap().seq
     }
 
     #[test]
@@ -426,6 +438,28 @@ mod tests {
         assert_eq!(counts(&hub), (1 + 2 * LANE, 2 * LANE, 2 * LANE));
         drop(own);
         assert_eq!(counts(&hub), (2 * LANE, 2 * LANE, 2 * LANE));
+    }
+
+    #[test]
+    fn what_was_for_one_alone_is_forgotten_in_time() {
+        let hub = Hub::new(1000);
+        let mut own = hub.subscribe(None);
+        own.follow(name(7));
+        (0..200).for_each(|number| _ = tell_at(&hub, u64::from(number), number));
+        let lanes = |hub: &Hub| {
+            let ring = hub.shared.ring();
+            (ring.lanes.len(), ring.private.len())
+        };
+        assert_eq!(lanes(&hub), (200, 200));
+        let last = tell_at(&hub, KEPT_MS + 98, 7);
+        assert_eq!(lanes(&hub), (102, 102), "number 7 is followed and told anew");
+        hub.publish(2 * KEPT_MS + 97, Audience::Everyone, Event::SessionPaused {}).unwrap();
+        assert_eq!(lanes(&hub), (1, 1));
+        assert_eq!(drain(&mut own), (vec![last, last + 1], false));
+        hub.publish(2 * KEPT_MS + 98, Audience::Everyone, Event::SessionPaused {}).unwrap();
+        assert_eq!(lanes(&hub), (1, 0), "who is there has a lane");
+        drop(own);
+        assert_eq!(lanes(&hub), (0, 0));
     }
 
     #[tokio::test]
