@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -20,15 +20,21 @@ use crate::shard::{ShardThreads, Shards, ShardsConfig};
 pub struct ConnectionsTask {
     actor: JoinHandle<()>,
     receivers: Vec<JoinHandle<()>>,
+    /// Tells the receivers to end.
+    stop: Arc<AtomicBool>,
+    shard: Shards,
     shards: ShardThreads,
 }
 
 impl ConnectionsTask {
     /// Waits until the actor and the shards' threads have ended.
     pub async fn join(self) {
-        let Self { actor, receivers, shards } = self;
+        let Self { actor, receivers, stop, shard, shards } = self;
         let ended = tokio::task::spawn_blocking(move || {
             let actor = actor.join().is_ok();
+            // One that has failed has told nobody.
+            stop.store(true, Ordering::Relaxed);
+            shard.shutdown();
             // None is left out when one has failed.
             let failed = receivers.into_iter().filter_map(|receiver| receiver.join().err()).count();
             (actor && failed == 0, shards.join().is_ok())
@@ -86,7 +92,9 @@ impl Connections {
         let actor = spawn(plane).map_err(failed)?;
         let receivers = receive(&config, sockets, &shared, &shard).map_err(failed)?;
         let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
-        Ok((connections, shard, ConnectionsTask { actor, receivers, shards: threads }))
+        let stop = shared.stop;
+        let task = ConnectionsTask { actor, receivers, stop, shard: shard.clone(), shards: threads };
+        Ok((connections, shard, task))
     }
 }
 
@@ -236,6 +244,19 @@ mod tests {
         assert!(heard.iter().filter(|by| !by.is_empty()).count() > 1, "{heard:?}");
         assert!(heard.iter().flat_map(|by| by.values()).all(|count| *count == 3), "{heard:?}");
         assert!(UdpSocket::bind(local).is_err(), "the port is taken");
+    }
+
+    #[tokio::test]
+    async fn an_actor_that_fails_leaves_no_thread_behind() {
+        let config = config("127.0.0.1:0", &[]);
+        let (connections, shard, task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        // The real one goes on, as long as there is a handle on it, and tells nobody to end.
+        let actor = std::thread::spawn(|| panic!("a bug in the plane"));
+        let task = ConnectionsTask { actor, ..task };
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(20), task.join()).await;
+        assert!(ended.is_ok());
+        assert!(shard.ping().await.is_err());
+        drop(connections);
     }
 
     #[tokio::test]

@@ -1,12 +1,13 @@
 //! The connection plane: every WebRTC peer's ICE, DTLS and SDP, and the one UDP port they all talk to.
 //!
-//! [`Connections`] is a cheap handle on one actor (a tokio task) that owns the receive side of the port and
-//! every `str0m::Rtc`. A listener's media does not pass here: when a connection is up its keys and address go
-//! to the shard, which sends SRTP itself on a clone of the socket. What a publisher sends is decrypted here
-//! and handed to the shard as plaintext RTP.
+//! [`Connections`] is a cheap handle on one actor (a thread of its own) that owns every connection. Receivers, a thread
+//! for each socket on the port, say whose a datagram is and hand it on; handshakes run on threads of theirs and come
+//! back when they are done. A listener's media does not pass here: when a connection is up its keys and address go to
+//! the shard, which sends SRTP itself on a clone of the socket. What a publisher sends is decrypted here, by its
+//! `str0m::Rtc`, and handed to the shard as plaintext RTP.
 //!
-//! Invariants: a datagram reaches an `Rtc` only as an authenticated STUN binding or from an address that one
-//! has validated; a connection's [`Record`] is made when it is accepted and dropped in exactly one place.
+//! Invariants: a datagram reaches a stack only as an authenticated STUN binding or from an address that one has
+//! validated; a connection's [`Record`] is made when it is accepted and dropped in exactly one place.
 
 mod answer;
 mod bind;
