@@ -515,6 +515,13 @@ impl Shard {
         self.tell(Command::Fail);
     }
 
+    /// Has the thread take nothing until what comes back is dropped.
+    pub(crate) fn stall(&self) -> std::sync::mpsc::Sender<()> {
+        let (stalled, until) = std::sync::mpsc::channel();
+        self.tell(Command::Stall { until });
+        stalled
+    }
+
     /// A shard that takes no command by itself, with room for so many; what it is given comes out in words.
     pub(crate) fn stalled(room: usize) -> (Self, impl Fn() -> Option<String>) {
         let (orders, order_queue) = unbounded();

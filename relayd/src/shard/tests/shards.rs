@@ -29,7 +29,7 @@ fn end(shards: &Shards, threads: ShardThreads) {
 }
 
 /// Waits for what other threads bring about.
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     for _ in 0..4_000 {
         if done().await {
             return;
@@ -274,8 +274,7 @@ fn stall_one_of(count: usize) {
         let mut guests = Guest::many(&shards, speaker.track, 3 * count).await;
         assert!((0..count).all(|shard| by_shard(&guests)[&(shard as u8)] == 3));
         shards.ping().await.unwrap();
-        let (stalled, stall) = std::sync::mpsc::channel();
-        shards.each()[1].send(Command::Stall { until: stall }).unwrap();
+        let stalled = shards.each()[1].stall();
         let (late, mut others): (Vec<_>, Vec<_>) =
             guests.iter_mut().partition(|guest| guest.leg.relay() == 1);
         // No more at once than the queues hold: of those who hear, none is ever full.
@@ -354,8 +353,7 @@ fn whoever_resumes_where_the_feed_is_behind_hears_nothing_twice() {
     runtime().block_on(async {
         let mut speaker = Speaker::on(&shards, "en").await;
         let _before = Guest::many(&shards, speaker.track, 3).await;
-        let (stalled, stall) = std::sync::mpsc::channel();
-        shards.each()[1].send(Command::Stall { until: stall }).unwrap();
+        let stalled = shards.each()[1].stall();
         speaker.say_all(300).await;
         let mut resuming = pin!(Guest::join(&shards, speaker.track, spec().resume_from(300)));
         // What it asks of the other shard waits there, ahead of nearly all frames.
