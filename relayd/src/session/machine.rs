@@ -505,6 +505,12 @@ pub(super) struct HolderId {
     link: u64,
 }
 
+#[cfg(test)]
+impl HolderId {
+    /// Nobody has it.
+    pub(super) const NOBODY: Self = Self { member: MemberId(u64::MAX), link: u64::MAX };
+}
+
 /// A place was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Seat {

@@ -358,7 +358,9 @@ impl Service {
 
     /// Lets a holder's second leg take over, or has it asked for again.
     async fn switch(&self, leg: LegId, holder: HolderId) {
-        match self.shard.switch(leg).await {
+        // One media thread that stalls must not hold up what is to be done on the others.
+        let switched = tokio::time::timeout(SWITCHED_WITHIN, self.shard.switch(leg)).await;
+        match switched.unwrap_or(Err(ShardError::Overloaded)) {
             Ok(()) => {}
             // One of the two is gone: whoever closed it says so.
             Err(ShardError::Switch(
@@ -494,6 +496,8 @@ pub enum ServiceError {
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How long the media plane may take to say where a leg was that it has closed.
 const TOLD_WITHIN: Duration = Duration::from_secs(1);
+/// A media thread that takes longer to switch is asked again later.
+const SWITCHED_WITHIN: Duration = Duration::from_secs(1);
 /// Legs that are switched, or connections that are closed, side by side: thousands may be refreshed at once.
 const AT_ONCE: usize = 64;
 /// How exactly times are kept.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 use super::keys::Identity;
 use super::plane::{Parts, Plane};
@@ -91,7 +91,8 @@ impl Connections {
         let plane = Plane::new(parts).map_err(failed)?;
         let actor = spawn(plane).map_err(failed)?;
         let receivers = receive(&config, sockets, &shared, &shard).map_err(failed)?;
-        let connections = Connections { commands, local, shard: shard.clone(), selecting: Arc::default() };
+        let selecting = shard.each().iter().map(|_| Mutex::default()).collect();
+        let connections = Connections { commands, local, shard: shard.clone(), selecting };
         let stop = shared.stop;
         let task = ConnectionsTask { actor, receivers, stop, shard: shard.clone(), shards: threads };
         Ok((connections, shard, task))

@@ -37,7 +37,7 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use relay_engine::{LegId, ListenerId, TrackId};
+use relay_engine::{LegId, ListenerId, SelectError, TrackId};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::shard::{ShardError, Shards};
@@ -54,8 +54,8 @@ pub struct Connections {
     commands: mpsc::Sender<Command>,
     local: SocketAddr,
     shard: Shards,
-    /// Held while a listener is moved to another track.
-    selecting: Arc<Mutex<()>>,
+    /// By shard, held while a listener there is moved to another track.
+    selecting: Arc<[Mutex<()>]>,
 }
 
 impl Connections {
@@ -135,7 +135,8 @@ impl Connections {
         let this = self.clone();
         let selected = tokio::spawn(async move {
             // Of two at once, the same one is the last to both planes.
-            let _turn = this.selecting.lock().await;
+            let turn = this.selecting.get(usize::from(listener.relay()));
+            let _turn = turn.ok_or(SelectError::UnknownListener(listener))?.lock().await;
             this.shard.select(listener, track).await?;
             // An actor that is gone has closed them all.
             let _gone = this.commands.send(Command::Selected { listener, track }).await.is_err();

@@ -360,3 +360,31 @@ async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
     assert!(refused.expect("nobody hangs").is_err());
     running.abort();
 }
+
+#[tokio::test]
+async fn a_media_thread_that_stalls_holds_up_nobody_on_the_others() {
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let service = service_on(shards).await;
+    let (shard, patience) = (&service.shard, Duration::from_secs(20));
+    let mut tracks = Vec::new();
+    for name in ["en", "es", "de"] {
+        tracks.push(shard.open_track(name).await.unwrap());
+    }
+    assert_eq!(tracks.iter().map(|track| track.relay()).collect::<Vec<_>>(), [0, 1, 0]);
+    let (here, _) = shard.open_listener(tracks[0], LegSpec::new(111)).await.unwrap();
+    let (there, leg) = shard.open_listener(tracks[0], LegSpec::new(111)).await.unwrap();
+    assert_eq!((here.relay(), there.relay()), (0, 1));
+
+    let stalled = shard.each()[1].stall();
+    poll_once(service.connections.select(there, tracks[1])).await;
+    let selected = tokio::time::timeout(patience, service.connections.select(here, tracks[2])).await;
+    assert_eq!(selected, Ok(Ok(())));
+    let switched = tokio::time::timeout(patience, service.switch(leg, HolderId::NOBODY)).await;
+    assert!(switched.is_ok(), "it is asked again later");
+    drop(stalled);
+    until("it is done in the end", async || {
+        let stats = shard.listener_stats(there).await.unwrap().unwrap();
+        stats.track == tracks[1]
+    })
+    .await;
+}
