@@ -7,7 +7,7 @@ mod resume;
 mod tickets;
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use relayd::webrtc::Role;
@@ -30,6 +30,10 @@ struct Talk {
     /// The speaker's own connection.
     speaking: Leg,
     next: u32,
+    /// Frames come at least so far apart.
+    pace: Duration,
+    /// When the last one was spoken.
+    spoken: Instant,
 }
 
 /// What the relay said of a connection.
@@ -59,7 +63,7 @@ impl Talk {
         let id = relay.session().await;
         let (mut speaker, speaking) = answered(&relay, &id, Role::Publisher, &[]).await;
         crate::webrtc::peer::until(&mut [&mut speaker], "the speaker connects", |peers| peers[0].connected);
-        Self { relay, id, speaker, speaking, next: 0 }
+        Self { relay, id, speaker, speaking, next: 0, pace: Duration::ZERO, spoken: Instant::now() }
     }
 
     /// Somebody who listens, connected.
@@ -86,11 +90,26 @@ impl Talk {
 
     /// One frame.
     fn speak(&mut self, others: &mut [&mut Peer]) {
+        self.wait_for_the_next(others);
         tokio::task::block_in_place(|| {
             self.speaker.speak(self.next);
             self.next += 1;
+            self.spoken = Instant::now();
             self.speaker.turn();
             others.iter_mut().for_each(|peer| peer.turn());
+        });
+    }
+
+    /// Until the last frame is over, if there is a pace.
+    fn wait_for_the_next(&mut self, others: &mut [&mut Peer]) {
+        let next = self.spoken + self.pace;
+        let speaker = &mut self.speaker;
+        crate::webrtc::peer::until(others, "the frame is over", |_| {
+            let over = Instant::now() >= next;
+            if !over {
+                speaker.turn();
+            }
+            over
         });
     }
 

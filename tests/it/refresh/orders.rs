@@ -1,6 +1,6 @@
 //! Refreshes: by an operator, by age, by the end of a token; those that fail, and those that come together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use relayd::webrtc::Role;
 use serde_json::json;
@@ -70,17 +70,23 @@ async fn an_order_that_is_told_while_nobody_follows_is_told_to_whoever_comes_bac
 #[tokio::test(flavor = "multi_thread")]
 async fn a_speaker_who_is_refreshed_is_heard_throughout() {
     let mut talk = Talk::begin(Relay::start().await).await;
+    talk.pace = Duration::from_millis(20);
     let (mut listener, _) = talk.listener(&[]).await;
     let ears = talk.ears(&talk.speaking).await;
     talk.speak_on(&mut [&mut listener], 30);
     assert_eq!(talk.order(json!({ "role": "publisher" })).await, 1);
     talk.until(&mut [&mut listener], "it is asked for", |_| ears.count("connectionRefreshRequired") == 1)
         .await;
+    let ready = ears.count("speakerReady");
     let required = ears.last("connectionRefreshRequired");
     assert_eq!(required["url"], format!("/v1/sessions/{}/whip/en", talk.id));
     let headers = [(TICKET, &*ears.ticket())];
     let (mut new, _) = answered(&talk.relay, &talk.id, Role::Publisher, &headers).await;
     talk.until(&mut [&mut listener, &mut new], "the new one connects", |peers| peers[1].connected).await;
+    // The two encode separately and share no clock: what the relay gets from the new one before the last frame of the old
+    // one is over is of the same time to it. Nobody speaks so soon, but a relay that is slow may get both at once.
+    talk.hear_out(&mut listener);
+    talk.spoken = Instant::now();
     std::mem::swap(&mut talk.speaker, &mut new);
     talk.until(&mut [&mut listener, &mut new], "it has taken over", |_| {
         ears.count("connectionRefreshComplete") == 1
@@ -91,7 +97,7 @@ async fn a_speaker_who_is_refreshed_is_heard_throughout() {
     talk.hear_out(&mut listener);
     assert_whole(&[&listener]);
     assert_eq!(ears.count("speakerLeft"), 0);
-    assert_eq!(ears.count("speakerReady"), 0, "it was ready before, and is so still");
+    assert_eq!(ears.count("speakerReady"), ready, "it was ready before, and is so still");
 }
 
 #[tokio::test(flavor = "multi_thread")]

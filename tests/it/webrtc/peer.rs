@@ -186,6 +186,8 @@ pub(crate) struct Peer {
     pub(crate) withholds_dtls: bool,
     /// Nothing reaches it, and nothing that it sends reaches anybody.
     pub(crate) cut_off: bool,
+    /// Media packets that have come to where it was meanwhile.
+    pub(crate) swallowed: usize,
     /// So many of its next media packets are lost on the way out; here they are.
     pub(crate) loses: usize,
     pub(crate) lost: Vec<(Vec<u8>, SocketAddr)>,
@@ -232,6 +234,7 @@ impl Peer {
             deaf_to_finished: false,
             withholds_dtls: false,
             cut_off: false,
+            swallowed: 0,
             loses: 0,
             lost: Vec::new(),
             reports: Vec::new(),
@@ -304,6 +307,7 @@ impl Peer {
         let mut buffer = [0; 2048];
         while let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
             let deaf = self.deaf_to_dtls && matches!(buffer[0], 20..=63);
+            self.swallowed += usize::from(self.cut_off && is_media(&buffer));
             if self.cut_off || deaf || self.deaf_to_finished && buffer[0] == 20 {
                 continue;
             }
@@ -336,7 +340,7 @@ impl Peer {
                     if self.cut_off {
                         continue;
                     }
-                    if self.loses > 0 && matches!((datagram[0], datagram[1] & 0x7f), (128..=191, 96..=127)) {
+                    if self.loses > 0 && is_media(&datagram) {
                         self.loses -= 1;
                         self.lost.push((datagram, transmit.destination));
                         continue;
@@ -364,6 +368,11 @@ impl Peer {
             }
         }
     }
+}
+
+/// Whether a datagram is RTP, of a dynamic payload type.
+fn is_media(datagram: &[u8]) -> bool {
+    matches!((datagram[0], datagram[1] & 0x7f), (128..=191, 96..=127))
 }
 
 /// Turns the peers until `done`, or fails.

@@ -39,6 +39,10 @@ async fn an_ice_restart_brings_what_a_dead_path_has_lost_in_order() {
     converse(&mut publisher, &mut [&mut listener], 0..20);
     listener.cut_off = true;
     speak_in_vain(&mut publisher, &mut listener, 20..80);
+    // What is on its way on the old path when that is no longer dead would be heard before what it has lost.
+    until(&mut [&mut publisher, &mut listener], "the dead path has lost all of it", |peers| {
+        peers[1].swallowed == 60
+    });
     listener.cut_off = false;
     let ours = IceCreds::new();
     let resource = listener.joined().resource;
