@@ -124,13 +124,7 @@ impl Endpoint {
 
     /// Sends an order in JSON; what is answered to it.
     pub(super) fn order(&self, body: &str) -> Result<String, HttpError> {
-        let (_, response) = self.follow(|endpoint, uri| {
-            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/json");
-            if let Some(bearer) = endpoint.authorization(uri) {
-                request = request.header(header::AUTHORIZATION, bearer);
-            }
-            request.send(body)
-        })?;
+        let (_, response) = self.post_json(body)?;
         let (status, headers, body) = parts(response)?;
         if status == StatusCode::ACCEPTED {
             return Ok(body);
@@ -140,13 +134,7 @@ impl Endpoint {
 
     /// Creates a resource from JSON; its `answer` is what the server says of it.
     pub(crate) fn create(&self, body: &str) -> Result<Resource, HttpError> {
-        let (uri, response) = self.follow(|endpoint, uri| {
-            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/json");
-            if let Some(bearer) = endpoint.authorization(uri) {
-                request = request.header(header::AUTHORIZATION, bearer);
-            }
-            request.send(body)
-        })?;
+        let (uri, response) = self.post_json(body)?;
         let (status, headers, body) = parts(response)?;
         if status != StatusCode::CREATED {
             return Err(refusal(status, &content_type(&headers), &headers, &body));
@@ -165,6 +153,16 @@ impl Endpoint {
     /// Whether the credentials are for the server of this address.
     fn trusts(&self, uri: &Uri) -> bool {
         self.origin.is_some() && self.origin == address::origin(uri)
+    }
+
+    fn post_json(&self, body: &str) -> Result<(Uri, ureq::http::Response<Body>), HttpError> {
+        self.follow(|endpoint, uri| {
+            let mut request = endpoint.agent.post(uri).header(header::CONTENT_TYPE, "application/json");
+            if let Some(bearer) = endpoint.authorization(uri) {
+                request = request.header(header::AUTHORIZATION, bearer);
+            }
+            request.send(body)
+        })
     }
 
     /// Makes a request until it is answered by something else than a redirect; returns who answered.

@@ -82,13 +82,12 @@ impl Outbound {
                 Pushed::Closed => self.counters.no_keys += 1,
             },
             Some(Hot::Feed(feed)) => match feed.push(packet) {
-                Pushed::Taken | Pushed::Known => self.counters.fed_out += 1,
+                // Closed: of a shard that has ended.
+                Pushed::Taken | Pushed::Known | Pushed::Closed => {}
                 Pushed::Full => {
                     self.counters.feed_stalls += 1;
                     return Some(packet.leg);
                 }
-                // A shard that has ended.
-                Pushed::Closed => {}
             },
             None => self.counters.no_keys += 1,
         }

@@ -62,8 +62,6 @@ pub struct PlaneCounters {
     pub byes: u64,
     /// Events that did not fit a reader's queue.
     pub events_dropped: u64,
-    /// Frames handed to other shards.
-    pub fed_out: u64,
     /// How often a listener's ring was full, and its leg was held.
     pub ring_stalls: u64,
     /// How often another shard's queue was full, and its feed was held.
@@ -85,7 +83,6 @@ impl PlaneCounters {
         self.rtcp_malformed += other.rtcp_malformed;
         self.byes += other.byes;
         self.events_dropped += other.events_dropped;
-        self.fed_out += other.fed_out;
         self.feed_stalls += other.feed_stalls;
         self.ring_stalls += other.ring_stalls;
     }
