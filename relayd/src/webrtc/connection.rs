@@ -152,6 +152,25 @@ impl Connection {
         }
     }
 
+    /// Whether the other one is of the same listener, or publishes the same track: a ticket or a claim has shown it.
+    pub(super) fn is_same_peer(&self, other: &Self) -> bool {
+        match self.role {
+            Role::Listener => self.listener.is_some() && self.listener == other.listener,
+            Role::Publisher => other.role == Role::Publisher && self.track == other.track,
+        }
+    }
+
+    /// The address is another connection's from now on: what would be sent to a listener there is held.
+    pub(super) fn lose(&mut self, now: Instant, address: SocketAddr, shard: &Shards) {
+        self.peer.forget(address);
+        if self.role == Role::Listener && !self.is_pending() && !self.peer.has_path() {
+            self.stage = Stage::Up { disconnected: true };
+            self.route.miss(true);
+            self.untold.lost();
+            self.tell(now, shard);
+        }
+    }
+
     /// Tells the media plane what there is to tell of a listener's path.
     pub(super) fn tell(&mut self, now: Instant, shard: &Shards) {
         if let (Role::Listener, Some(leg)) = (self.role, self.leg) {
@@ -238,6 +257,10 @@ impl PeerAddresses {
     #[cfg(test)]
     pub(super) fn path(&self) -> Option<SocketAddr> {
         self.path
+    }
+
+    pub(super) fn has_path(&self) -> bool {
+        self.path.is_some()
     }
 
     /// Where DTLS goes. A peer that finishes it before it nominates is where its authenticated checks came from.

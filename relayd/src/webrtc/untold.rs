@@ -37,6 +37,12 @@ impl Untold {
         (self.returned, self.down) = (false, true);
     }
 
+    /// The listener's path is another's: what was to be told of it is not true any more.
+    pub(super) fn lost(&mut self) {
+        self.path = None;
+        self.down();
+    }
+
     /// Tells what there is, as far as it is taken.
     pub(super) fn tell(&mut self, now: Instant, shard: &Shards, leg: LegId) {
         self.path.take_if(|path| shard.leg_path(leg, *path));
@@ -106,6 +112,17 @@ mod tests {
         untold.tell(Instant::now(), &shard, leg);
         assert!(take().unwrap().contains("LegPath"));
         assert_eq!(take(), None, "which says it, too");
+    }
+
+    #[test]
+    fn a_path_that_is_lost_before_it_was_told_is_told_no_more() {
+        let ((shard, take), (leg, _)) = (Shards::stalled(4), test_support::leg());
+        let mut untold = Untold::default();
+        untold.moved(address(1));
+        untold.lost();
+        untold.tell(Instant::now(), &shard, leg);
+        assert!(take().unwrap().contains("LegDown"));
+        assert_eq!((take(), untold.deadline()), (None, None));
     }
 
     #[test]

@@ -102,20 +102,11 @@ impl Plane {
     }
 
     /// An authenticated binding: the address is the peer's from now on, and may become the path.
-    fn handle_binding(&mut self, now: Instant, slot: usize, binding: Binding, datagram: &[u8]) {
+    pub(super) fn handle_binding(&mut self, now: Instant, slot: usize, binding: Binding, datagram: &[u8]) {
         let source = binding.source;
-        let route = self.parts.shared.routes.get(&source);
-        if let Some(other) = route.map(|route| route.slot).filter(|other| *other != slot)
-            && let Some(other) = self.connections.get_mut(other)
-        {
-            // A source address is easily forged by who has a session of its own: who is connected keeps it.
-            if !other.is_pending() && other.peer.holds(now, source) {
-                self.counters.dropped_addresses += 1;
-                return;
-            }
-            other.peer.forget(source);
-            // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
-            self.parts.shared.routes.remove(&source);
+        if !self.claim(now, slot, source) {
+            self.counters.dropped_addresses += 1;
+            return;
         }
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let learnt = connection.peer.learn(now, binding);
@@ -139,7 +130,7 @@ impl Plane {
             let path = self.on_the_wire(source);
             let Some(connection) = self.connections.get_mut(slot) else { return };
             connection.untold.moved(path);
-        } else if listens && returned {
+        } else if listens && returned && connection.peer.has_path() {
             // What it may have missed is sent again.
             self.counters.returns += 1;
             connection.untold.returned();
@@ -150,6 +141,30 @@ impl Plane {
             return self.answer(slot, &Request::Binding(binding), source, datagram);
         }
         self.feed(now, slot, source, datagram);
+    }
+
+    /// Whether a connection may have the address that an authentic check of its peer came from; if it was another's, that
+    /// one has lost it.
+    fn claim(&mut self, now: Instant, slot: usize, source: SocketAddr) -> bool {
+        let Some(other) = self.parts.shared.routes.get(&source).map(|route| route.slot) else { return true };
+        let (Some(holder), Some(claimant)) = (self.connections.get(other), self.connections.get(slot)) else {
+            return true;
+        };
+        if other == slot {
+            return true;
+        }
+        // A source address is easily forged by who has a session of its own: who is connected keeps it until it is
+        // silent for longer than a peer that is there. Only who has shown to be the same may have it before.
+        if !holder.is_pending() && holder.peer.holds(now, source) && !holder.is_same_peer(claimant) {
+            return false;
+        }
+        // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
+        self.parts.shared.routes.remove(&source);
+        if let Some(holder) = self.connections.get_mut(other) {
+            holder.lose(now, source, &self.parts.shard);
+        }
+        self.schedule(now, other);
+        true
     }
 
     /// Has the stack take a datagram.

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::shard::{ShardConfig, ShardThreads};
+use crate::webrtc::connection::Binding;
 use crate::webrtc::receiver::Receiver;
 use crate::webrtc::{Accept, Attach, Record, connection, offer};
 
@@ -242,6 +243,84 @@ async fn a_connection_ends_with_the_track_that_it_hears_now() {
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+fn check(plane: &mut Plane, now: Instant, slot: usize, source: SocketAddr) {
+    plane.handle_binding(now, slot, Binding { source, priority: 1, use_candidate: true }, &[0; 20]);
+}
+
+fn holder(plane: &Plane, address: SocketAddr) -> Option<usize> {
+    plane.parts.shared.routes.get(&address).map(|route| route.slot)
+}
+
+/// The id of a listener, the same for the same number.
+fn listener_id(number: usize) -> ListenerId {
+    let (now, wall) = (Instant::now(), std::time::SystemTime::now());
+    let epoch = relay_engine::Epoch { instant: now, wall };
+    let mut relay = relay_engine::Relay::new(relay_engine::Config::new(), epoch, 1);
+    let track = relay.open_track(now, relay_engine::TrackSpec { name: "en".to_owned() }).unwrap();
+    let mut open = || relay.open_listener(now, track, relay_engine::LegSpec::new(96)).unwrap().0;
+    (0..number).for_each(|_| _ = open());
+    open()
+}
+
+#[tokio::test]
+async fn an_address_is_let_go_by_who_is_silent_and_at_once_to_the_same_listener() {
+    let mut stage = Stage::new().await;
+    let (shard, take) = Shards::stalled(64);
+    let real = std::mem::replace(&mut stage.plane.parts.shard, shard);
+    let now = Instant::now();
+    let joined: Vec<_> = (0..3).map(|_| join(&mut stage.plane, now, Box::new(Silent))).collect();
+    let [old, stranger, same] = [joined[0].0, joined[1].0, joined[2].0];
+    let leg = crate::webrtc::test_support::leg().0;
+    for (slot, number) in [(old, 1), (stranger, 2), (same, 1)] {
+        stage.plane.connections[slot].listener = Some(listener_id(number));
+    }
+    while take().is_some() {}
+    let source = address(7);
+    let set_up = |plane: &mut Plane, now| {
+        check(plane, now, old, source);
+        (plane.connections[old].leg, plane.connections[old].stage) =
+            (Some(leg), connection::Stage::Up { disconnected: false });
+    };
+    for (claimant, after, gets_it) in [(stranger, 7, false), (stranger, 8, true), (same, 0, true)] {
+        set_up(&mut stage.plane, now);
+        assert_eq!(holder(&stage.plane, source), Some(old));
+        check(&mut stage.plane, now + Duration::from_secs(after), claimant, source);
+        assert_eq!(holder(&stage.plane, source) == Some(claimant), gets_it, "after {after} s");
+        // What would be sent to the old one is not sent to whoever is there now.
+        assert_eq!(stage.plane.connections[old].is_missed(), gets_it);
+        assert_eq!(take().is_some_and(|told| told.contains("LegDown")), gets_it);
+        stage.plane.connections[old].stage = connection::Stage::Checking;
+    }
+    assert_eq!(stage.plane.counters.dropped_addresses, 1);
+    stage.plane.parts.shard = real;
+    drop(joined);
+    stage.end();
+}
+
+#[tokio::test]
+async fn a_listener_without_a_path_is_sent_nothing_before_it_has_one() {
+    let mut stage = Stage::new().await;
+    let (shard, take) = Shards::stalled(64);
+    let real = std::mem::replace(&mut stage.plane.parts.shard, shard);
+    let now = Instant::now();
+    let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
+    check(&mut stage.plane, now, slot, address(7));
+    let connection = &mut stage.plane.connections[slot];
+    (connection.leg, connection.stage) =
+        (Some(crate::webrtc::test_support::leg().0), connection::Stage::Up { disconnected: false });
+    connection.lose(now, address(7), &stage.plane.parts.shard);
+    while take().is_some() {}
+    let unnominated = Binding { source: address(8), priority: 1, use_candidate: false };
+    stage.plane.handle_binding(now, slot, unnominated, &[0; 20]);
+    assert_eq!(take(), None, "where it was is somebody else");
+    check(&mut stage.plane, now, slot, address(8));
+    assert!(take().is_some_and(|told| told.contains("LegPath") && told.contains("192.0.2.1:8")));
+    stage.plane.connections[slot].stage = connection::Stage::Checking;
+    stage.plane.parts.shard = real;
+    drop(answer);
+    stage.end();
 }
 
 type Answer = oneshot::Receiver<Result<crate::webrtc::Joined, JoinError>>;
