@@ -332,6 +332,7 @@ fn webrtc(config: &Config) -> WebRtcConfig {
         join_timeout: config.webrtc.join_timeout,
         closed_after: config.webrtc.consent_timeout,
         receivers: or_usual(config.webrtc.receivers, usual.receivers),
+        port_per_shard: config.webrtc.port_per_shard,
         handshake_threads: or_usual(config.webrtc.handshake_threads, usual.handshake_threads),
         ..usual
     }

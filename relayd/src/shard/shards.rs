@@ -501,7 +501,7 @@ impl ShardsConfig {
     pub const MOST: usize = 256;
 
     /// How many there will be.
-    fn resolved(&self) -> usize {
+    pub(crate) fn resolved(&self) -> usize {
         let cores = || thread::available_parallelism().map_or(1, usize::from);
         let count = if self.count == 0 { cores() } else { self.count };
         count.min(Self::MOST)

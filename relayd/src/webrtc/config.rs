@@ -45,6 +45,9 @@ pub struct WebRtcConfig {
     pub handshake_queue: usize,
     /// Sockets on the port, each with a thread that reads it. Default: one for each core, at most 4.
     pub receivers: usize,
+    /// Whether each shard has a port of its own: shard n the one that is n above `bind` and each of `advertise`, with one
+    /// socket. Then `receivers` says nothing. Default: no.
+    pub port_per_shard: bool,
     /// Datagrams that may wait for the plane: so many of publishers' media, and so many others. Default 4 096; up to
     /// 2 KiB each.
     pub receive_queue: usize,
@@ -73,6 +76,7 @@ impl Default for WebRtcConfig {
             handshake_threads: cores().div_ceil(2),
             handshake_queue: 1024,
             receivers: cores().min(4),
+            port_per_shard: false,
             receive_queue: 4096,
             receive_buffer_bytes: 4 << 20,
         }

@@ -10,7 +10,7 @@ use relay_engine::{LegId, ListenerId, TrackId};
 use tokio::sync::oneshot;
 
 use super::handshakes::Owner;
-use super::offer::{IceCredentials, Remote};
+use super::offer::{IceCredentials, Offer, Remote};
 use super::routes::Route;
 use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
@@ -34,7 +34,7 @@ pub(super) struct Connection {
     pub(super) owner: Arc<Owner>,
     pub(super) record: Box<dyn Record>,
     /// Where the answer goes once the shard has opened the leg.
-    pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Answered)>,
+    pub(super) reply: Option<(oneshot::Sender<Result<Joined, JoinError>>, Asked)>,
     /// What the shard knows it by.
     pub(super) leg: Option<LegId>,
     /// Whose leg that is, unless it is a publisher's.
@@ -53,11 +53,12 @@ pub(super) struct Connection {
     pub(super) consent: Instant,
 }
 
-/// What is said to a join once its leg is open.
+/// What the answer to a join is made of once its leg is open: the leg's shard may have a port of its own.
 #[derive(Debug)]
-pub(super) struct Answered {
-    pub(super) answer: String,
-    pub(super) etag: String,
+pub(super) struct Asked {
+    pub(super) offer: Offer,
+    /// Ours, of a listener's leg.
+    pub(super) ssrc: u32,
 }
 
 /// How far a connection has come.
@@ -84,6 +85,11 @@ pub(super) enum Due {
 const DTLS_HANDSHAKE: u8 = 22;
 
 impl Connection {
+    /// The number of the shard whose port the peer sends to.
+    pub(super) fn port(&self) -> u8 {
+        self.leg.map_or_else(|| self.track.relay(), |leg| leg.relay())
+    }
+
     /// A listener sends its last flight again although our handshake is done: it has not had our Finished (RFC 6347
     /// §4.2.4), and could read nothing that was sent since. Anybody may forge one: it counts while a join may last.
     pub(super) fn is_unfinished(&self, now: Instant, config: &WebRtcConfig, datagram: &[u8]) -> bool {

@@ -22,6 +22,7 @@ mod handshakes;
 pub(crate) mod keys;
 mod offer;
 mod plane;
+mod ports;
 mod receiver;
 mod routes;
 mod snapshot;

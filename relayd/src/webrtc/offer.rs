@@ -64,11 +64,17 @@ pub(super) struct Remote {
 }
 
 impl Offer {
-    /// Drops what only the answer needs.
-    pub(super) fn into_remote(self) -> Remote {
+    /// What is kept once it is answered.
+    pub(super) fn remote(&self) -> Remote {
         let protocol = self.lines[self.audio].protocol.as_str().into();
         let (bundle, payload_type) = (self.bundle, self.payload_type);
-        Remote { mid: self.mid.map(String::into_boxed_str), bundle, protocol, payload_type, ice: self.ice }
+        Remote {
+            mid: self.mid.as_deref().map(Into::into),
+            bundle,
+            protocol,
+            payload_type,
+            ice: self.ice.clone(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod ingress;
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use super::connection::{Connection, Due, Stage};
 use super::demux::{Class, classify};
 use super::handshakes::{Handshakes, Key, News};
 use super::keys::Identity;
+use super::ports::Ports;
 use super::receiver::{Inbounds, Shared};
 use super::stack::{Effect, StackError};
 use super::wheel::Wheel;
@@ -58,15 +59,13 @@ struct Opened {
 /// What the plane is made of.
 pub(super) struct Parts {
     pub(super) config: WebRtcConfig,
-    /// To send on; it does not block.
-    pub(super) socket: UdpSocket,
+    /// What peers send to, and are sent from.
+    pub(super) ports: Ports,
     /// What the receivers share with the plane.
     pub(super) shared: Shared,
     pub(super) inbounds: Inbounds,
     pub(super) identity: Identity,
     pub(super) shard: Shards,
-    /// Host candidates, resolved; never empty.
-    pub(super) candidates: Vec<SocketAddr>,
     /// The name that the shard's sender reports carry.
     pub(super) cname: String,
     pub(super) commands: mpsc::Receiver<Command>,
@@ -75,8 +74,6 @@ pub(super) struct Parts {
 /// The actor's state.
 pub(super) struct Plane {
     parts: Parts,
-    /// The socket is IPv6: IPv4 peers are written as mapped addresses.
-    mapped: bool,
     connections: Slab<Connection>,
     resources: HashMap<ResourceId, usize>,
     timers: Wheel,
@@ -103,7 +100,6 @@ impl Plane {
         // Unbounded, but there is at most one entry per pending join.
         let (opened_sender, opened) = mpsc::unbounded_channel();
         Ok(Self {
-            mapped: parts.socket.local_addr()?.is_ipv6(),
             parts,
             connections: Slab::new(),
             resources: HashMap::new(),
@@ -269,8 +265,8 @@ impl Plane {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         match effect {
             Effect::Transmit { destination, datagram } => {
-                let path = connection.peer.whereabouts();
-                self.transmit(path, destination, &datagram);
+                let (port, path) = (connection.port(), connection.peer.whereabouts());
+                self.transmit(port, path, destination, &datagram);
             }
             Effect::Packet(packet) => {
                 let leg = connection.leg.filter(|_| !connection.is_pending());
@@ -296,7 +292,7 @@ impl Plane {
             self.counters.panics += u64::from(closed == Some(Err(StackError::Panicked)));
             for effect in effects {
                 if let Effect::Transmit { destination, datagram } = effect {
-                    self.transmit(connection.peer.whereabouts(), destination, &datagram);
+                    self.transmit(connection.port(), connection.peer.whereabouts(), destination, &datagram);
                 }
             }
         }
@@ -319,31 +315,28 @@ impl Plane {
         }
     }
 
-    /// Sends what the stack wants sent.
-    fn transmit(&mut self, path: Option<SocketAddr>, destination: Option<SocketAddr>, datagram: &[u8]) {
+    /// Sends what the stack wants sent, from the port of a shard.
+    fn transmit(
+        &mut self,
+        port: u8,
+        path: Option<SocketAddr>,
+        destination: Option<SocketAddr>,
+        datagram: &[u8],
+    ) {
         let destination = match classify(datagram) {
             Class::Stun => destination,
             // DTLS and reports go to where the peer was heard of last, which may be newer than the stack's idea.
             _ => path.or(destination),
         };
         match destination {
-            Some(destination) => self.send(destination, datagram),
+            Some(destination) => self.send(port, destination, datagram),
             None => self.counters.dropped_send += 1,
         }
     }
 
-    fn send(&mut self, destination: SocketAddr, datagram: &[u8]) {
-        let destination = self.on_the_wire(destination);
-        if self.parts.socket.send_to(datagram, destination).is_err() {
+    fn send(&mut self, port: u8, destination: SocketAddr, datagram: &[u8]) {
+        if self.parts.ports.of(port).send(destination, datagram).is_err() {
             self.counters.dropped_send += 1;
-        }
-    }
-
-    /// The address as the socket writes it.
-    fn on_the_wire(&self, address: SocketAddr) -> SocketAddr {
-        match address.ip() {
-            IpAddr::V4(ip) if self.mapped => SocketAddr::from((ip.to_ipv6_mapped(), address.port())),
-            _ => address,
         }
     }
 

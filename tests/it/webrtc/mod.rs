@@ -5,6 +5,7 @@
 mod hostile;
 mod lifecycle;
 pub(crate) mod peer;
+mod ports;
 mod replay;
 mod speaker;
 mod tap;

@@ -1,11 +1,12 @@
 //! A WebRTC peer on a real loopback socket, and a relay to join.
 
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use relay_engine::TrackId;
-use relayd::shard::{ShardConfig, Shards};
+use relayd::shard::{ShardConfig, Shards, ShardsConfig};
 use relayd::webrtc::{
     Attach, CloseReason, Connections, ConnectionsTask, Join, JoinError, Joined, LeftAt, Record, Role,
     WebRtcConfig,
@@ -35,7 +36,10 @@ impl Relay {
         Self::start_with(change, ShardConfig::default()).await
     }
 
-    pub(crate) async fn start_with(change: impl FnOnce(&mut WebRtcConfig), shard: ShardConfig) -> Self {
+    pub(crate) async fn start_with(
+        change: impl FnOnce(&mut WebRtcConfig),
+        shard: impl Into<ShardsConfig>,
+    ) -> Self {
         let mut config = WebRtcConfig { bind: "127.0.0.1:0".parse().unwrap(), ..WebRtcConfig::default() };
         change(&mut config);
         let (connections, shard, task) = Connections::bind(config, shard).await.unwrap();
@@ -193,6 +197,8 @@ pub(crate) struct Peer {
     pub(crate) lost: Vec<(Vec<u8>, SocketAddr)>,
     /// Every SRTCP datagram that it was sent.
     pub(crate) reports: Vec<Vec<u8>>,
+    /// Where anything came from.
+    pub(crate) sources: BTreeSet<SocketAddr>,
     pub(crate) mid: Mid,
     pub(crate) sequence: u64,
     pub(crate) offer: String,
@@ -238,6 +244,7 @@ impl Peer {
             loses: 0,
             lost: Vec::new(),
             reports: Vec::new(),
+            sources: BTreeSet::new(),
             mid,
             sequence: 60_000,
             offer: offer.to_sdp_string(),
@@ -273,6 +280,14 @@ impl Peer {
         self.joined.as_ref().unwrap()
     }
 
+    /// Where the answer has it send to.
+    pub(crate) fn candidate(&self) -> SocketAddr {
+        let line = self.joined().answer.lines().find_map(|line| line.strip_prefix("a=candidate:")).unwrap();
+        let mut words = line.split(' ').skip(4);
+        let mut word = || words.next().unwrap();
+        SocketAddr::new(word().parse().unwrap(), word().parse().unwrap())
+    }
+
     /// The SSRC that the answer announces.
     pub(crate) fn announced_ssrc(&self) -> u32 {
         let line = self.joined().answer.lines().find_map(|line| line.strip_prefix("a=ssrc:")).unwrap();
@@ -306,6 +321,7 @@ impl Peer {
         }
         let mut buffer = [0; 2048];
         while let Ok((length, source)) = self.socket.recv_from(&mut buffer) {
+            self.sources.insert(source);
             let deaf = self.deaf_to_dtls && matches!(buffer[0], 20..=63);
             self.swallowed += usize::from(self.cut_off && is_media(&buffer));
             if self.cut_off || deaf || self.deaf_to_finished && buffer[0] == 20 {

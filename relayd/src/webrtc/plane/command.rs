@@ -11,7 +11,7 @@ use tracing::debug;
 use super::{COMMANDS_PER_TURN, Opened, Parts, Plane, unanswered};
 use crate::shard::{ShardError, Shards};
 use crate::webrtc::answer::{self, Answer};
-use crate::webrtc::connection::{Answered, Connection, PeerAddresses, Stage};
+use crate::webrtc::connection::{Asked, Connection, PeerAddresses, Stage};
 use crate::webrtc::demux::{Ufrag, random_text};
 use crate::webrtc::fragment::Fragment;
 use crate::webrtc::handshakes::{Key, Owner, Seed};
@@ -111,7 +111,7 @@ impl Plane {
         let _asker_gone = reply.send(closed).is_err();
     }
 
-    /// Answers an offer: makes the connection and its record, and has the shard open its leg.
+    /// Takes an offer: makes the connection and its record, and has the shard open its leg.
     fn accept(
         &mut self,
         now: Instant,
@@ -124,25 +124,13 @@ impl Plane {
         }
         let slot = self.connections.vacant_key();
         let ice = new_credentials(slot);
-        let seed = match self.seed(now, role, &offer, &ice) {
+        let seed = match self.seed(now, role, (&offer, track.relay()), &ice) {
             Ok(seed) => seed,
             Err(error) => {
                 self.counters.panics += u64::from(error == StackError::Panicked);
                 return Err((JoinError::Malformed("the offer could not be applied".to_owned()), reply));
             }
         };
-        let ssrc = 1 + rand::random_range(0..u32::MAX - 1);
-        let answer = Answer {
-            offer: &offer,
-            role,
-            ice: &ice,
-            fingerprint: self.parts.identity.fingerprint(),
-            candidates: &self.parts.candidates,
-            ssrc,
-            cname: &self.parts.cname,
-            session_id: rand::random(),
-        };
-        let answered = Answered { answer: answer.to_sdp(), etag: ice.ufrag.clone() };
         let resource = ResourceId::random();
         let key = Key { slot, generation: self.generation + 1 };
         let owner = Arc::new(Owner::default());
@@ -153,8 +141,8 @@ impl Plane {
         if let Err(reason) = record.accepted(resource) {
             return Err((unanswered(Some(reason)), reply));
         }
+        let ssrc = 1 + rand::random_range(0..u32::MAX - 1);
         let spec = leg_spec(role, &offer, ssrc, epoch);
-        let remote = offer.into_remote();
         self.generation = key.generation;
         let generation = self.generation;
         self.resources.insert(resource, slot);
@@ -164,12 +152,12 @@ impl Plane {
             generation,
             role,
             track,
-            remote,
+            remote: offer.remote(),
             ice,
             stack: None,
             owner,
             record,
-            reply: Some((reply, answered)),
+            reply: Some((reply, Asked { offer, ssrc })),
             leg: None,
             listener: None,
             reports: None,
@@ -212,12 +200,13 @@ impl Plane {
         &self,
         now: Instant,
         role: Role,
-        offer: &Offer,
+        (offer, home): (&Offer, u8),
         ice: &IceCredentials,
     ) -> Result<Seed, StackError> {
-        let Parts { identity, candidates, .. } = &self.parts;
+        let Parts { identity, ports, .. } = &self.parts;
         match role {
-            Role::Publisher => Publisher::new(now, identity, offer, ice, candidates)
+            // Its leg will be at its track's home.
+            Role::Publisher => Publisher::new(now, identity, offer, ice, ports.of(home).candidates())
                 .map(|stack| Seed::Publisher(Box::new(stack))),
             Role::Listener => Ok(Seed::Listener { fingerprint: offer.fingerprint }),
         }
@@ -237,12 +226,13 @@ impl Plane {
             let _asker_gone = asker.is_some_and(|asker| asker.send(Ok(())).is_err());
             return;
         };
-        let Some((reply, answered)) = connection.reply.take() else { return };
+        let Some((reply, asked)) = connection.reply.take() else { return };
         match leg {
             Ok((leg, listener)) => {
                 (connection.leg, connection.listener) = (Some(*leg), *listener);
                 self.counters.accepted += 1;
-                let Answered { answer, etag } = answered;
+                let answer = answer(&self.parts, connection, &asked);
+                let etag = connection.ice.ufrag.clone();
                 let (resource, track) = (connection.resource, connection.track);
                 let joined = Joined { resource, answer, etag, leg: *leg, listener: *listener, track };
                 // Nobody will ever know the resource's name: it would only wait for its timeout.
@@ -319,13 +309,28 @@ impl Plane {
         connection.peer.renew();
         // A peer that restarts because its network has changed needs time to be heard again.
         connection.consent = now;
-        let fragment = answer::fragment(&connection.remote, &connection.ice, &self.parts.candidates);
+        let candidates = self.parts.ports.of(connection.port()).candidates();
+        let fragment = answer::fragment(&connection.remote, &connection.ice, candidates);
         let etag = connection.ice.ufrag.clone();
         self.counters.restarted += 1;
         self.settle(now, slot, Ok(()));
         self.schedule(now, slot);
         Ok(Patched::Restarted { etag, fragment })
     }
+}
+
+fn answer(parts: &Parts, connection: &Connection, asked: &Asked) -> String {
+    let answer = Answer {
+        offer: &asked.offer,
+        role: connection.role,
+        ice: &connection.ice,
+        fingerprint: parts.identity.fingerprint(),
+        candidates: parts.ports.of(connection.port()).candidates(),
+        ssrc: asked.ssrc,
+        cname: &parts.cname,
+        session_id: rand::random(),
+    };
+    answer.to_sdp()
 }
 
 fn new_credentials(slot: usize) -> IceCredentials {

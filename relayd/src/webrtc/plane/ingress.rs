@@ -96,7 +96,7 @@ impl Plane {
         let (identity, password) = (&self.parts.identity, &connection.ice.password);
         let mut out = [0; MAX_ANSWER];
         match stun::answer(identity, password, request, datagram, &mut out) {
-            Some(length) => self.send(source, &out[..length]),
+            Some(length) => self.send(connection.port(), source, &out[..length]),
             None => self.counters.stack_errors += 1,
         }
     }
@@ -127,8 +127,7 @@ impl Plane {
             connection.role == Role::Listener && connection.leg.is_some() && !connection.is_pending();
         if listens && learnt.path_changed {
             self.counters.path_changes += 1;
-            let path = self.on_the_wire(source);
-            let Some(connection) = self.connections.get_mut(slot) else { return };
+            let path = self.parts.ports.of(connection.port()).on_the_wire(source);
             connection.untold.moved(path);
         } else if listens && returned && connection.peer.has_path() {
             // What it may have missed is sent again.
@@ -169,8 +168,9 @@ impl Plane {
 
     /// Has the stack take a datagram.
     fn feed(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
-        let datagram = Datagram { source, destination: self.destination_for(source), bytes };
         let Some(connection) = self.connections.get_mut(slot) else { return };
+        let destination = self.parts.ports.of(connection.port()).facing(source);
+        let datagram = Datagram { source, destination, bytes };
         let Some(stack) = &mut connection.stack else {
             let key = Key { slot, generation: connection.generation };
             let taken = self.handshakes.datagram(key, &connection.owner, datagram);
@@ -193,13 +193,14 @@ impl Plane {
     }
 
     fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
-        let datagram = Datagram { source, destination: self.destination_for(source), bytes };
         let connection = self.connections.get_mut(slot).filter(|connection| !connection.is_pending());
-        let Some(Stack::Publisher(stack)) = connection.and_then(|connection| connection.stack.as_mut())
-        else {
+        let port = connection.as_ref().map(|connection| connection.port());
+        let stack = connection.and_then(|connection| connection.stack.as_mut());
+        let (Some(port), Some(Stack::Publisher(stack))) = (port, stack) else {
             self.counters.dropped_media += 1;
             return;
         };
+        let datagram = Datagram { source, destination: self.parts.ports.of(port).facing(source), bytes };
         let result = stack.receive_rtp(now, datagram, &mut self.effects);
         let heard = self.effects.iter().any(|effect| matches!(effect, Effect::Packet(_)));
         self.counters.dropped_media += u64::from(!heard);
@@ -252,7 +253,7 @@ impl Plane {
         let up = match connection.role {
             Role::Listener => {
                 connection.route.open_reports(leg);
-                let destination = self.on_the_wire(path);
+                let destination = self.parts.ports.of(connection.port()).on_the_wire(path);
                 self.parts.shard.leg_up(leg, Egress::Srtp { destination, keys })
             }
             Role::Publisher => {
@@ -264,13 +265,6 @@ impl Plane {
             // It would be a connection without media: better its peer joins again.
             self.remove(slot, Some(CloseReason::Failed));
         }
-    }
-
-    /// The local address that a peer of this IP version sends to, as far as the stack knows.
-    fn destination_for(&self, source: SocketAddr) -> SocketAddr {
-        let candidates = &self.parts.candidates;
-        let same = candidates.iter().find(|candidate| candidate.is_ipv4() == source.is_ipv4());
-        *same.unwrap_or(&candidates[0])
     }
 }
 

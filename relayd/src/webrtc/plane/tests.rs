@@ -1,5 +1,6 @@
 //! The actor's turns, one at a time and without its loop.
 
+use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
@@ -7,6 +8,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::connection::Binding;
+use crate::webrtc::ports::Port;
 use crate::webrtc::receiver::Receiver;
 use crate::webrtc::{Accept, Attach, Record, connection, offer};
 
@@ -36,12 +38,11 @@ impl Stage {
         let reader = Receiver::new(&config, shared.clone(), shard.clone());
         let parts = Parts {
             config,
-            socket,
+            ports: Ports::new(vec![Port::new(socket, vec![address]).unwrap()]),
             shared,
             inbounds,
             identity: Identity::generate().unwrap(),
             shard,
-            candidates: vec![address],
             cname: "name".to_owned(),
             commands: receiver,
         };
