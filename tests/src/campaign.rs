@@ -42,10 +42,21 @@ pub fn check_switching(seed: u64) -> Result<Report, String> {
     check_script(&script_of(seed))
 }
 
-/// The script of a seed; `RELAY_ONLY=speakers` or `listeners` leaves out what befalls the others.
+/// The same with listeners at a second relay, which the speakers' one feeds.
+///
+/// # Errors
+///
+/// What broke, as text.
+pub fn check_fed(seed: u64) -> Result<Report, String> {
+    check_script(&script_of(seed).fed())
+}
+
+/// The script of a seed; `RELAY_ONLY=speakers` or `listeners` leaves out what befalls the others, `RELAY_FED` has
+/// listeners at a second relay.
 #[must_use]
 pub fn script_of(seed: u64) -> Script {
     let script = Script::generate(seed);
+    let script = if std::env::var_os("RELAY_FED").is_some() { script.fed() } else { script };
     match std::env::var("RELAY_ONLY") {
         Ok(only) => script.only(only == "speakers"),
         Err(_) => script,

@@ -6,16 +6,16 @@
 use std::time::Duration;
 
 use relay_engine::Verdict;
-use relay_tests::campaign::{check_script, check_switching, run_seeds, seeds, threads};
+use relay_tests::campaign::{check_fed, check_script, check_switching, run_seeds, seeds, threads};
 use relay_tests::switching::script::Script;
 use relay_tests::switching::{Count, Report};
 
 mod mutation;
 
 /// What fails, with the command that replays it.
-fn fail(failures: &[(u64, String)]) -> String {
+fn fail(failures: &[(u64, String)], with: &str) -> String {
     let lines = failures.iter().take(20).map(|(seed, what)| {
-        format!("{what}\n  replay: RELAY_SEED={seed} cargo run --release -p relay-tests --bin campaign")
+        format!("{what}\n  replay: {with}RELAY_SEED={seed} cargo run --release -p relay-tests --bin campaign")
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -24,11 +24,25 @@ fn fail(failures: &[(u64, String)]) -> String {
 fn every_world_of_switches_keeps_every_promise() {
     let seeds = seeds(0..10_000);
     let done = run_seeds(&seeds, threads(), check_switching);
-    eprintln!("{seeds:?}: {} fail, {:?}\n{}", done.failures.len(), done.total, fail(&done.failures));
+    eprintln!("{seeds:?}: {} fail, {:?}\n{}", done.failures.len(), done.total, fail(&done.failures, ""));
     assert!(done.failures.is_empty(), "{} of {seeds:?} fail", done.failures.len());
     if seeds.end - seeds.start >= 2_000 {
         goes_everywhere(&done.total);
     }
+}
+
+/// Speakers at home, listeners at a relay that home feeds: the oracle, which knows of one, holds the two to what it promises.
+#[test]
+fn a_relay_that_is_fed_keeps_every_promise_of_the_one_that_feeds_it() {
+    let seeds = seeds(0..2_000);
+    let done = run_seeds(&seeds, threads(), check_fed);
+    eprintln!("{seeds:?}: {} fail\n{}", done.failures.len(), fail(&done.failures, "RELAY_FED=1 "));
+    assert!(done.failures.is_empty(), "{} of {seeds:?} fail", done.failures.len());
+    assert!(
+        done.total.of(Count::Replayed) >= 100 && done.total.of(Count::Resumed) >= 100,
+        "{:?}",
+        done.total
+    );
 }
 
 /// Worlds in which something was wrong, one for each kind.

@@ -12,6 +12,7 @@
 //! | `RELAY_STATE` | file that keeps the next seed, to go on after a stop | none |
 //! | `RELAY_ONCE` | one run of each seed, not the second one that I5 compares with | two |
 //! | `RELAY_ONLY` | `speakers` or `listeners`: nothing befalls the others | all |
+//! | `RELAY_FED` | listeners are at a second relay, which the speakers' one feeds | one relay |
 //! | `RELAY_SEED` | one seed: prints its script and what became of it | |
 //! | `RELAY_TRACE` | with it: prints all that goes in and comes out | |
 //!
@@ -52,8 +53,9 @@ fn main() -> ExitCode {
             std::fs::write(path, step.end.to_string()).expect("the state can be written");
         }
         for (seed, what) in done.failures.iter().take(SHOWN.saturating_sub(total.failures.len())) {
+            let fed = if std::env::var_os("RELAY_FED").is_some() { "RELAY_FED=1 " } else { "" };
             eprintln!(
-                "seed {seed}: {what}\n  replay: RELAY_SEED={seed} cargo run --release -p relay-tests --bin campaign"
+                "seed {seed}: {what}\n  replay: {fed}RELAY_SEED={seed} cargo run --release -p relay-tests --bin campaign"
             );
         }
         total.seeds += done.seeds;

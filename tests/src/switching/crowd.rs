@@ -56,6 +56,15 @@ impl Script {
         let track =
             TrackPlan { kind: Kind::Twin, clock: Clock::Capture, frame_ticks: 960, clean: false, rest: 0.0 };
         let end = calm + Duration::from_secs(8);
-        Self { seed, terms, tracks: vec![track], listeners: vec![plan; listeners], actions, calm, end }
+        Self {
+            seed,
+            terms,
+            tracks: vec![track],
+            listeners: vec![plan; listeners],
+            actions,
+            calm,
+            end,
+            fed: false,
+        }
     }
 }

@@ -9,6 +9,7 @@ mod ear;
 mod frames;
 mod leg;
 mod listen;
+mod pair;
 pub mod script;
 pub mod seen;
 mod speak;

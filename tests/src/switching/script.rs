@@ -30,6 +30,8 @@ pub struct Script {
     pub calm: Duration,
     /// When the world ends.
     pub end: Duration,
+    /// Whether listeners are at a second relay, which the speakers' one feeds.
+    pub fed: bool,
 }
 
 /// The relay's settings.
@@ -206,7 +208,13 @@ impl Script {
         let again = |action: &Action| matches!(action, Action::Speak(_, Speak::Resend(..)));
         actions.retain(|(at, action)| *at < calm && (reaches || !again(action)));
         let end = calm + Duration::from_secs(if long { 22 } else { 6 });
-        Self { seed, terms, tracks, listeners, actions, calm, end }
+        Self { seed, terms, tracks, listeners, actions, calm, end, fed: false }
+    }
+
+    /// The same with the listeners at a second relay, which the speakers' one feeds.
+    #[must_use]
+    pub fn fed(self) -> Self {
+        Self { fed: true, ..self }
     }
 
     /// The same without what befalls listeners (`speakers`), or without what befalls speakers, but that they begin.

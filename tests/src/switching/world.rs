@@ -1,4 +1,4 @@
-//! A world of switches in virtual time: speakers and listeners whose legs are replaced, one relay, and the oracle.
+//! A world of switches in virtual time: speakers and listeners whose legs are replaced, one relay or two, and the oracle.
 //!
 //! As in the other world, each step hands the relay one input, drains it and checks all that came out; nothing sleeps
 //! and nothing reads a real clock. Here far ends are part of the proof: they merge their legs by position, acknowledge,
@@ -10,18 +10,19 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use bytes::Bytes;
 use relay_engine::{
     CarriedFrame, Epoch, Event, Feedback, LegId, LegSpec, LegState, ListenerId, MediaTime, Output, Peer,
-    Relay, TrackId, TrackSpec, Verdict, rtp,
+    TrackId, TrackSpec, Verdict, rtp,
 };
 
 use super::frames::FrameId;
 use super::listen::Seat;
+use super::pair::Pair;
 use super::script::{Action, Script};
 use super::seen::{Handed, Seen};
 use super::speak::Speaker;
 use super::truth::{Standing, Truth};
 use super::{Count, Report, Tamper};
 use crate::oracle::{Check, Violation, broken, ensure};
-use crate::seen::{Digest, drain};
+use crate::seen::Digest;
 
 /// Wall time of the world's start: 2023-11-14T22:13:20Z.
 const WALL_SECONDS: u64 = 1_700_000_000;
@@ -94,7 +95,7 @@ pub(super) struct World<'a> {
     pub(super) told: Duration,
     queue: BinaryHeap<Pending>,
     serial: u64,
-    pub(super) relay: Relay,
+    pub(super) relay: Pair,
     pub(super) tracks: Vec<TrackId>,
     /// By track, its witness's leg.
     witnesses: Vec<LegId>,
@@ -124,7 +125,7 @@ impl<'a> World<'a> {
             told: Duration::ZERO,
             queue: BinaryHeap::new(),
             serial: 0,
-            relay: Relay::new(script.config(), epoch, script.seed),
+            relay: Pair::new(script.config(), epoch, script.seed, script.fed),
             tracks: Vec::new(),
             witnesses: Vec::new(),
             witness_ids: Vec::new(),
@@ -287,7 +288,8 @@ impl<'a> World<'a> {
         let mut outputs = std::mem::take(&mut self.outputs);
         let (base, wire) = (self.base, &mut self.wire);
         let take_down = |output: &Output<'_>| Seen::take_down(output, base, wire);
-        drain(&mut self.relay, self.fans_out, usize::MAX, &mut outputs, take_down)?;
+        let now = base + self.told;
+        self.relay.drain(now, self.fans_out, &mut outputs, take_down)?;
         // What was due may have brought frames too.
         self.evictions();
         self.tamper.tamper(&mut outputs);
@@ -473,7 +475,7 @@ impl<'a> World<'a> {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.relay.poll_timeout().map(|deadline| deadline.at.saturating_duration_since(self.base))
+        self.relay.poll_timeout().map(|at| at.saturating_duration_since(self.base))
     }
 
     pub(super) fn schedule(&mut self, at: Duration, happening: Happening) {
