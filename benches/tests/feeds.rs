@@ -27,7 +27,7 @@ fn what_is_fed_to_other_shards_is_not_allocated_for_each_frame() {
     let shard = ShardConfig { relay, seed: 1, ..ShardConfig::default() };
     let config = ShardsConfig { count: SHARDS, spill: 0, ..shard.into() };
     let (shards, threads) = Shards::spawn(&[socket], &config).expect("the socket is bound");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let (publisher, ears) = runtime.block_on(open(&shards));
 
     let payload = Bytes::from(vec![0x5a; 120]);

@@ -168,7 +168,10 @@ async fn lag_of(shard: &Shard, patience: Duration) -> Duration {
     let asked = Instant::now();
     match timeout(patience, shard.ping()).await {
         Ok(_) => asked.elapsed(),
-        Err(_) => patience,
+        Err(_) => {
+            shard.avoid();
+            patience
+        }
     }
 }
 

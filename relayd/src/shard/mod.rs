@@ -45,6 +45,7 @@ use relay_engine::{
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{sleep, timeout};
 
 use crate::webrtc::srtp::KeyingMaterial;
 use command::{Command, Media, Opened, Order, PauseWish, Payload};
@@ -103,7 +104,8 @@ impl Shard {
 
     /// Opens a track named by its BCP-47 language tag.
     ///
-    /// Like the other opening calls it leaves nothing open when it is dropped before it has answered.
+    /// Like the other opening calls it leaves nothing open when it is dropped before it has answered, and is given up
+    /// after 2 s without an answer; from then on they are refused at once, until the thread answers again.
     ///
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
@@ -343,11 +345,44 @@ impl Shard {
         &self,
         command: impl FnOnce(oneshot::Sender<Result<T, OpenError>>) -> Command,
     ) -> Result<T, ShardError> {
+        if self.load.is_stalled() {
+            return Err(ShardError::Overloaded);
+        }
         let (reply, answer) = oneshot::channel();
         self.send_asking(command(reply))?;
         let mut unclaimed = Unclaimed { shard: self, answer };
-        let opened = (&mut unclaimed.answer).await.map_err(|_| ShardError::Closed)?;
-        Ok(opened?)
+        match timeout(OPENED_WITHIN, &mut unclaimed.answer).await {
+            Ok(opened) => Ok(opened.map_err(|_| ShardError::Closed)??),
+            Err(_) => {
+                self.avoid();
+                Err(ShardError::Overloaded)
+            }
+        }
+    }
+
+    /// The thread has not answered in time: until it does, nothing is opened there.
+    pub(crate) fn avoid(&self) {
+        if self.load.stall() {
+            tracing::warn!(shard = ?self, "a media thread does not answer: nothing new goes there until it does");
+            let shard = self.clone();
+            tokio::spawn(async move {
+                shard.answered().await;
+                shard.load.recover();
+            });
+        }
+    }
+
+    /// Comes back when the thread has taken a command, or has ended.
+    async fn answered(&self) {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            match self.commands.try_send(Command::Ping { reply }) {
+                Err(TrySendError::Full(_)) => sleep(RETRY).await,
+                _ if self.load.has_ended() => return,
+                // It may have ended meanwhile.
+                _ => return drop(answer.await),
+            }
+        }
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShardError> {
@@ -501,12 +536,16 @@ pub enum ShardError {
     /// The shard was shut down.
     #[error("the media plane has been shut down")]
     Closed,
-    /// The shard has not taken a command for a second.
+    /// The shard has not taken a command for a second, or has not answered one in time.
     #[error("the media plane does not answer")]
     Overloaded,
 }
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
+/// Whoever opens something waits no longer.
+const OPENED_WITHIN: Duration = Duration::from_secs(2);
+/// How soon a thread whose queue was full is asked again whether it answers.
+const RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 impl Shard {

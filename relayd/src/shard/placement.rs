@@ -1,28 +1,33 @@
 //! Which shard a track is fed on, and which of them sends to a listener. Pure: loads in, a number out.
 //!
 //! A track's home is where its publisher's packets go and its events come from. Its first listeners are there too, since
-//! a track that is on one shard costs the others nothing; beyond `spill` they go wherever least is to be done.
+//! a track that is on one shard costs the others nothing; beyond `spill` they go wherever least is to be done. One that does
+//! not answer looks idle, and gets nothing new while there is another.
 
 /// A shard, as it is now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ShardLoad {
     /// Its thread has not ended.
     pub alive: bool,
+    /// It has not answered in time, and not since.
+    pub stalled: bool,
     /// Listeners of all tracks.
     pub listeners: usize,
     /// Tracks whose home it is.
     pub homes: usize,
 }
 
-/// The home of a new track: the shard with the fewest listeners, and of those the one with the fewest tracks. None, if
-/// no shard is alive.
+/// The home of a new track: of the shards that answer the one with the fewest listeners, and of those the one with the
+/// fewest tracks. None, if no shard is alive.
 pub(super) fn home(shards: &[ShardLoad]) -> Option<usize> {
     let alive = shards.iter().enumerate().filter(|(_, shard)| shard.alive);
-    alive.min_by_key(|(number, shard)| (shard.listeners, shard.homes, *number)).map(|(number, _)| number)
+    alive
+        .min_by_key(|(number, shard)| (shard.stalled, shard.listeners, shard.homes, *number))
+        .map(|(number, _)| number)
 }
 
 /// Where a listener of a track goes: home, until `spill` of the track's are there; then to the shard with the fewest
-/// listeners, of equal ones rather home or where the track is already.
+/// listeners of those that answer, of equal ones rather home or where the track is already.
 pub(super) fn listener(
     home: usize,
     at_home: usize,
@@ -34,8 +39,9 @@ pub(super) fn listener(
         return home;
     }
     let alive = shards.iter().enumerate().filter(|(_, shard)| shard.alive);
-    let least =
-        alive.min_by_key(|&(number, shard)| (shard.listeners, number != home, !has_track(number), number));
+    let least = alive.min_by_key(|&(number, shard)| {
+        (shard.stalled, shard.listeners, number != home, !has_track(number), number)
+    });
     least.map_or(home, |(number, _)| number)
 }
 
@@ -44,7 +50,7 @@ mod tests {
     use super::*;
 
     fn shards<const N: usize>(listeners: [usize; N]) -> [ShardLoad; N] {
-        listeners.map(|listeners| ShardLoad { alive: true, listeners, homes: 0 })
+        listeners.map(|listeners| ShardLoad { alive: true, listeners, ..ShardLoad::default() })
     }
 
     #[test]
@@ -62,6 +68,8 @@ mod tests {
         all[2].alive = false;
         all[0].listeners = 9;
         assert_eq!(home(&all), Some(1));
+        all[1].stalled = true;
+        assert_eq!(home(&all), Some(0), "it only looks idle");
         assert_eq!(home(&[]), None);
         assert_eq!(home(&[ShardLoad::default(); 2]), None, "all have ended");
     }
@@ -97,6 +105,12 @@ mod tests {
         let mut all = shards([300, 7, 7]);
         assert_eq!(listener(0, 300, 256, &all, |shard| shard == 2), 2, "rather where the track is");
         assert_eq!(listener(0, 255, 256, &all, |_| true), 0);
+        all[2].stalled = true;
+        assert_eq!(listener(0, 300, 256, &all, |shard| shard == 2), 1);
+        all[1].stalled = true;
+        assert_eq!(listener(0, 300, 256, &all, |_| true), 0, "it only is at work");
+        all[0].stalled = true;
+        assert_eq!(listener(0, 300, 256, &all, |_| true), 1, "one like the other");
         all[1].alive = false;
         all[2].alive = false;
         assert_eq!(listener(0, 300, 256, &all, |_| true), 0);

@@ -21,6 +21,8 @@ pub(super) struct Load {
     homes: AtomicUsize,
     ended: AtomicBool,
     failed: AtomicBool,
+    /// It has not answered in time, and not since.
+    stalled: AtomicBool,
     /// Commands that found no room.
     refused: AtomicU64,
 }
@@ -29,9 +31,24 @@ impl Load {
     pub(super) fn now(&self) -> ShardLoad {
         ShardLoad {
             alive: !self.has_ended(),
+            stalled: self.is_stalled(),
             listeners: self.listeners.load(Ordering::Relaxed),
             homes: self.homes.load(Ordering::Relaxed),
         }
+    }
+
+    /// It has not answered in time; false if that was known.
+    pub(super) fn stall(&self) -> bool {
+        !self.stalled.swap(true, Ordering::SeqCst)
+    }
+
+    /// It has answered since.
+    pub(super) fn recover(&self) {
+        self.stalled.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Ordering::SeqCst)
     }
 
     /// A command found no room.

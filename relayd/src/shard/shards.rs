@@ -14,6 +14,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
@@ -22,6 +23,7 @@ use relay_engine::{
     SelectError, TrackId, TrackStats, rtp,
 };
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::command::{Command, PauseWish};
 use super::feed::{FeedLink, FeedSender};
@@ -116,7 +118,8 @@ impl Shards {
         self.at(track.relay()).open_publisher(track, spec).await
     }
 
-    /// Opens a listener with its leg on some shard.
+    /// Opens a listener with its leg on some shard, within 8 s or not: 4 s to have the track there, 2 s to open it there, and
+    /// if that fails 2 s at home.
     ///
     /// # Errors
     /// As [`Shard::open_listener`].
@@ -131,7 +134,8 @@ impl Shards {
         if shard == home {
             return self.inner.shards[home].open_seated(track, spec, Some(seat)).await;
         }
-        match self.replicate_to(spec.resume_position(), track, shard, &seat).await {
+        let replica = self.replicate_to(spec.resume_position(), track, shard, &seat);
+        match timeout(REPLICATED_WITHIN, replica).await.unwrap_or(Err(ShardError::Overloaded)) {
             Ok(replica) => match self.inner.shards[shard].open_seated(replica, spec, Some(seat)).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::debug!(shard, %error, "not opened there"),
@@ -523,6 +527,9 @@ impl From<ShardConfig> for ShardsConfig {
         Self { count: 1, pin: false, spill: 256, shard }
     }
 }
+
+/// A replica that takes longer is not waited for.
+const REPLICATED_WITHIN: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 impl Shards {

@@ -34,7 +34,7 @@ pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
         if done().await {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
     panic!("not within 20 s: {what}");
 }
@@ -515,6 +515,39 @@ fn nobody_is_sent_to_a_shard_that_has_ended() {
         for _ in 0..4 {
             assert_ne!(shards.open_track("de").await.unwrap().relay(), 1);
         }
+    });
+    end(&shards, threads);
+}
+
+#[test]
+fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
+    let (shards, threads) = spawn(&config(3, 0));
+    runtime().block_on(async {
+        let mut speaker = Speaker::on(&shards, "en").await;
+        let there = shards.open_track("es").await.unwrap();
+        assert_eq!((speaker.track.relay(), there.relay()), (0, 1));
+        let stalled = shards.each()[1].stall();
+        let mut guests = Vec::new();
+        // The first to be sent there finds out, and is taken elsewhere; its replica is not waited for by anybody else.
+        while !guests.iter().any(|guest: &Guest| guest.leg.relay() == 2) {
+            guests.push(Guest::join(&shards, speaker.track, spec()).await);
+        }
+        guests.extend(Guest::many(&shards, speaker.track, 9).await);
+        assert!(!by_shard(&guests).contains_key(&1));
+        for _ in 0..4 {
+            assert_ne!(shards.open_track("de").await.unwrap().relay(), 1);
+        }
+        // What can be nowhere else ends too.
+        let publisher = shards.open_publisher(there, LegSpec::new(PUBLISHER_TYPE)).await;
+        assert_eq!(publisher, Err(ShardError::Overloaded));
+        assert_eq!(shards.open_listener(there, spec()).await, Err(ShardError::Overloaded));
+
+        drop(stalled);
+        until("it is asked again", async || shards.open_listener(there, spec()).await.is_ok()).await;
+        guests.extend(Guest::many(&shards, speaker.track, 9).await);
+        assert!(by_shard(&guests).contains_key(&1));
+        speaker.speak(10);
+        guests.iter_mut().for_each(|guest| guest.hears(0..10));
     });
     end(&shards, threads);
 }

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::*;
 
 fn runtime() -> Runtime {
-    Builder::new_current_thread().build().unwrap()
+    Builder::new_current_thread().enable_time().build().unwrap()
 }
 
 fn spawn() -> (Shard, ShardThread) {
