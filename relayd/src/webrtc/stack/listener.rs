@@ -58,14 +58,7 @@ impl Listener {
         datagram: &[u8],
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
-        wall(|| {
-            self.alive()?;
-            self.dtls.handle_timeout(now).map_err(|error| self.die(error.to_string()))?;
-            let handled = self.dtls.handle_packet(datagram);
-            // Drained after an error as well: what was taken before it is answered.
-            self.drain(effects)?;
-            handled.map_err(|error| StackError::Error(error.to_string()))
-        })?
+        self.advance(now, Some(datagram), effects)
     }
 
     /// Lets time pass: a flight that was not answered is sent again.
@@ -74,11 +67,7 @@ impl Listener {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
-        wall(|| {
-            self.alive()?;
-            self.dtls.handle_timeout(now).map_err(|error| self.die(error.to_string()))?;
-            self.drain(effects)
-        })?
+        self.advance(now, None, effects)
     }
 
     /// Forgets the handshake so far.
@@ -112,6 +101,23 @@ impl Listener {
     /// When [`Listener::handle_timeout`] is due.
     pub(in crate::webrtc) fn deadline(&self) -> Instant {
         self.deadline
+    }
+
+    /// Lets time pass and takes the datagram, if there is one.
+    fn advance(
+        &mut self,
+        now: Instant,
+        datagram: Option<&[u8]>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        wall(|| {
+            self.alive()?;
+            self.dtls.handle_timeout(now).map_err(|error| self.die(error.to_string()))?;
+            let handled = datagram.map_or(Ok(()), |datagram| self.dtls.handle_packet(datagram));
+            // Drained after an error as well: what was taken before it is answered.
+            self.drain(effects)?;
+            handled.map_err(|error| StackError::Error(error.to_string()))
+        })?
     }
 
     fn alive(&self) -> Result<(), StackError> {

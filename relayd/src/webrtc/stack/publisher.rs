@@ -101,10 +101,7 @@ impl Publisher {
         wall(|| {
             let contents = bytes.try_into().map_err(|_| StackError::Error("unreadable".to_owned()))?;
             let receive = Receive { proto: Protocol::Udp, source, destination, contents };
-            let handled = self.rtc.handle_input(Input::Receive(now, receive));
-            // Drained after an error as well: str0m's invariant is one mutation, one drain.
-            let drained = self.drain(Some(bytes), effects);
-            self.verdict(handled.map_err(|e| e.to_string()).and(drained))
+            self.handle(Input::Receive(now, receive), Some(bytes), effects)
         })?
     }
 
@@ -136,11 +133,7 @@ impl Publisher {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
-        wall(|| {
-            let handled = self.rtc.handle_input(Input::Timeout(now));
-            let drained = self.drain(None, effects);
-            self.verdict(handled.map_err(|e| e.to_string()).and(drained))
-        })?
+        wall(|| self.handle(Input::Timeout(now), None, effects))?
     }
 
     /// Starts the DTLS handshake over; ICE goes on as it is.
@@ -196,6 +189,19 @@ impl Publisher {
             api.remove_stream_rx(evicted.into());
         }
         api.expect_stream_rx(ssrc.into(), None, self.mid, None).suppress_nack(!self.nack);
+    }
+
+    /// Has the `Rtc` take what happened, which was this datagram if it was one.
+    fn handle(
+        &mut self,
+        input: Input<'_>,
+        datagram: Option<&[u8]>,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        let handled = self.rtc.handle_input(input);
+        // Drained after an error as well: str0m's invariant is one mutation, one drain.
+        let drained = self.drain(datagram, effects);
+        self.verdict(handled.map_err(|e| e.to_string()).and(drained))
     }
 
     fn verdict(&self, result: Result<(), String>) -> Result<(), StackError> {
