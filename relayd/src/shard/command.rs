@@ -225,4 +225,6 @@ pub(super) enum Payload {
     Frame(CarriedFrame),
     Srtcp(Bytes),
     Feedback(Feedback),
+    /// All that was handed in before is taken.
+    Mark(oneshot::Sender<()>),
 }

@@ -258,6 +258,20 @@ impl Shard {
         self.media(leg, Payload::Feedback(feedback))
     }
 
+    /// Waits until what was handed in of this leg before is taken, as a command is not: those overtake it.
+    ///
+    /// # Errors
+    /// [`ShardError::Overloaded`] if the queue is full, otherwise see [`ShardError`].
+    pub(crate) async fn heard(&self, leg: LegId) -> Result<(), ShardError> {
+        let (reply, taken) = oneshot::channel();
+        let mark = Media { leg, arrived: Instant::now(), payload: Payload::Mark(reply) };
+        self.media.try_send(mark).map_err(|error| match error {
+            TrySendError::Full(_) => ShardError::Overloaded,
+            TrySendError::Disconnected(_) => ShardError::Closed,
+        })?;
+        taken.await.map_err(|_| ShardError::Closed)
+    }
+
     /// Closes a track, listener or leg, with everything that hangs on it, before any command that is given after it.
     pub fn close(&self, peer: Peer) {
         self.order(Order::Close { peer });

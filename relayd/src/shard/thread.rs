@@ -221,6 +221,7 @@ impl MediaLoop {
                 }
                 Payload::Srtcp(datagram) => self.plane.handle_srtcp(now, leg, &datagram),
                 Payload::Feedback(feedback) => self.plane.handle_feedback(now, leg, feedback),
+                Payload::Mark(reply) => answer(reply, ()),
             }
         }
     }

@@ -1,5 +1,9 @@
 //! What waits for a thread that takes nothing: as much as there are things to wait, and no more.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
 use tokio::runtime::Builder;
 
 use super::shards::until;
@@ -51,6 +55,31 @@ fn what_waits_for_a_stalled_thread_is_bounded_by_what_is_open_and_all_of_it_is_d
         shards.ping().await.unwrap();
         assert!(shards.packet(tracks[1].1, spoken(8, &opus(50, 1))));
         until("it is let through", async || frames(tracks[1].0).await == 1).await;
+    });
+    shards.shutdown();
+    threads.join().unwrap();
+}
+
+#[test]
+fn what_was_handed_in_before_a_mark_is_taken_when_that_is_answered() {
+    let config = ShardsConfig::from(ShardConfig::default());
+    let (shards, threads) = Shards::spawn(&[UdpSocket::bind("127.0.0.1:0").unwrap()], &config).unwrap();
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let track = shards.open_track("en").await.unwrap();
+        let leg = shards.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await.unwrap();
+        assert!(shards.publisher_up(leg));
+        let shard = &shards.each()[0];
+        for round in 1..=50 {
+            // The thread is in the midst of its commands: what comes now, commands do overtake.
+            let stalled = shard.stall();
+            assert!(shards.packet(leg, spoken(round, &opus(50, 1))));
+            let mut heard = pin!(shard.heard(leg));
+            assert!(poll_fn(|context| Poll::Ready(heard.as_mut().poll(context).is_pending())).await);
+            drop(stalled);
+            heard.await.unwrap();
+            let stats = shards.track_stats(track).await.unwrap().unwrap();
+            assert_eq!(stats.frames, u64::from(round));
+        }
     });
     shards.shutdown();
     threads.join().unwrap();
