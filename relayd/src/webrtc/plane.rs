@@ -24,7 +24,7 @@ use super::handshakes::{Handshakes, Key, News};
 use super::keys::Identity;
 use super::ports::Ports;
 use super::receiver::{Inbounds, Shared};
-use super::stack::{Effect, StackError};
+use super::stack::{Effect, Stack, StackError};
 use super::wheel::Wheel;
 use super::{
     CloseReason, Command, Counters, JoinError, PatchError, ResourceId, Role, Snapshot, WebRtcConfig,
@@ -221,13 +221,20 @@ impl Plane {
 
     /// A handshake has got further, or is over.
     fn handle_news(&mut self, now: Instant, news: News) {
-        let News { key: Key { slot, generation }, mut effects, result, stack } = news;
+        let News { key: Key { slot, generation }, mut effects, mut result, stack } = news;
         let connection = self.connections.get_mut(slot).filter(|c| c.generation == generation);
         let Some(connection) = connection else { return };
+        self.effects.append(&mut effects);
         if stack.is_some() {
             connection.stack = stack;
         }
-        self.effects.append(&mut effects);
+        if let Some(Stack::Publisher(stack)) = &mut connection.stack
+            && !stack.is_in(&connection.ice)
+        {
+            // ICE was restarted while the stack was on its way here.
+            let restarted = stack.restart_ice(&connection.ice, &connection.remote.ice, &mut self.effects);
+            result = result.and(restarted);
+        }
         self.settle(now, slot, result);
         self.schedule(now, slot);
     }

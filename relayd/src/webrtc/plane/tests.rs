@@ -3,6 +3,7 @@
 use std::net::UdpSocket;
 use std::sync::{Arc, Mutex};
 
+use str0m::ice::{StunMessage, TransId};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -10,7 +11,8 @@ use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::connection::Binding;
 use crate::webrtc::ports::Port;
 use crate::webrtc::receiver::Receiver;
-use crate::webrtc::{Accept, Attach, Record, connection, offer};
+use crate::webrtc::stack::Publisher;
+use crate::webrtc::{Accept, Attach, IfMatch, Patched, Record, connection, offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
     a=ice-ufrag:EsAw\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui1\r\na=setup:actpass\r\n\
@@ -246,6 +248,46 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
 }
 
+#[tokio::test]
+async fn an_ice_restart_while_the_stack_is_on_its_way_back_is_not_lost() {
+    let mut stage = Stage::new().await;
+    let (stalled, held) = Handshakes::stalled(64);
+    let real = std::mem::replace(&mut stage.plane.handshakes, stalled);
+    let now = Instant::now();
+    let (slot, answer) = join_as(Role::Publisher, &mut stage.plane, now, Box::new(Silent));
+    let Parts { identity, ports, .. } = &stage.plane.parts;
+    let (identity, offer) = (identity.clone(), offer_of(Role::Publisher));
+    let connection = &stage.plane.connections[slot];
+    let stack = Publisher::new(now, &identity, &offer, &connection.ice, ports.of(0).candidates()).unwrap();
+    let (resource, key) = (connection.resource, Key { slot, generation: connection.generation });
+
+    let (reply, patched) = oneshot::channel();
+    let fragment = "a=ice-ufrag:anew\r\na=ice-pwd:P2uYro0UCOQ4zxjKXaWCBui2\r\n".to_owned();
+    stage.commands.send(Command::Patch { resource, if_match: IfMatch::Any, fragment, reply }).await.unwrap();
+    assert!(stage.plane.handle_commands(None).is_none());
+    assert!(matches!(patched.await.unwrap(), Ok(Patched::Restarted { .. })));
+    let stack = Some(Stack::Publisher(Box::new(stack)));
+    stage.plane.handle_news(now, News { key, effects: Vec::new(), result: Ok(()), stack });
+
+    // The stack itself answers a publisher's checks.
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let ice = stage.plane.connections[slot].ice.clone();
+    let name = format!("{}:anew", ice.ufrag);
+    let message = StunMessage::binding_request(&name, TransId::new(), true, 7, 5, true);
+    let mut request = [0; 512];
+    let hmac = |key: &[u8], payloads: &[&[u8]]| identity.sha1_hmac(key, payloads);
+    let length = message.to_bytes(Some(ice.password.as_bytes()), &mut request, hmac).unwrap();
+    stage.plane.handle_datagram(now, peer.local_addr().unwrap(), &request[..length]);
+    let mut heard = [0; 512];
+    let length = peer.recv(&mut heard).expect("the check is answered");
+    let reply = StunMessage::parse(&heard[..length]).unwrap();
+    assert!(reply.is_successful_binding_response() && reply.trans_id() == message.trans_id());
+    stage.plane.handshakes = real;
+    drop((answer, held));
+    stage.end();
+}
+
 fn check(plane: &mut Plane, now: Instant, slot: usize, source: SocketAddr) {
     plane.handle_binding(now, slot, Binding { source, priority: 1, use_candidate: true }, &[0; 20]);
 }
@@ -328,6 +370,15 @@ type Answer = oneshot::Receiver<Result<crate::webrtc::Joined, JoinError>>;
 
 /// A join that the shard has not been heard of yet; on a track that there is not.
 fn join(plane: &mut Plane, now: Instant, record: Box<dyn Record>) -> (usize, Answer) {
+    join_as(Role::Listener, plane, now, record)
+}
+
+fn offer_of(role: Role) -> offer::Offer {
+    let direction = if role == Role::Listener { "recvonly" } else { "sendonly" };
+    offer::inspect(&OFFER.replace("recvonly", direction), role).unwrap()
+}
+
+fn join_as(role: Role, plane: &mut Plane, now: Instant, record: Box<dyn Record>) -> (usize, Answer) {
     let track = relay_engine::Relay::new(
         relay_engine::Config::new(),
         relay_engine::Epoch { instant: now, wall: std::time::SystemTime::now() },
@@ -335,10 +386,9 @@ fn join(plane: &mut Plane, now: Instant, record: Box<dyn Record>) -> (usize, Ans
     )
     .open_track(now, relay_engine::TrackSpec { name: "en".to_owned() })
     .unwrap();
-    let offer = offer::inspect(OFFER, Role::Listener).unwrap();
     let accept = Accept {
-        role: Role::Listener,
-        offer,
+        role,
+        offer: offer_of(role),
         track,
         attach: Attach::default(),
         left_at: None,

@@ -19,6 +19,8 @@ use crate::webrtc::offer::{IceCredentials, Offer};
 
 pub(in crate::webrtc) struct Publisher {
     rtc: Rtc,
+    /// Ours, of the ICE session that it is in.
+    ufrag: String,
     tap: Arc<Tap>,
     mid: Mid,
     payload_type: u8,
@@ -59,6 +61,7 @@ impl Publisher {
             let mid = Mid::from(offer.mid.as_deref().unwrap_or("0"));
             let mut stack = Self {
                 rtc,
+                ufrag: ice.ufrag.clone(),
                 tap,
                 mid,
                 payload_type: offer.payload_type,
@@ -154,12 +157,18 @@ impl Publisher {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
         wall(|| {
+            self.ufrag.clone_from(&local.ufrag);
             let mut api = self.rtc.direct_api();
             api.set_local_ice_credentials(credentials(local));
             api.set_remote_ice_credentials(credentials(remote));
             let drained = self.drain(None, effects);
             self.verdict(drained)
         })?
+    }
+
+    /// Whether it is in the ICE session of these credentials of ours.
+    pub(in crate::webrtc) fn is_in(&self, local: &IceCredentials) -> bool {
+        self.ufrag == local.ufrag
     }
 
     /// Says goodbye to the peer.
