@@ -3,7 +3,8 @@
 //! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners to
 //! the shard, all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
 //! their order. A datagram costs O(1) here, is never logged, and waits in a queue of fixed length or is dropped and
-//! counted. What publishers say has a queue of its own, which no storm of joins fills.
+//! counted. What publishers say has a queue of its own, which no storm of joins fills. A panic costs the datagram that
+//! brought it: a socket that nobody reads keeps its share of the peers, and they would be deaf.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -19,9 +20,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tracing::error;
 
 use super::demux::{Class, Limiter, classify};
 use super::routes::Routes;
+use super::stack::wall;
 use super::{Counters, Role, WebRtcConfig};
 use crate::shard::Shards;
 #[cfg(target_os = "linux")]
@@ -74,6 +77,7 @@ pub(super) struct Tally {
     shard: AtomicU64,
     queue: AtomicU64,
     errors: AtomicU64,
+    panics: AtomicU64,
 }
 
 impl Tally {
@@ -89,6 +93,7 @@ impl Tally {
         counters.dropped_shard += read(&self.shard);
         counters.dropped_queue += read(&self.queue);
         counters.receive_errors += read(&self.errors);
+        counters.panics += read(&self.panics);
     }
 }
 
@@ -138,7 +143,10 @@ impl Receiver {
                     let now = Instant::now();
                     for at in 0..count {
                         let (source, datagram) = inbox.datagram(at);
-                        self.handle_datagram(now, canonical(source), datagram);
+                        if wall(|| self.handle_datagram(now, canonical(source), datagram)).is_err() {
+                            count_by(&self.shared.tally.panics, 1);
+                            error!("caught a panic: this datagram is dropped");
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait(socket, PATIENCE),
@@ -149,6 +157,8 @@ impl Receiver {
     }
 
     pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+        #[cfg(test)]
+        assert!(datagram != tests::FAILING, "as it was told to");
         let Shared { routes, tally, media, control, .. } = &self.shared;
         let class = classify(datagram);
         if class == Class::Unknown || datagram.len() > MAX_DATAGRAM_BYTES {
@@ -206,6 +216,9 @@ mod tests {
     use super::*;
     use crate::webrtc::routes::Route;
     use crate::webrtc::test_support;
+
+    /// What a receiver panics of.
+    pub(super) const FAILING: &[u8] = b"as it was told to";
 
     fn receiver(queue: usize) -> (Receiver, Inbounds, impl Fn() -> Option<String>) {
         let config = WebRtcConfig { receive_queue: queue, stun_burst: 1_000_000, ..WebRtcConfig::default() };
@@ -271,6 +284,30 @@ mod tests {
         // Nobody reads the queue of this shard.
         assert_eq!((counted.dropped_feedback, counted.dropped_shard, counted.dropped_media), (10, 50, 2));
         assert!(inbounds.media.try_recv().is_err() && inbounds.control.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_one_datagram_and_the_socket_is_read_on() {
+        let (receiver, mut inbounds, _take) = receiver(16);
+        let shared = receiver.shared.clone();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.connect(socket.local_addr().unwrap()).unwrap();
+        let thread = receiver.spawn(0, socket).unwrap();
+        for datagram in [&[0; 20][..], FAILING, &[1; 20], FAILING, &[2; 20]] {
+            assert_eq!(peer.send(datagram).unwrap(), datagram.len());
+        }
+        for number in 0..3 {
+            let inbound = tokio::time::timeout(Duration::from_secs(20), inbounds.control.recv()).await;
+            let inbound = inbound.ok().flatten().expect("it is handed on");
+            assert_eq!(inbound.bytes[..], [number; 20]);
+        }
+        shared.stop.store(true, Ordering::Relaxed);
+        assert!(thread.join().is_ok());
+        let mut counters = Counters::default();
+        shared.tally.add_to(&mut counters);
+        assert_eq!((counters.received, counters.panics), (5, 2));
     }
 
     #[test]
