@@ -106,7 +106,8 @@ pub enum ShardEvent {
         /// The track.
         track: TrackId,
     },
-    /// Frames that a listener should have had and never will.
+    /// Frames that a listener should have had and never will. Of the listeners of another shard that has stalled for
+    /// longer than the history it is told once: of the one that feeds that shard.
     FramesSkipped {
         /// The listener's track.
         track: TrackId,

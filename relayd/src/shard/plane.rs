@@ -402,12 +402,7 @@ impl Plane {
             Event::FramesSkipped { listener, from, count } => {
                 if let Some(track) = self.relay.listener_stats(listener).map(|stats| stats.track) {
                     let track = self.branches.home_of(track);
-                    readers.tell(if self.branches.is_feed(listener) {
-                        // Another shard has stalled for longer than the history: its listeners never hear them.
-                        ShardEvent::FramesLost { track, from, count }
-                    } else {
-                        ShardEvent::FramesSkipped { track, listener, from, count }
-                    });
+                    readers.tell(ShardEvent::FramesSkipped { track, listener, from, count });
                 }
             }
             _ => {}

@@ -297,6 +297,40 @@ fn stall_one_of(count: usize) {
 }
 
 #[test]
+fn what_a_stalled_shard_alone_has_missed_is_not_lost_to_the_track() {
+    let relay = Config::default().history_frames(20);
+    let shard = ShardConfig { relay, feed_queue: 8, ..ShardConfig::default() };
+    let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
+    runtime().block_on(async {
+        let mut events = shards.events();
+        let mut speaker = Speaker::on(&shards, "en").await;
+        let mut guests = Guest::many(&shards, speaker.track, 2).await;
+        assert_eq!(by_shard(&guests).len(), 2);
+        shards.ping().await.unwrap();
+        let stalled = shards.each()[1].stall();
+        for _ in 0..20 {
+            speaker.say_all(5).await;
+        }
+        drop(stalled);
+        let lost = |event: &ShardEvent| {
+            matches!(event, ShardEvent::FramesLost { .. } | ShardEvent::FramesSkipped { .. })
+        };
+        let told = told(&mut events, lost).await;
+        let Some(ShardEvent::FramesSkipped { track, from, count, .. }) = told.last() else {
+            panic!("{:?}", told.last());
+        };
+        assert_eq!((*track, from + count), (speaker.track, 80));
+        let (late, here) = guests.iter_mut().partition::<Vec<_>, _>(|guest| guest.leg.relay() == 1);
+        here.into_iter().for_each(|guest| guest.hears(0..100));
+        for guest in late {
+            guest.hears(0..8);
+            guest.hears(80..100);
+        }
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn a_replica_has_homes_whole_history_and_goes_with_its_last_listener() {
     let shard = ShardConfig { feed_queue: 16, ..ShardConfig::default() };
     let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
