@@ -347,7 +347,7 @@ settings! {
         /// for as long. Running sessions are not touched.
         join_lag: Duration = Duration::from_millis(250);
         /// Later than this, for 5 s as well, it lets the newest listeners go, some every 5 s; speakers only when no listener
-        /// is left. At least `join_lag`, at most 60s.
+        /// is left and their media thread is late. At least `join_lag`, at most 60s.
         shed_lag: Duration = Duration::from_secs(1);
         /// How many of a hundred listeners go at a time, at most 50. 0 = none, ever.
         shed_percent: usize = 3;

@@ -3,7 +3,7 @@
 //! | rung | past | what is done |
 //! |---|---|---|
 //! | [`Rung::Joins`] | `join_lag` | new joins and sessions are refused, who is connected keeps what there is |
-//! | [`Rung::Shed`] | `shed_lag` | every few seconds that it is still late, the newest listeners are let go, a few percent of them; speakers only when there is no listener left |
+//! | [`Rung::Shed`] | `shed_lag` | every few seconds that it is still late, the newest listeners are let go, a few percent of them; speakers only when there is no listener left and it is their media thread that is late |
 //!
 //! Between the two belongs less redundancy (RED depth). There is none to take away: a listener is sent every frame
 //! once, and again only what it asks for.

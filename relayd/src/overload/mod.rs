@@ -62,7 +62,8 @@ pub struct Lag {
 pub struct Shedding {
     /// So many of a hundred, and one at least.
     pub percent: usize,
-    /// Of the listeners of this media thread; of all, if there is none or it has none.
+    /// Of the listeners of this media thread; of all, if there is none or it has none. Of speakers, only those whose tracks
+    /// are at home there.
     pub shard: Option<u8>,
 }
 
@@ -71,7 +72,7 @@ pub struct Shedding {
 pub struct Shed {
     /// The newest of them.
     pub listeners: usize,
-    /// Only when there was no listener.
+    /// Only when there was no listener, and a media thread was late.
     pub speakers: usize,
 }
 

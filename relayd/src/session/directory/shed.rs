@@ -13,7 +13,8 @@ use crate::webrtc::Role;
 
 impl Directory {
     /// Lets the newest listeners go, as many as are asked for and one at least; without a single listener, the newest
-    /// speakers. They hear of it, and so does the session's staff.
+    /// speakers of the late media thread: no other lag is less without them. They hear of it, and so does the session's
+    /// staff.
     pub fn shed(&self, now: Instant, shedding: Shedding) -> Shed {
         let listeners = self.shared.shed(now, Role::Listener, shedding);
         let speakers = if listeners == 0 { self.shared.shed(now, Role::Publisher, shedding) } else { 0 };
@@ -29,12 +30,11 @@ impl Shared {
         for (session, entry) in state.entries().enumerate() {
             there.extend(entry.machine.candidates(role).map(|candidate| (session, candidate)));
         }
-        let on_shard = |candidate: &Candidate| {
-            let number = candidate.listener.map(|listener| listener.relay());
-            number.is_some() && number == shedding.shard
+        let on_shard = |(_, candidate): &(usize, Candidate)| {
+            candidate.shard.is_some() && candidate.shard == shedding.shard
         };
-        if there.iter().any(|(_, candidate)| on_shard(candidate)) {
-            there.retain(|(_, candidate)| on_shard(candidate));
+        if role == Role::Publisher || there.iter().any(on_shard) {
+            there.retain(on_shard);
         }
         let count = newest(there.len(), shedding.percent);
         there.sort_unstable_by_key(|(_, candidate)| Reverse((candidate.since, candidate.member)));

@@ -15,8 +15,8 @@ pub(in crate::session) struct Candidate {
     /// When they came.
     pub since: Instant,
     pub member: MemberId,
-    /// On the media plane.
-    pub listener: Option<ListenerId>,
+    /// The media thread that they are on: of a listener, once there is a connection; of a publisher, the track's home.
+    pub shard: Option<u8>,
 }
 
 impl Machine {
@@ -30,7 +30,13 @@ impl Machine {
             let connecting = member.live().any(|link| link.resource.is_some());
             member.seated && member.part == part && connecting
         });
-        there.map(|(id, member)| Candidate { since: member.since, member: *id, listener: member.listener })
+        there.map(move |(id, member)| {
+            let shard = match part {
+                Part::Publisher => Some(member.track.relay()),
+                Part::Listener => member.listener.map(ListenerId::relay),
+            };
+            Candidate { since: member.since, member: *id, shard }
+        })
     }
 
     /// Lets these go; they do not come back by their tickets.
