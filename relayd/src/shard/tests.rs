@@ -3,6 +3,7 @@
 //! Most tests drive a [`Plane`] with times of their own; those of the thread and its queues use a [`Shard`].
 
 mod events;
+mod faults;
 mod feedback;
 mod media;
 mod queues;
