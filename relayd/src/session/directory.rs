@@ -8,6 +8,7 @@
 //! and as many remembered ids of ended ones. Work: at most one entry per track and per connection.
 
 mod feed;
+mod remake;
 mod shared;
 mod shed;
 mod state;

@@ -17,6 +17,7 @@
 mod connections;
 mod lease;
 mod places;
+mod remake;
 mod replace;
 mod shed;
 mod track;

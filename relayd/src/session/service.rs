@@ -234,12 +234,28 @@ impl Service {
         }
     }
 
-    /// Whoever is on a media thread that has failed is told to go, and may come back on another. Not only once: somebody
-    /// may have been on the way there.
+    /// Whoever is on a media thread that has failed is told to go, and may come back on another, where the tracks that
+    /// were at home there are made anew. Not only once: somebody may have been on the way there.
     async fn close_failed(&self) {
         for number in self.shard.failed() {
+            self.remake_tracks(number).await;
             self.seats.close_shard(number, CloseReason::MediaFailed);
             self.connections.close_shard(number, CloseReason::MediaFailed).await;
+        }
+    }
+
+    async fn remake_tracks(&self, number: u8) {
+        for (old, language) in self.directory.tracks_on(number) {
+            match self.shard.open_track(language.as_str()).await {
+                Ok(new) => {
+                    tracing::warn!(?old, ?new, %language, "a track is made anew: its media thread has failed");
+                    if !self.directory.remake_track(Instant::now(), old, new) {
+                        self.shard.close(Peer::Track(new));
+                    }
+                }
+                // The others would not be either; it is tried again.
+                Err(error) => return tracing::debug!(%error, "a track is not made anew yet"),
+            }
         }
     }
 

@@ -114,8 +114,14 @@ impl Machine {
             if let Some(resource) = link.resource {
                 self.outputs.push_back(Output::CloseLeg { resource, reason });
             }
-            if matches!(reason, CloseReason::TakenOver | CloseReason::SessionEnded | CloseReason::Overloaded)
-            {
+            let for_good = matches!(
+                reason,
+                CloseReason::TakenOver
+                    | CloseReason::SessionEnded
+                    | CloseReason::Overloaded
+                    | CloseReason::MediaFailed
+            );
+            if for_good {
                 self.outputs.push_back(Output::Revoke(HolderId { member: id, link: link.number }));
             }
         }

@@ -545,3 +545,32 @@ fn followers_are_bounded_and_keep_no_session_alive() {
     world.at(10 * MINUTE);
     assert_eq!(world.status(), Status::Ended);
 }
+
+#[test]
+fn a_track_that_is_made_anew_has_the_place_of_the_old_one_and_nobody_in_it() {
+    let mut world = World::new();
+    let (now, old, new) = (world.now, world.ids[1].0, world.ids[2].0);
+    assert_eq!((world.machine.tracks_on(0).count(), world.machine.tracks_on(1).count()), (2, 0));
+    let (speaker, listener) = (world.speak("es"), world.listen("es"));
+    let other = world.listen("en");
+    world.drain();
+    assert!(world.machine.remake_track(now, old, new));
+    assert!(!world.machine.remake_track(now, old, new), "it is there no more");
+    let told = world.drain();
+    assert!(told.contains(&Output::CloseTrack(old)), "{told:?}");
+    for gone in [speaker, listener] {
+        assert!(told.contains(&Output::Revoke(gone)), "{told:?}");
+    }
+    assert!(!told.contains(&Output::Revoke(other)));
+    let seat = world.machine.take_publisher(now, Some("es"), None, false).unwrap();
+    assert_eq!((seat.track, seat.displaced), (new, None));
+    // The old connections end after that.
+    world.leave(speaker);
+    world.leave(listener);
+    assert_eq!(world.machine.take_listener(now, Some("es"), None).unwrap().track, new);
+    assert_eq!(world.machine.listeners, 2);
+    world.machine.end(now, EndReason::Deleted);
+    assert!(!world.machine.remake_track(now, new, old));
+    let permanent = World::with(Rules { permanent: true, ..rules() });
+    assert_eq!(permanent.machine.tracks_on(0).count(), 0);
+}

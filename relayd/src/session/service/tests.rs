@@ -362,6 +362,48 @@ async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
 }
 
 #[tokio::test]
+async fn a_track_whose_media_thread_fails_is_made_anew_on_another() {
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let service = service_on(shards).await;
+    let running = tokio::spawn(service.clone().run());
+    let created = session(&service).await;
+    let id = created.view.id.as_str();
+    let enter = async |role, claim| {
+        let (language, caller) = (None, &Caller::Open);
+        service.join_media(MediaJoin { role, session: id, language, caller, claim, from: None }).await
+    };
+    let speaker = enter(Role::Publisher, Claim::None).await.unwrap();
+    let listeners = [
+        enter(Role::Listener, Claim::None).await.unwrap(),
+        enter(Role::Listener, Claim::None).await.unwrap(),
+    ];
+    let home = speaker.track.relay();
+    assert_ne!(listeners[0].leg.relay(), listeners[1].leg.relay());
+
+    service.shard.each()[usize::from(home)].fail();
+    let patience = Duration::from_secs(20);
+    for seat in listeners.iter().chain([&speaker]) {
+        assert_eq!(tokio::time::timeout(patience, seat.closed()).await, Ok(CloseReason::MediaFailed));
+    }
+    until("it is made anew", async || service.directory.tracks_on(home).is_empty()).await;
+    // Positions begin again: a ticket goes on nowhere.
+    let ticket = Claim::Ticket(listeners[0].ticket.clone());
+    let refused = enter(Role::Listener, ticket).await.map(|seat| seat.leg);
+    assert!(matches!(refused, Err(ServiceError::Session(SessionError::Ticket { .. }))), "{refused:?}");
+    let listener = enter(Role::Listener, Claim::None).await.unwrap();
+    let speaker = enter(Role::Publisher, Claim::None).await.unwrap();
+    assert_eq!((speaker.track, speaker.track.relay()), (listener.track, 1 - home));
+    assert!(service.shard.publisher_up(speaker.leg) && service.shard.packet(speaker.leg, packet(7)));
+    let stats = async || service.shard.track_stats(speaker.track).await.unwrap().unwrap();
+    until("it is heard of", async || stats().await.frames == 1).await;
+    drop((listeners, speaker, listener));
+    service.end(id, EndReason::Deleted).await.unwrap();
+    let all = service.shard.each()[usize::from(1 - home)].stats();
+    assert_eq!(all.await.unwrap().relay.tracks, 0);
+    running.abort();
+}
+
+#[tokio::test]
 async fn a_media_thread_that_stalls_holds_up_nobody_on_the_others() {
     let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
     let service = service_on(shards).await;
