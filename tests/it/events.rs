@@ -82,6 +82,8 @@ async fn from_the_beginning_is_a_replay_and_from_the_future_a_resync() {
     let resync = lost.frame("resync").await;
     assert_eq!(resync["d"]["snapshot"]["sessionId"], id);
     assert_eq!(resync["seq"], created["seq"]);
+    let told = relay.ops("/metrics").await.body;
+    assert!(told.contains("relayd_websocket_events_lost_total 1\n"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -215,10 +215,13 @@ impl Follower {
                 let visible = event.audience.includes(caller, access, holder);
                 line.protocol.handle_event(event, visible);
             }
-            Next::Lost => match line.api.service.directory().view(&line.session) {
-                Ok(view) => line.protocol.handle_lost(now, view.seq, Snapshot::from(&view)),
-                Err(_) => line.protocol.handle_over(),
-            },
+            Next::Lost => {
+                line.api.metrics.websocket_lost();
+                match line.api.service.directory().view(&line.session) {
+                    Ok(view) => line.protocol.handle_lost(now, view.seq, Snapshot::from(&view)),
+                    Err(_) => line.protocol.handle_over(),
+                }
+            }
             Next::Over => line.protocol.handle_over(),
         }
     }

@@ -302,6 +302,7 @@ impl End {
 
     /// Events were missed: what there is now stands for them.
     fn catch_up(&mut self, line: &mut Line) {
+        self.api.metrics.websocket_lost();
         match self.api.service.directory().view(&self.target.session) {
             Ok(view) if view.status == Status::Paused => line.protocol.handle_paused(),
             Ok(_) => self.ask_progress(true),

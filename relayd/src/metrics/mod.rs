@@ -113,6 +113,11 @@ impl Metrics {
         self.record(|| histogram!(WEBSOCKET_QUEUE).record(events as f64));
     }
 
+    /// A WebSocket has missed events of its session.
+    pub(crate) fn websocket_lost(&self) {
+        self.record(|| counter!(FOLLOWERS_LOST).increment(1));
+    }
+
     /// A WebSocket was closed with this code, by whichever side.
     pub(crate) fn websocket_closed(&self, code: u16) {
         // Ours and the registered ones; a peer may send any other.

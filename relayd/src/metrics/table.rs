@@ -28,6 +28,7 @@ metrics_table! {
     KEY_SETS = "relayd_key_set_requests_total", describe_counter, Count, "Requests for the key set of auth.jwks_url, by result (ok, failed)";
     RATE_LIMITED = "relayd_rate_limited_total", describe_counter, Count, "Requests refused by a limit per address or token, by limit";
     WEBSOCKET_QUEUE = "relayd_websocket_queue_events", describe_histogram, Count, "Events that waited for a WebSocket when it was served";
+    FOLLOWERS_LOST = "relayd_websocket_events_lost_total", describe_counter, Count, "How often a WebSocket had missed events of its session, and got the session as it is instead";
     WEBSOCKET_QUEUED = "relayd_websocket_queued_messages", describe_gauge, Count, "Messages that wait in the relay for WebSocket clients to read";
     WEBSOCKET_QUEUED_BYTES = "relayd_websocket_queued_bytes", describe_gauge, Bytes, "Their bytes";
     WEBSOCKET_QUEUED_BYTES_MAX = "relayd_websocket_queued_max_bytes", describe_gauge, Bytes, "The most bytes that ever waited in one WebSocket; events.write_buffer is the bound";
@@ -117,6 +118,7 @@ pub(super) fn zero() {
     counter!(REFRESH_GAP).increment(0);
     drop(histogram!(FIRST_AUDIO, "role" => "listener", "arrival" => "early"));
     drop(histogram!(WEBSOCKET_QUEUE));
+    counter!(FOLLOWERS_LOST).increment(0);
     counter!(TOKEN_FAILURES, "reason" => "expired").increment(0);
     counter!(RATE_LIMITED, "limit" => "joins").increment(0);
     counter!(WEBSOCKETS_CLOSED, "code" => "1000").increment(0);
