@@ -5,8 +5,8 @@
 //! nobody else and takes nobody's place from them. All events are numbered together.
 //!
 //! Memory per session: [`RING`] events of at most about 1 KiB, 100 bytes mostly; on the lanes at most [`LANE`] events per
-//! place in the session, of some 600 bytes with their lane, and none that is older than [`KEPT_MS`]: whoever comes and
-//! goes leaves nothing behind for longer.
+//! place in the session, of some 600 bytes with their lane, none that is older than [`KEPT_MS`], and none of a name that
+//! nobody can come back to and nobody follows.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -68,6 +68,18 @@ impl Hub {
         };
         lane.as_deref().unwrap_or(&self.shared.news).notify_waiters();
         Some(numbered)
+    }
+
+    /// Nobody has this name any more, or comes back to it: what was for its holder alone goes, unless somebody is just
+    /// reading it.
+    pub(crate) fn forget(&self, name: ResourceId) {
+        self.shared.ring().clear_lane(name);
+    }
+
+    /// How many names something is kept for.
+    #[cfg(test)]
+    pub(crate) fn lanes(&self) -> usize {
+        self.shared.ring().lanes.len()
     }
 
     /// The session is over: followers read what there is, then hear [`Next::Over`].
@@ -201,8 +213,8 @@ struct Ring {
     over: bool,
     /// Of names that somebody follows, or that something was told lately.
     lanes: BTreeMap<ResourceId, Lane>,
-    /// What was put on the lanes, the oldest first, by number and time; at most `max_private`.
-    private: VecDeque<(u64, u64, ResourceId)>,
+    /// What is on the lanes, by number: since when, and on which; at most `max_private`.
+    private: BTreeMap<u64, (u64, ResourceId)>,
     max_private: usize,
 }
 
@@ -213,6 +225,12 @@ struct Lane {
     events: VecDeque<Arc<Numbered>>,
     /// Those who follow it have a share.
     news: Arc<Notify>,
+}
+
+impl Lane {
+    fn is_followed(&self) -> bool {
+        Arc::strong_count(&self.news) > 1
+    }
 }
 
 impl Ring {
@@ -226,10 +244,12 @@ impl Ring {
     }
 
     fn push_private(&mut self, name: ResourceId, event: Arc<Numbered>) -> Arc<Notify> {
-        self.private.push_back((event.seq, event.ts, name));
+        self.private.insert(event.seq, (event.ts, name));
         let lane = self.lanes.entry(name).or_default();
-        if lane.events.len() == LANE {
-            lane.events.pop_front();
+        if lane.events.len() == LANE
+            && let Some(first) = lane.events.pop_front()
+        {
+            self.private.remove(&first.seq);
         }
         lane.events.push_back(event);
         lane.news.clone()
@@ -237,10 +257,10 @@ impl Ring {
 
     /// Takes from the lanes what is too much or, at the time `ts`, too old.
     fn forget_private(&mut self, ts: u64) {
-        while let Some(&(seq, told, name)) = self.private.front()
+        while let Some((&seq, &(told, name))) = self.private.first_key_value()
             && (self.private.len() > self.max_private || told.saturating_add(KEPT_MS) <= ts)
         {
-            self.private.pop_front();
+            self.private.pop_first();
             if let Some(lane) = self.lanes.get_mut(&name) {
                 lane.events.pop_front_if(|first| first.seq <= seq);
             }
@@ -248,9 +268,18 @@ impl Ring {
         }
     }
 
+    /// Takes all from a lane that nobody follows.
+    fn clear_lane(&mut self, name: ResourceId) {
+        let Some(lane) = self.lanes.get_mut(&name).filter(|lane| !lane.is_followed()) else { return };
+        for event in lane.events.drain(..) {
+            self.private.remove(&event.seq);
+        }
+        self.forget_lane(name);
+    }
+
     /// A lane with nothing on it that nobody follows is none.
     fn forget_lane(&mut self, name: ResourceId) {
-        let unused = |lane: &Lane| lane.events.is_empty() && Arc::strong_count(&lane.news) == 1;
+        let unused = |lane: &Lane| lane.events.is_empty() && !lane.is_followed();
         if self.lanes.get(&name).is_some_and(unused) {
             self.lanes.remove(&name);
         }
@@ -459,6 +488,25 @@ mod tests {
         hub.publish(2 * KEPT_MS + 98, Audience::Everyone, Event::SessionPaused {}).unwrap();
         assert_eq!(lanes(&hub), (1, 0), "who is there has a lane");
         drop(own);
+        assert_eq!(lanes(&hub), (0, 0));
+    }
+
+    #[test]
+    fn what_was_for_one_alone_goes_with_their_name() {
+        let hub = Hub::new(1000);
+        let mut own = hub.subscribe(None);
+        own.follow(name(7));
+        let told = (0..100).map(|_| (tell(&hub, 7), tell(&hub, 8)).0).max().unwrap();
+        let lanes = |hub: &Hub| {
+            let ring = hub.shared.ring();
+            (ring.lanes.len(), ring.private.len())
+        };
+        assert_eq!(lanes(&hub), (2, 2 * LANE));
+        (6..9).for_each(|number| hub.forget(name(number)));
+        assert_eq!(lanes(&hub), (1, LANE), "somebody reads it");
+        assert_eq!(drain(&mut own).0.last(), Some(&told));
+        drop(own);
+        hub.forget(name(7));
         assert_eq!(lanes(&hub), (0, 0));
     }
 

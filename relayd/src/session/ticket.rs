@@ -49,6 +49,10 @@ pub(super) struct Tickets {
     legs: BTreeMap<LegId, HolderId>,
     /// Those whose connections are gone, by when they are forgotten.
     left: BTreeSet<(Instant, HolderId)>,
+    /// How many passes there are by what their holders are called.
+    names: BTreeMap<ResourceId, usize>,
+    /// Names of which the last pass went; at most one for each pass that there was when they were last taken.
+    gone: Vec<ResourceId>,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,8 @@ impl Tickets {
             hashes: BTreeMap::new(),
             legs: BTreeMap::new(),
             left: BTreeSet::new(),
+            names: BTreeMap::new(),
+            gone: Vec::new(),
         }
     }
 
@@ -108,6 +114,7 @@ impl Tickets {
     pub(super) fn issue(&mut self, holder: HolderId, leg: LegId, right: Right) -> String {
         self.remove(holder);
         let (text, hash) = SecretHash::generate();
+        *self.names.entry(right.name).or_default() += 1;
         let pass = Pass {
             right,
             leg,
@@ -297,6 +304,7 @@ impl Tickets {
     /// A connection's tickets are no good any more.
     pub(super) fn remove(&mut self, holder: HolderId) {
         let Some(pass) = self.passes.remove(&holder) else { return };
+        self.forget_name(pass.right.name);
         self.legs.remove(&pass.leg);
         let used = pass.used.as_ref().map(|used| &used.ticket);
         for hash in pass.resume.iter().chain(&pass.order).chain(&pass.left).chain(used) {
@@ -304,6 +312,22 @@ impl Tickets {
         }
         if let Some(until) = pass.until {
             self.left.remove(&(until, holder));
+        }
+    }
+
+    /// Names that nobody can come back to any more, told once.
+    pub(super) fn take_gone(&mut self) -> Vec<ResourceId> {
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.retain(|name| !self.names.contains_key(name));
+        gone
+    }
+
+    fn forget_name(&mut self, name: ResourceId) {
+        let Some(passes) = self.names.get_mut(&name) else { return };
+        *passes -= 1;
+        if *passes == 0 {
+            self.names.remove(&name);
+            self.gone.push(name);
         }
     }
 

@@ -210,6 +210,9 @@ impl State {
                 feed.send(id, published);
             }
         }
+        for name in entry.tickets.take_gone() {
+            entry.hub.forget(name);
+        }
         if entry.machine.status() == Status::Ended {
             self.retire(id);
         }

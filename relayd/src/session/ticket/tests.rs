@@ -198,3 +198,20 @@ fn a_ticket_that_somebody_comes_with_stays_where_it_is() {
     assert_eq!(tickets.look(now, &text).unwrap().holder, second);
     assert!(tickets.look(now + WINDOW, &text).is_none());
 }
+
+#[test]
+fn a_name_is_gone_with_the_last_ticket_of_whoever_had_it() {
+    let (now, mut tickets) = (Instant::now(), Tickets::new(4));
+    let (first, second, _) = pair(now, &mut tickets, right());
+    tickets.issue(second, legs()[1], right());
+    tickets.handle_connected(second);
+    tickets.handle_left(now, first);
+    tickets.look(now + WINDOW, "");
+    assert_eq!((tickets.passes.len(), tickets.take_gone()), (1, vec![]), "the second has it");
+    tickets.handle_left(now + WINDOW, second);
+    assert_eq!(tickets.take_gone(), []);
+    tickets.look(now + 2 * WINDOW, "");
+    assert_eq!(tickets.take_gone(), [right().name]);
+    assert_eq!(tickets.take_gone(), []);
+    assert!(tickets.names.is_empty());
+}

@@ -33,6 +33,24 @@ fn what_is_told_to_one_connection_alone_is_in_no_feed() {
 }
 
 #[test]
+fn what_was_told_to_those_who_are_gone_goes_with_their_tickets() {
+    let directory = Directory::new(limits());
+    let id = directory.create(Instant::now(), spec(), &tracks(2)).unwrap().view.id.to_string();
+    let tickets = limits().max_listeners + limits().max_languages;
+    for (number, (_, leg)) in (1..).zip(crate::session::machine::tests::ids(4 * tickets)) {
+        let (mut slot, track) = listen(&directory, &id, None).unwrap();
+        slot.accepted(format!("{number:032x}").parse().unwrap()).unwrap();
+        let role = crate::webrtc::Role::Listener;
+        let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
+        slot.place().answered((leg, None), right).unwrap();
+        slot.connected();
+        let everybody = RefreshTarget::default();
+        assert_eq!(directory.refresh(Instant::now(), &id, Cause::Operator, &everybody), Ok(1));
+        assert_eq!(directory.hub(&id).unwrap().lanes(), number.min(tickets + 1));
+    }
+}
+
+#[test]
 fn an_order_to_hundreds_reaches_each_of_them_and_disturbs_nobody_else() {
     const MANY: u128 = 700;
     let directory = Directory::new(Limits { max_listeners: 1000, ..limits() });
