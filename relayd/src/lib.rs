@@ -10,6 +10,7 @@ pub mod conversation;
 pub mod daemon;
 pub mod demo;
 pub mod events;
+pub mod heap;
 pub mod http;
 #[cfg(target_os = "linux")]
 pub mod load;

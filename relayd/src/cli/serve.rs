@@ -36,6 +36,7 @@ pub(super) struct Args {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Exit {
+    crate::heap::keep_one_pool();
     let config = match args.config.load_to_serve() {
         Ok(config) => config,
         Err(error) => {
