@@ -226,9 +226,9 @@ pub(crate) struct Trend {
 }
 
 impl Trend {
-    /// Least squares; the first quarter is left out, in which caches and the allocator fill.
+    /// Least squares; the first half is left out, in which caches, the allocator and what is kept for minutes fill.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
-        let warm_up = values.len().div_ceil(4).min(values.len().saturating_sub(LEAST_TICKS));
+        let warm_up = values.len().div_ceil(2).min(values.len().saturating_sub(LEAST_TICKS));
         let values = &values[warm_up..];
         if values.len() < LEAST_TICKS {
             return None;
@@ -338,20 +338,20 @@ mod tests {
     fn a_line_is_found_again_and_noise_is_bounded() {
         let line: Vec<f64> = (0..24).map(|tick| 1e8 + 4_096.0 * f64::from(tick)).collect();
         let trend = Trend::of(&line).unwrap();
-        assert_eq!(trend.warm_up, 6);
+        assert_eq!(trend.warm_up, 12);
         assert!((trend.slope - 4_096.0).abs() < 1e-3 && trend.noise < 1e-3, "{trend:?}");
         let flat: Vec<f64> = (0..24).map(|tick| 1e8 + if tick % 2 == 0 { 1e5 } else { -1e5 }).collect();
         let trend = Trend::of(&flat).unwrap();
         assert!(trend.slope.abs() < trend.noise, "nothing but noise: {trend:?}");
-        let grows: Vec<f64> = flat.iter().enumerate().map(|(at, value)| value + 2e4 * at as f64).collect();
+        let grows: Vec<f64> = flat.iter().enumerate().map(|(at, value)| value + 4e4 * at as f64).collect();
         let trend = Trend::of(&grows).unwrap();
         assert!(trend.slope > trend.noise, "above the noise: {trend:?}");
     }
 
     #[test]
     fn by_the_book() {
-        // x = 0, 1, 2, 3; y = 1, 3, 2, 5: slope 1.1, residual variance 1.35, spread 5, t(2) = 4.303. Two are left out before.
-        let trend = Trend::of(&[90.0, -7.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
+        // x = 0, 1, 2, 3; y = 1, 3, 2, 5: slope 1.1, residual variance 1.35, spread 5, t(2) = 4.303. Four are left out before.
+        let trend = Trend::of(&[90.0, -7.0, 40.0, 8.0, 1.0, 3.0, 2.0, 5.0]).unwrap();
         assert!((trend.slope - 1.1).abs() < 1e-9, "{trend:?}");
         assert!((trend.noise - 4.303 * (1.35_f64 / 5.0).sqrt()).abs() < 1e-9, "{trend:?}");
     }
@@ -361,7 +361,7 @@ mod tests {
         assert_eq!(Trend::of(&[]), None);
         assert_eq!(Trend::of(&[1.0, 2.0]), None);
         assert_eq!(Trend::of(&[5.0, 5.0, 5.0]).unwrap(), Trend { warm_up: 0, slope: 0.0, noise: 0.0 });
-        let filling = [0.0, 9.0, 10.0, 10.0, 10.0, 10.0];
-        assert_eq!(Trend::of(&filling).unwrap(), Trend { warm_up: 2, slope: 0.0, noise: 0.0 });
+        let filling = [0.0, 9.0, 9.5, 10.0, 10.0, 10.0];
+        assert_eq!(Trend::of(&filling).unwrap(), Trend { warm_up: 3, slope: 0.0, noise: 0.0 });
     }
 }
