@@ -87,9 +87,12 @@ fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
         let stalled = shards.each()[1].stall();
         let mut guests = Vec::new();
         // The first to be sent there finds out, and is taken elsewhere; its replica is not waited for by anybody else.
-        while !guests.iter().any(|guest: &Guest| guest.leg.relay() == 2) {
-            guests.push(Guest::join(&shards, speaker.track, spec()).await);
-        }
+        let found_out = async {
+            while !guests.iter().any(|guest: &Guest| guest.leg.relay() == 2) {
+                guests.push(Guest::join(&shards, speaker.track, spec()).await);
+            }
+        };
+        timeout(Duration::from_secs(20), found_out).await.expect("nobody waits for it for ever");
         guests.extend(Guest::many(&shards, speaker.track, 9).await);
         assert!(!by_shard(&guests).contains_key(&1));
         for _ in 0..4 {
