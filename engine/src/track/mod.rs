@@ -36,7 +36,7 @@ pub(crate) struct Track {
     name: String,
     merge: Merge,
     timeline: Timeline,
-    /// Slots of the listeners, dense: first those that feed other relays, then the others in no particular order.
+    /// Slots of the listeners, dense: first those that feed other relays, then the others, in order when a walk begins.
     members: Vec<u32>,
     /// How many of them feed others. Small, since it is in every track.
     feeds: u32,
@@ -44,6 +44,8 @@ pub(crate) struct Track {
     /// The track is in the relay's queue of tracks with something to hand out.
     pub(crate) queued: bool,
     active: bool,
+    /// A listener has come or gone since the members were put in order.
+    moved: bool,
 }
 
 /// How far the handing out has come: which arrival, and which members had it.
@@ -77,11 +79,13 @@ impl Track {
             walk: Walk::default(),
             queued: false,
             active: false,
+            moved: false,
         }
     }
 
     /// Adds a listener and returns its place among the members.
     pub(crate) fn join(&mut self, listener: ListenerId) -> usize {
+        self.moved = true;
         self.members.push(listener.slot() as u32);
         self.members.len() - 1
     }
@@ -124,6 +128,7 @@ impl Track {
             }
             hole = self.walk.member;
         }
+        self.moved = true;
         self.members.swap_remove(hole);
         if let Some(&slot) = self.members.get(hole) {
             moved(slot, hole);
@@ -141,6 +146,7 @@ impl Track {
         }
         loop {
             let frame = self.frame_to_offer()?;
+            self.put_in_order(listeners);
             while let Some(&slot) = self.members.get(self.walk.member) {
                 let listener = listeners.at_mut(slot).expect("a closed listener leaves its track");
                 match listener.offer(self.walk.arrival, frame.0, frame.1, &self.timeline.history) {
@@ -172,6 +178,7 @@ impl Track {
             return (0, 0);
         }
         let Some((position, _)) = self.frame_to_offer() else { return (0, 0) };
+        self.put_in_order(listeners);
         let Some(frame) = self.timeline.history.get(position) else { return (0, 0) };
         let begun = self.walk.member;
         for &slot in &self.members[begun..] {
@@ -184,6 +191,23 @@ impl Track {
         }
         let packets = (self.walk.member - begun) as u64;
         (packets, packets * frame.payload.len() as u64)
+    }
+
+    /// Puts the members in the order of their slots before an arrival is offered to the first: memory is then walked from
+    /// one end to the other, however listeners came and went.
+    fn put_in_order(&mut self, listeners: &mut Slots<ListenerId, Listener>) {
+        if !self.moved || self.walk.member > 0 {
+            return;
+        }
+        self.moved = false;
+        let feeds = self.feeds as usize;
+        if self.members[feeds..].is_sorted() {
+            return;
+        }
+        self.members[feeds..].sort_unstable();
+        for (place, &slot) in self.members.iter().enumerate().skip(feeds) {
+            listeners.at_mut(slot).expect("a closed listener leaves its track").member = place;
+        }
     }
 
     /// The position of the arrival that the walk is at, having passed over those that nobody can be handed, and its

@@ -21,6 +21,46 @@ fn each_frame_goes_once_to_each_listener_that_is_up() {
     assert_eq!(events(&out), [Event::TrackActive { track }]);
 }
 
+/// Neighbours in memory are neighbours in time, also when listeners come and go between two frames and in the middle of one.
+#[test]
+fn a_frame_goes_to_listeners_in_the_order_of_their_slots_whoever_left_and_came() {
+    for by_fan_out in [false, true] {
+        let mut bench = Bench::new(Config::new());
+        let track = bench.track();
+        let publisher = bench.publisher(track);
+        let mut listeners: Vec<_> = (0..20).map(|_| bench.listener(track).0).collect();
+        let take = |bench: &mut Bench, most| {
+            let out = if by_fan_out {
+                bench.fan_out(most)
+            } else {
+                std::iter::from_fn(|| bench.poll()).take(most).collect()
+            };
+            let slots = out.iter().filter_map(|out| match out {
+                Out::Packet { listener, .. } => Some(listener.slot()),
+                _ => None,
+            });
+            slots.collect::<Vec<_>>()
+        };
+        for n in 0..50_usize {
+            for leaving in [n * 7 % 20, n * 3 % 20] {
+                bench.close(Peer::Listener(listeners[leaving]));
+                listeners[leaving] = bench.listener(track).0;
+            }
+            bench.next(publisher, n as u16);
+            let mut heard = take(&mut bench, n % 15);
+            if n % 4 == 0 {
+                bench.close(Peer::Listener(listeners[n % 20]));
+                heard.extend(take(&mut bench, 100));
+                assert_eq!(heard.len(), 20 - usize::from(!heard.contains(&listeners[n % 20].slot())), "{n}");
+                listeners[n % 20] = bench.listener(track).0;
+                continue;
+            }
+            heard.extend(take(&mut bench, 100));
+            assert_eq!(heard, (0..20).collect::<Vec<_>>(), "{n}");
+        }
+    }
+}
+
 #[test]
 fn out_of_order_stays_out_of_order_and_a_duplicate_goes_once() {
     let mut bench = Bench::new(Config::new());
