@@ -1,10 +1,10 @@
 //! A media plane with one publisher and many listeners on loopback sockets.
 
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use relay_engine::{ExtensionIds, LegId, LegSpec, LegStats, Mid, rtp};
+use relay_engine::{ExtensionIds, LegId, LegSpec, LegStats, Mid, Peer, TrackId, rtp};
 use relayd::shard::{Egress, Plane, ShardConfig};
 use relayd::webrtc::srtp::{KeyingMaterial, Role, SrtpProfile};
 
@@ -24,6 +24,7 @@ pub struct Audience {
     /// The time of the last packet.
     pub now: Instant,
     profiles: Vec<SrtpProfile>,
+    track: TrackId,
     publisher: LegId,
     sequence: u16,
     payload: Bytes,
@@ -35,6 +36,21 @@ impl Audience {
     /// # Panics
     /// When a socket cannot be had: each listener takes a file descriptor (`ulimit -n`).
     pub fn new(listeners: usize, profiles: &[SrtpProfile]) -> Self {
+        let ear = || {
+            let ear = UdpSocket::bind("127.0.0.1:0").expect("a socket per listener: see ulimit -n");
+            ear.set_nonblocking(true).expect("a socket can be non-blocking");
+            ear
+        };
+        Self::with_ears(listeners, profiles, (0..listeners).map(|_| ear()).collect())
+    }
+
+    /// `listeners` at a port that there is none of: the kernel takes one look at each packet and refuses it.
+    #[must_use]
+    pub fn nowhere(listeners: usize, profiles: &[SrtpProfile]) -> Self {
+        Self::with_ears(listeners, profiles, Vec::new())
+    }
+
+    fn with_ears(listeners: usize, profiles: &[SrtpProfile], ears: Vec<UdpSocket>) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket on loopback");
         let config = ShardConfig { seed: 1, ..ShardConfig::default() };
         let mut plane = Plane::new(socket, &config).expect("the socket is bound");
@@ -42,31 +58,54 @@ impl Audience {
         let track = plane.open_track(now, "en".to_owned()).expect("the first track");
         let publisher = plane.open_publisher(now, track, LegSpec::new(111)).expect("the first publisher");
         plane.publisher_up(now, publisher);
-        let mid = Mid::new("0").expect("a short name");
-        let extensions = ExtensionIds { audio_level: Some(1), capture_time: None, mid: Some((4, mid)) };
-        let (mut ears, mut legs) = (Vec::with_capacity(listeners), Vec::with_capacity(listeners));
-        for number in 0..listeners {
-            let ear = UdpSocket::bind("127.0.0.1:0").expect("a socket per listener: see ulimit -n");
-            ear.set_nonblocking(true).expect("a socket can be non-blocking");
-            let spec = LegSpec::new(111).extensions(extensions);
-            let (_, leg) = plane.open_listener(now, track, spec).expect("the limits are far");
-            let destination = ear.local_addr().expect("the socket is bound");
-            let keys = keys(profiles[number % profiles.len()], number as u64);
-            plane.leg_up(now, leg, Egress::Srtp { destination, keys });
-            ears.push(ear);
-            legs.push(leg);
-        }
         let mut payload = vec![0x5a; 120];
         payload[0] = 0xf8;
-        Audience {
+        let mut audience = Audience {
             plane,
             ears,
-            legs,
+            legs: Vec::with_capacity(listeners),
             now,
             profiles: profiles.to_vec(),
+            track,
             publisher,
             sequence: 1000,
             payload: payload.into(),
+        };
+        for number in 0..listeners {
+            let leg = audience.admit(number);
+            audience.legs.push(leg);
+        }
+        audience
+    }
+
+    /// A listener comes; its leg.
+    fn admit(&mut self, number: usize) -> LegId {
+        let mid = Mid::new("0").expect("a short name");
+        let extensions = ExtensionIds { audio_level: Some(1), capture_time: None, mid: Some((4, mid)) };
+        let spec = LegSpec::new(111).extensions(extensions);
+        let (_, leg) = self.plane.open_listener(self.now, self.track, spec).expect("the limits are far");
+        let address = |ear: &UdpSocket| ear.local_addr().expect("the socket is bound");
+        let destination = self.ears.get(number).map_or(NOWHERE, address);
+        let keys = keys(self.profiles[number % self.profiles.len()], number as u64);
+        self.plane.leg_up(self.now, leg, Egress::Srtp { destination, keys });
+        leg
+    }
+
+    /// Listeners leave and come again, a few times each and never more than two at a time: as after hours of a live event.
+    pub fn mingle(&mut self) {
+        let many = self.legs.len();
+        for step in 0..2 * many {
+            let leaving = [step * 7_919 % many, (step * 104_729 + 1) % many];
+            if leaving[0] == leaving[1] {
+                continue;
+            }
+            for number in leaving {
+                self.plane.close(self.now, Peer::Leg(self.legs[number]));
+            }
+            self.plane.drain();
+            for number in leaving {
+                self.legs[number] = self.admit(number);
+            }
         }
     }
 
@@ -122,6 +161,9 @@ impl Audience {
         self.ears.iter().map(|ear| std::iter::from_fn(|| ear.recv(&mut buffer).ok()).count()).sum()
     }
 }
+
+/// Port 0 is no address.
+pub const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Keys that no other number has.
 ///

@@ -2,6 +2,7 @@
 
 pub mod allocations;
 pub mod audience;
+pub mod caches;
 pub mod crowd;
 pub mod guest;
 pub mod process;

@@ -1,6 +1,7 @@
-//! What is kept per leg, in parallel arrays indexed by the leg's slot.
+//! What is kept per leg, by the leg's slot.
 //!
-//! Apart lie what every packet touches (keys, address, group) and what a report touches every few seconds.
+//! Apart lie what every packet touches (keys, address, group), leg beside leg as the engine hands packets out, and what a
+//! report touches every few seconds.
 
 use std::time::{Duration, Instant};
 
@@ -10,56 +11,63 @@ use super::feed::FeedSender;
 use super::header::{GroupId, Groups};
 use super::ring::RingSender;
 use crate::webrtc::egress::Destination;
-use crate::webrtc::srtp::{KeyingMaterial, SrtcpReceiver, SrtcpSender, SrtpSender};
+use crate::webrtc::srtp::{KeyingMaterial, SrtcpReceiver, SrtcpSender, SrtpSender, prefetch};
 
 /// The listeners' legs of a shard.
 #[derive(Debug)]
 pub(super) struct Legs {
-    /// Which leg has the slot, if it is a listener's.
-    ids: Vec<Option<LegId>>,
-    groups: Vec<GroupId>,
-    senders: Vec<Option<Sender>>,
-    destinations: Vec<Destination>,
+    /// In blocks that stay where they are: another listener moves nobody's keys, which would be left where they were.
+    blocks: Vec<Box<[Entry]>>,
     reports: Vec<Option<Box<Reports>>>,
     templates: Groups,
     /// How long a packet may be wanted again.
     history: Duration,
 }
 
+/// What a packet to a leg touches: whole cache lines in a row.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Entry {
+    /// Which leg has the slot, if it is a listener's.
+    id: Option<LegId>,
+    group: GroupId,
+    destination: Destination,
+    sender: Option<Sender>,
+}
+
+/// Of how many legs later memory is asked while one packet is sealed.
+const AHEAD: usize = 2;
+/// Entries that are made together.
+const BLOCK: usize = 64;
+
 impl Legs {
     /// None yet, of a relay whose tracks keep their frames for so long.
     pub(super) fn new(history: Duration) -> Self {
-        Legs {
-            ids: Vec::new(),
-            groups: Vec::new(),
-            senders: Vec::new(),
-            destinations: Vec::new(),
-            reports: Vec::new(),
-            templates: Groups::default(),
-            history,
-        }
+        Legs { blocks: Vec::new(), reports: Vec::new(), templates: Groups::default(), history }
     }
 
     /// A listener's leg was opened.
     pub(super) fn open(&mut self, leg: LegId, payload_type: u8, ids: &ExtensionIds) {
         let slot = leg.slot();
-        if slot >= self.ids.len() {
-            self.grow(slot + 1);
+        while slot >= self.reports.len() {
+            self.blocks.push(std::iter::repeat_with(Entry::default).take(BLOCK).collect());
+            self.reports.resize_with(self.reports.len() + BLOCK, || None);
         }
-        if let Some(before) = self.ids[slot] {
+        if let Some(before) = self.blocks[slot / BLOCK][slot % BLOCK].id {
             self.close(before);
         }
-        self.ids[slot] = Some(leg);
-        self.groups[slot] = self.templates.join(payload_type, ids);
+        let group = self.templates.join(payload_type, ids);
+        let entry = &mut self.blocks[slot / BLOCK][slot % BLOCK];
+        (entry.id, entry.group) = (Some(leg), group);
     }
 
     /// The leg is gone; its keys with it.
     pub(super) fn close(&mut self, leg: LegId) {
-        let Some(slot) = self.slot(leg) else { return };
-        self.ids[slot] = None;
-        self.senders[slot] = None;
-        self.reports[slot] = None;
-        self.templates.leave(self.groups[slot]);
+        let Some(entry) = self.entry_mut(leg) else { return };
+        (entry.id, entry.sender) = (None, None);
+        let group = entry.group;
+        self.reports[leg.slot()] = None;
+        self.templates.leave(group);
     }
 
     /// The leg has keys and an address. False if it is no listener's leg, or no longer.
@@ -72,39 +80,39 @@ impl Legs {
         keys: &KeyingMaterial,
         destination: Destination,
     ) -> bool {
-        let Some(slot) = self.slot(leg) else { return false };
-        self.destinations[slot] = destination;
-        let known = self.reports[slot].as_ref().is_some_and(|reports| reports.keys == *keys);
+        let history = self.history;
+        let known = self.reports(leg).is_some_and(|(reports, _)| reports.keys == *keys);
+        let Some(entry) = self.entry_mut(leg) else { return false };
+        entry.destination = destination;
         if !known {
-            self.senders[slot] = Some(Sender::Srtp(keys.srtp_sender(ssrc).keeping(self.history)));
-            self.reports[slot] = Some(Box::new(Reports::new(keys.clone())));
+            entry.sender = Some(Sender::Srtp(keys.srtp_sender(ssrc).keeping(history)));
+            self.reports[leg.slot()] = Some(Box::new(Reports::new(keys.clone())));
         }
         true
     }
 
     /// The leg has a ring. False if it is no listener's leg, or no longer.
     pub(super) fn attach(&mut self, leg: LegId, ring: RingSender) -> bool {
-        let Some(slot) = self.slot(leg) else { return false };
-        self.senders[slot] = Some(Sender::Ring(Box::new(ring)));
+        let Some(entry) = self.entry_mut(leg) else { return false };
+        entry.sender = Some(Sender::Ring(Box::new(ring)));
         true
     }
 
     /// The leg, which is just open, feeds another shard.
     pub(super) fn attach_feed(&mut self, leg: LegId, feed: FeedSender) {
-        if let Some(slot) = self.slot(leg) {
-            self.senders[slot] = Some(Sender::Feed(Box::new(feed)));
+        if let Some(entry) = self.entry_mut(leg) {
+            entry.sender = Some(Sender::Feed(Box::new(feed)));
         }
     }
 
     /// Whether the leg has keys or a ring.
     pub(super) fn is_connected(&self, leg: LegId) -> bool {
-        self.slot(leg).is_some_and(|slot| self.senders[slot].is_some())
+        self.entry(leg).is_some_and(|entry| entry.sender.is_some())
     }
 
     /// The stall of a leg's ring or feed has ended: the position that found no room. `None` if the leg has neither.
     pub(super) fn take_refused(&mut self, leg: LegId) -> Option<Option<u64>> {
-        let slot = self.slot(leg)?;
-        match self.senders[slot].as_mut()? {
+        match self.entry_mut(leg)?.sender.as_mut()? {
             Sender::Ring(ring) => Some(ring.take_refused()),
             Sender::Feed(feed) => Some(feed.take_refused()),
             Sender::Srtp(_) => None,
@@ -113,19 +121,24 @@ impl Legs {
 
     /// The leg's peer is somewhere else now.
     pub(super) fn redirect(&mut self, leg: LegId, destination: Destination) {
-        if let Some(slot) = self.slot(leg) {
-            self.destinations[slot] = destination;
+        if let Some(entry) = self.entry_mut(leg) {
+            entry.destination = destination;
         }
     }
 
     /// What a packet to this leg needs; `None` if it has neither keys nor a ring.
     pub(super) fn hot(&mut self, leg: LegId) -> Option<Hot<'_>> {
-        let slot = self.slot(leg)?;
-        Some(match self.senders[slot].as_mut()? {
+        // Listeners come in the order of their slots, but for those who left and came.
+        let soon = leg.slot() + AHEAD;
+        if let Some(entry) = self.blocks.get(soon / BLOCK).and_then(|block| block.get(soon % BLOCK)) {
+            prefetch(entry);
+        }
+        let entry = Self::entry_in(&mut self.blocks, leg)?;
+        Some(match entry.sender.as_mut()? {
             Sender::Srtp(sender) => Hot::Srtp(HotSrtp {
                 sender,
-                destination: &self.destinations[slot],
-                group: self.groups[slot],
+                destination: &entry.destination,
+                group: entry.group,
                 templates: &self.templates,
             }),
             Sender::Ring(ring) => Hot::Ring(ring),
@@ -135,35 +148,40 @@ impl Legs {
 
     /// What RTCP of this leg needs; `None` if it has no keys.
     pub(super) fn reports(&mut self, leg: LegId) -> Option<(&mut Reports, &Destination)> {
-        let slot = self.slot(leg)?;
-        Some((self.reports[slot].as_mut()?, &self.destinations[slot]))
+        let entry = Self::entry_in(&mut self.blocks, leg)?;
+        Some((self.reports[leg.slot()].as_mut()?, &entry.destination))
     }
 
     /// Frames that wait in rings: in all of them, and in the fullest.
     pub(super) fn rings_depth(&self) -> (usize, usize) {
-        let rings = self.senders.iter().filter_map(|sender| match sender {
+        let rings = self.blocks.iter().flatten().filter_map(|entry| match &entry.sender {
             Some(Sender::Ring(ring)) => Some(ring.len()),
             _ => None,
         });
         rings.fold((0, 0), |(all, most), one| (all + one, most.max(one)))
     }
 
-    fn slot(&self, leg: LegId) -> Option<usize> {
+    fn entry(&self, leg: LegId) -> Option<&Entry> {
         let slot = leg.slot();
-        (*self.ids.get(slot)? == Some(leg)).then_some(slot)
+        self.blocks.get(slot / BLOCK)?.get(slot % BLOCK).filter(|entry| entry.id == Some(leg))
     }
 
-    fn grow(&mut self, slots: usize) {
-        self.ids.resize(slots, None);
-        self.groups.resize(slots, GroupId::default());
-        self.senders.resize_with(slots, || None);
-        self.destinations.resize(slots, Destination::default());
-        self.reports.resize_with(slots, || None);
+    fn entry_mut(&mut self, leg: LegId) -> Option<&mut Entry> {
+        Self::entry_in(&mut self.blocks, leg)
+    }
+
+    fn entry_in(blocks: &mut [Box<[Entry]>], leg: LegId) -> Option<&mut Entry> {
+        let slot = leg.slot();
+        blocks.get_mut(slot / BLOCK)?.get_mut(slot % BLOCK).filter(|entry| entry.id == Some(leg))
     }
 }
 
 /// How a leg is sent to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most legs are sent SRTP, and their keys are to lie in the row"
+)]
 enum Sender {
     Srtp(SrtpSender),
     Ring(Box<RingSender>),
@@ -221,5 +239,15 @@ impl Allowance {
             self.full_at = Some(full_at);
         }
         granted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_packet_touches_of_a_leg_is_a_dozen_cache_lines_in_a_row() {
+        assert!(size_of::<Entry>() <= 768, "{}", size_of::<Entry>());
     }
 }

@@ -7,9 +7,7 @@ use aws_lc_rs::cipher::{EncryptingKey, EncryptionContext};
 use aws_lc_rs::{constant_time, hmac};
 
 use super::kdf::{Label, counter_mode, derive};
-#[cfg(all(feature = "wide-gcm", target_arch = "x86_64"))]
-use super::wide;
-use super::{Master, SrtpProfile};
+use super::{Master, SrtpProfile, wide};
 
 /// Session keys of one direction of SRTP or SRTCP.
 #[derive(Debug)]
@@ -28,17 +26,19 @@ impl Cipher {
         Cipher::derived(profile, master, [Label::RtcpKey, Label::RtcpAuth, Label::RtcpSalt])
     }
 
-    /// RTP keys to seal many packets with.
-    pub(super) fn rtp_out(profile: SrtpProfile, master: &Master) -> Self {
-        match Cipher::rtp(profile, master) {
+    /// RTP keys to seal many packets with, and the faster way for short ones, if there is one.
+    pub(super) fn rtp_out(profile: SrtpProfile, master: &Master) -> (Self, Option<wide::Key>) {
+        let cipher = Cipher::rtp(profile, master);
+        let wide = match &cipher {
             Cipher::Gcm(gcm) => {
                 let mut key = [0; 32];
                 let key = &mut key[..profile.key_len()];
                 derive(master, Label::RtpKey, key);
-                Cipher::Gcm(gcm.widened(key))
+                gcm.widened(key)
             }
-            cipher => cipher,
-        }
+            Cipher::CounterMode(_) => None,
+        };
+        (cipher, wide)
     }
 
     fn derived(profile: SrtpProfile, master: &Master, [key, auth, salt]: [Label; 3]) -> Self {
@@ -72,25 +72,6 @@ impl Cipher {
 pub(super) struct Gcm {
     key: LessSafeKey,
     salt: [u8; 12],
-    /// The faster way for short packets, of a key that seals many.
-    wide: Option<Box<wide::Key>>,
-}
-
-/// Where there is no faster way.
-#[cfg(not(all(feature = "wide-gcm", target_arch = "x86_64")))]
-mod wide {
-    #[derive(Debug)]
-    pub(super) enum Key {}
-
-    impl Key {
-        pub(super) fn new(_key: &[u8]) -> Option<Self> {
-            None
-        }
-
-        pub(super) fn seal(&self, _: &[u8; 12], _: &[u8], _: &[u8], _: &mut [u8]) -> Option<[u8; 16]> {
-            match *self {}
-        }
-    }
 }
 
 impl Gcm {
@@ -100,31 +81,45 @@ impl Gcm {
         let algorithm = if key.len() == 32 { &AES_256_GCM } else { &AES_128_GCM };
         let key = UnboundKey::new(algorithm, key).expect("profiles have 16- and 32-byte keys");
         let salt = salt.try_into().expect("GCM profiles have 12-byte salts");
-        Gcm { key: LessSafeKey::new(key), salt, wide: None }
+        Gcm { key: LessSafeKey::new(key), salt }
     }
 
-    /// The same, ready to seal many packets; `key` is its key. A way that does not give what `aws-lc` gives is not taken.
-    fn widened(self, key: &[u8]) -> Self {
-        let Some(wide) = wide::Key::new(key) else { return self };
+    /// The faster way for short packets, if there is one; `key` is this key. One that does not give what `aws-lc` gives is
+    /// not taken.
+    fn widened(&self, key: &[u8]) -> Option<wide::Key> {
+        let wide = wide::Key::new(key)?;
         // As long as packets of voice are. Nothing of it is sent, so the nonce is not used up.
         let (aad, payload, mut ours, mut theirs) = ([0x5a; 24], [0xa5; 120], [0; 136], [0; 136]);
         self.seal(u32::MAX, 0, &aad, &payload, &mut theirs);
-        let wide = Gcm { wide: Some(Box::new(wide)), ..self };
-        wide.seal(u32::MAX, 0, &aad, &payload, &mut ours);
+        self.seal_with(Some(&wide), u32::MAX, 0, &aad, &payload, &mut ours);
         if ours == theirs {
-            return wide;
+            return Some(wide);
         }
         tracing::error!("this processor's wide AES does not give what it should: the slower way is taken");
-        Gcm { wide: None, ..wide }
+        None
     }
 
     /// Encrypts `plain` into `out`, which has room for the ciphertext and then the tag, exactly.
     ///
     /// `index` is 48 bits for SRTP, 31 for SRTCP.
     pub(super) fn seal(&self, ssrc: u32, index: u64, aad: &[u8], plain: &[u8], out: &mut [u8]) {
+        self.seal_with(None, ssrc, index, aad, plain, out);
+    }
+
+    /// The same by the faster way, if the packet is short enough.
+    #[inline]
+    pub(super) fn seal_with(
+        &self,
+        wide: Option<&wide::Key>,
+        ssrc: u32,
+        index: u64,
+        aad: &[u8],
+        plain: &[u8],
+        out: &mut [u8],
+    ) {
         let (cipher, tag) = out.split_at_mut(plain.len());
         let iv = self.iv(ssrc, index);
-        if let Some(wide) = &self.wide
+        if let Some(wide) = wide
             && let Some(sealed) = wide.seal(&iv, aad, plain, cipher)
         {
             tag.copy_from_slice(&sealed);
@@ -220,13 +215,14 @@ mod tests {
             plain in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             let key = &key[..if short { 16 } else { 32 }];
-            let wide = Gcm::new(key, &salt).widened(key);
+            let gcm = Gcm::new(key, &salt);
+            let wide = gcm.widened(key);
             let able = wide::Key::new(key).is_some();
-            prop_assert_eq!(wide.wide.is_some(), able, "it gives what it should");
+            prop_assert_eq!(wide.is_some(), able, "it gives what it should");
             prop_assert!(able || !is_x86_feature_detected!("avx512bw") || !is_x86_feature_detected!("vaes"));
             let (mut ours, mut theirs) = (vec![0; plain.len() + 16], vec![0; plain.len() + 16]);
-            wide.seal(ssrc, index, &aad, &plain, &mut ours);
-            Gcm::new(key, &salt).seal(ssrc, index, &aad, &plain, &mut theirs);
+            gcm.seal_with(wide.as_ref(), ssrc, index, &aad, &plain, &mut ours);
+            gcm.seal(ssrc, index, &aad, &plain, &mut theirs);
             prop_assert_eq!(ours, theirs);
         }
     }
@@ -234,12 +230,13 @@ mod tests {
     #[test]
     fn every_length_is_sealed_alike() {
         let (key, salt) = ([7; 32], [9; 12]);
-        let (wide, plain) = (Gcm::new(&key, &salt).widened(&key), Gcm::new(&key, &salt));
+        let gcm = Gcm::new(&key, &salt);
+        let wide = gcm.widened(&key);
         let bytes: Vec<u8> = (0..=255).collect();
         for (aad, length) in (0..=66).flat_map(|aad| (0..=170).map(move |length| (aad, length))) {
             let (mut ours, mut theirs) = (vec![0; length + 16], vec![0; length + 16]);
-            wide.seal(5, 6, &bytes[..aad], &bytes[..length], &mut ours);
-            plain.seal(5, 6, &bytes[..aad], &bytes[..length], &mut theirs);
+            gcm.seal_with(wide.as_ref(), 5, 6, &bytes[..aad], &bytes[..length], &mut ours);
+            gcm.seal(5, 6, &bytes[..aad], &bytes[..length], &mut theirs);
             assert_eq!(ours, theirs, "{aad} {length}");
         }
     }

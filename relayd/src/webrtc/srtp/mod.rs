@@ -17,6 +17,9 @@ mod rtp;
 mod sealed;
 #[cfg(all(feature = "wide-gcm", target_arch = "x86_64"))]
 mod wide;
+#[cfg(not(all(feature = "wide-gcm", target_arch = "x86_64")))]
+#[path = "narrow.rs"]
+mod wide;
 pub(crate) mod window;
 
 use std::fmt;
@@ -28,6 +31,7 @@ pub(crate) use open::test_support;
 pub use open::{Opened, SrtpReceiver};
 pub use rtcp::{FIRST_SRTCP_INDEX, OpenError, SrtcpReceiver, SrtcpSender};
 pub use rtp::{SealError, SrtpSender};
+pub(crate) use wide::prefetch;
 
 /// Bytes that SRTP adds to an RTP packet at most.
 pub const MAX_SRTP_OVERHEAD: usize = 16;
@@ -122,7 +126,8 @@ impl KeyingMaterial {
 
     /// The sender of one RTP stream. One per SSRC: a second one for the same SSRC would reuse nonces.
     pub fn srtp_sender(&self, ssrc: u32) -> SrtpSender {
-        SrtpSender::new(cipher::Cipher::rtp_out(self.profile, &self.outbound), ssrc)
+        let (cipher, wide) = cipher::Cipher::rtp_out(self.profile, &self.outbound);
+        SrtpSender::new(cipher, wide, ssrc)
     }
 
     /// The sender of RTCP.

@@ -17,7 +17,11 @@ pub(super) struct Sealed {
     next: u64,
     /// Indices below may have been taken, and nobody remembers.
     forgotten: u64,
-    /// At `index % digests.len()`, a power of two, for the indices of the newest `marks.len()` blocks.
+    /// Of the highest index's group, at `index % RECENT`: they get to the others with the group's last one, so that most
+    /// packets touch nothing but this struct.
+    recent: [Option<NonZeroU32>; RECENT as usize],
+    /// At `index % digests.len()`, a power of two, for the indices of the newest `marks.len()` blocks; those of the
+    /// highest index's group are out of date.
     digests: Box<[Option<NonZeroU32>]>,
     /// At `block % marks.len()`: no packet of the blocks before this one is newer, by its timestamp.
     marks: Box<[u32]>,
@@ -32,6 +36,7 @@ impl Sealed {
         Sealed {
             next: 0,
             forgotten: 0,
+            recent: [None; RECENT as usize],
             digests: vec![None; (LEAST * BLOCK) as usize].into(),
             marks: vec![0; LEAST as usize].into(),
             newest: 0,
@@ -47,6 +52,9 @@ impl Sealed {
         if index < self.forgotten || self.behind(index) >= MOST {
             return Err(SealError::TooOld);
         }
+        if self.is_recent(index) {
+            return Ok(self.recent[(index % RECENT) as usize]);
+        }
         // What is older than all that is remembered, and not forgotten, never was.
         let remembered = self.behind(index) < self.blocks();
         Ok(self.digests[self.slot(index)].filter(|_| remembered))
@@ -61,7 +69,11 @@ impl Sealed {
         while self.behind(index) >= self.blocks() {
             self.grow();
         }
-        self.digests[self.slot(index)] = Some(digest);
+        if self.is_recent(index) {
+            self.recent[(index % RECENT) as usize] = Some(digest);
+        } else {
+            self.digests[self.slot(index)] = Some(digest);
+        }
     }
 
     /// Makes `index` the highest one taken.
@@ -69,6 +81,9 @@ impl Sealed {
         if self.next == 0 {
             (self.newest, self.next) = (timestamp, index + 1);
             self.marks.fill(timestamp);
+        }
+        if !self.is_recent(index) {
+            self.settle();
         }
         let last = (self.next - 1) / BLOCK;
         if index / BLOCK - last >= MOST {
@@ -80,6 +95,13 @@ impl Sealed {
             self.enter(block, timestamp);
         }
         (self.newest, self.next) = (timestamp, index + 1);
+    }
+
+    /// Another group is about to have the highest index: none of its indices is taken.
+    fn settle(&mut self) {
+        let first = self.slot((self.next - 1) / RECENT * RECENT);
+        let recent = std::mem::replace(&mut self.recent, [None; RECENT as usize]);
+        self.digests[first..first + RECENT as usize].copy_from_slice(&recent);
     }
 
     /// The block after the highest one begins: the lowest one gives way, unless it may be wanted again.
@@ -129,6 +151,11 @@ impl Sealed {
         }
     }
 
+    /// Whether the index is of the highest one's group.
+    const fn is_recent(&self, index: u64) -> bool {
+        self.next > 0 && index / RECENT == (self.next - 1) / RECENT
+    }
+
     /// How many blocks the index's is behind the highest.
     fn behind(&self, index: u64) -> u64 {
         (self.next.saturating_sub(1) / BLOCK).saturating_sub(index / BLOCK)
@@ -158,6 +185,8 @@ impl Sealed {
     }
 }
 
+/// Indices whose digests are settled together.
+const RECENT: u64 = 8;
 /// Indices that are forgotten together.
 const BLOCK: u64 = 256;
 /// Blocks at first and at most.

@@ -108,7 +108,7 @@ mod vectors {
     }
 
     fn seal_rfc_7714(profile: SrtpProfile) -> Vec<u8> {
-        let mut sender = SrtpSender::new(gcm(profile), 0x5501_a0b2);
+        let mut sender = SrtpSender::new(gcm(profile), None, 0x5501_a0b2);
         let mut out = [0; 128];
         let length = sender.seal(0xf17b, &hex(RTP_HEADER), RTP_PAYLOAD, &mut out).unwrap();
         assert_eq!(SrtpOpener::from_cipher(gcm(profile)).open(0, 12, &out[..length]).unwrap(), RTP_PAYLOAD);
@@ -177,7 +177,7 @@ mod vectors {
     #[test]
     fn libsrtp_srtp_aes_128_cm_sha1_80() {
         let (master, profile) = libsrtp();
-        let mut sender = SrtpSender::new(Cipher::rtp(profile, &master), 0xcafe_babe);
+        let mut sender = SrtpSender::new(Cipher::rtp(profile, &master), None, 0xcafe_babe);
         let mut out = [0; 64];
         let header = hex("800f1234decafbadcafebabe");
         let length = sender.seal(0x1234, &header, &[0xab; 16], &mut out).unwrap();
