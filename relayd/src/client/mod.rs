@@ -14,6 +14,7 @@ mod connections;
 mod http;
 mod leg;
 mod legs;
+pub(crate) mod line;
 mod listen;
 mod merge;
 pub mod ogg;

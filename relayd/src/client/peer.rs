@@ -8,27 +8,23 @@ use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::SdpPendingOffer;
 use str0m::config::DtlsVersion;
-use str0m::format::Codec;
-use str0m::media::{Direction, MediaKind, Mid, Pt};
+use str0m::media::{Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::rtcp::Rtcp;
 use str0m::rtp::{AbsCaptureTime, Extension, ExtensionValues, RawPacket, RtpPacket, RtpWrite, Ssrc};
 use str0m::stats::MediaEgressStats;
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 use thiserror::Error;
 use tokio::net::UdpSocket;
 
 use super::address::Role;
+use super::line;
 use super::pace::Stamp;
 
 /// From the answer to media: ICE and DTLS take a few round trips.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A server that no longer answers is given up after about ten seconds: an outage that a person sits out is survived, and
-/// a script does not wait the half minute that RFC 7675 allows.
-const STUN_RTO: Duration = Duration::from_millis(1500);
-const STUN_RETRANSMITS: usize = 6;
 /// How often a listener reports what has come (RFC 4585 §3.4: no least interval between two parties; two reports a second
 /// are less than the 5 % of RFC 3550 §6.2). A relay that replaces the connection sends again what no report covers: the
 /// five seconds that are usual would be 250 frames.
@@ -47,6 +43,7 @@ pub(super) struct Peer {
     far_end: Option<SocketAddr>,
     role: Role,
     mid: Mid,
+    payload_type: Option<Pt>,
     pending: Option<SdpPendingOffer>,
     /// When the connection has to be up; `None` once it is.
     connect_by: Option<Instant>,
@@ -90,32 +87,17 @@ impl Peer {
         let local = socket.local_addr().map_err(|error| PeerError::Socket(error.kind()))?;
         socket.set_nonblocking(true).map_err(|error| PeerError::Socket(error.kind()))?;
         let socket = UdpSocket::from_std(socket).map_err(|error| PeerError::Socket(error.kind()))?;
-        let mut config = Rtc::builder()
-            .set_rtp_mode(true)
+        let mut config = line::config()
             // str0m sends again by RTX only; a relay of ours takes the packet as it was, and so we need to see its NACKs.
             .enable_raw_packets(role == Role::Publisher)
             .set_dtls_version(DtlsVersion::Dtls12)
-            .clear_codecs()
-            .enable_opus(true, false)
-            .clear_extension_map()
-            .set_extension(1, Extension::AudioLevel)
             .set_extension(2, Extension::AbsoluteCaptureTime)
-            .set_extension(3, Extension::RtpMid)
             .set_stats_interval((role == Role::Publisher).then_some(Duration::from_secs(1)));
         if role == Role::Listener {
             config = config.set_rtcp_report_interval_audio(REPORT_EVERY);
         }
-        config.set_max_stun_rto(STUN_RTO);
-        config.set_max_stun_retransmits(STUN_RETRANSMITS);
         let mut rtc = config.build(now);
-        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|error| rtc_error(&error))?);
-        let direction = match role {
-            Role::Publisher => Direction::SendOnly,
-            Role::Listener => Direction::RecvOnly,
-        };
-        let mut change = rtc.sdp_api();
-        let mid = change.add_media(MediaKind::Audio, direction, None, None, None);
-        let (offer, pending) = change.apply().expect("an added line is a change");
+        let (mid, offer, pending) = line::offer(&mut rtc, local, role)?;
         let mut peer = Self {
             rtc,
             socket,
@@ -124,6 +106,7 @@ impl Peer {
             far_end: None,
             role,
             mid,
+            payload_type: None,
             pending: Some(pending),
             connect_by: None,
             wake_at: now,
@@ -137,13 +120,8 @@ impl Peer {
 
     /// Takes the server's answer; the connection comes up from here.
     pub(super) fn answer(&mut self, sdp: &str) -> Result<(), PeerError> {
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| PeerError::Answer(error.to_string()))?;
         let pending = self.pending.take().expect("an offer is answered once");
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| PeerError::Answer(error.to_string()))?;
-        if self.payload_type().is_none() {
-            return Err(PeerError::Answer("the audio line was rejected, or has no Opus".to_owned()));
-        }
+        self.payload_type = Some(line::answer(&mut self.rtc, self.mid, pending, sdp)?);
         if let Some(stream) = self.rtc.direct_api().stream_rx_by_mid(self.mid, None) {
             // Without RTX str0m would not ask; the far end answers on the stream itself, if it answers.
             stream.suppress_nack(false);
@@ -185,7 +163,7 @@ impl Peer {
     /// Sends a packet now.
     pub(super) fn send(&mut self, packet: Outgoing) -> Result<(), PeerError> {
         let Outgoing { sequence, stamp, payload } = packet;
-        let payload_type = self.payload_type().expect("checked in the answer");
+        let payload_type = self.payload_type.ok_or(PeerError::Closed)?;
         let mid = self.mid;
         let capture = AbsCaptureTime { capture_time: stamp.captured, clock_offset: None };
         let extensions =
@@ -216,17 +194,6 @@ impl Peer {
         self.rtc.direct_api().stream_tx_by_mid(mid, None).map(|stream| stream.ssrc())
     }
 
-    fn payload_type(&self) -> Option<Pt> {
-        let accepted = self.rtc.media(self.mid)?.remote_pts();
-        let opus = |pt: &&Pt| {
-            self.rtc
-                .codec_config()
-                .iter()
-                .any(|params| params.pt() == **pt && params.spec().codec == Codec::Opus)
-        };
-        accepted.iter().find(opus).copied()
-    }
-
     fn receive(&mut self, length: usize, source: SocketAddr) -> Result<(), PeerError> {
         let source = if Some(source) == self.proxy { self.far_end.unwrap_or(source) } else { source };
         let Ok(contents) = self.buffer[..length].try_into() else {
@@ -235,20 +202,20 @@ impl Peer {
         let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
         let input = Input::Receive(Instant::now(), receive);
         if self.rtc.accepts(&input) {
-            self.rtc.handle_input(input).map_err(|error| rtc_error(&error))?;
+            self.rtc.handle_input(input).map_err(|error| PeerError::protocol(&error))?;
             self.drain()?;
         }
         Ok(())
     }
 
     fn tick(&mut self) -> Result<(), PeerError> {
-        self.rtc.handle_input(Input::Timeout(Instant::now())).map_err(|error| rtc_error(&error))?;
+        self.rtc.handle_input(Input::Timeout(Instant::now())).map_err(|error| PeerError::protocol(&error))?;
         self.drain()
     }
 
     fn drain(&mut self) -> Result<(), PeerError> {
         loop {
-            match self.rtc.poll_output().map_err(|error| rtc_error(&error))? {
+            match self.rtc.poll_output().map_err(|error| PeerError::protocol(&error))? {
                 Output::Timeout(at) => {
                     self.wake_at = at;
                     return Ok(());
@@ -323,10 +290,6 @@ impl std::fmt::Debug for Peer {
     }
 }
 
-fn rtc_error(error: &dyn std::error::Error) -> PeerError {
-    PeerError::Protocol(error.to_string())
-}
-
 /// Why a media connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -349,4 +312,10 @@ pub enum PeerError {
     /// A protocol failed.
     #[error("the media connection failed: {0}")]
     Protocol(String),
+}
+
+impl PeerError {
+    pub(crate) fn protocol(error: &dyn std::error::Error) -> Self {
+        Self::Protocol(error.to_string())
+    }
 }

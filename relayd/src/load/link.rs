@@ -6,23 +6,18 @@
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use str0m::change::{SdpAnswer, SdpPendingOffer};
+use str0m::change::SdpPendingOffer;
 use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
-use str0m::format::Codec;
-use str0m::media::{Direction, MediaKind, Mid, Pt};
+use str0m::media::{Mid, Pt};
 use str0m::net::{Protocol, Receive};
-use str0m::rtp::{Extension, ExtensionValues, RtpWrite};
-use str0m::{Candidate, Event, IceConnectionState, Input, Output, Rtc, RtcConfig};
+use str0m::rtp::{ExtensionValues, RtpWrite};
+use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
-use crate::client::{PeerError, Role};
+use crate::client::{PeerError, Role, line};
 use crate::webrtc::keys::{Identity, Tap};
 use crate::webrtc::srtp::{self, KeyingMaterial, SrtpProfile};
-
-/// A server that no longer answers is given up after about ten seconds.
-const STUN_RTO: Duration = Duration::from_millis(1_500);
-const STUN_RETRANSMITS: usize = 6;
 
 /// A connection that was offered, then answered.
 pub(crate) struct Link {
@@ -52,24 +47,8 @@ impl Link {
         let socket_error = |error: io::Error| PeerError::Socket(error.kind());
         let local = socket.local_addr().map_err(socket_error)?;
         socket.set_nonblocking(true).map_err(socket_error)?;
-        let mut config = RtcConfig::new()
-            .set_rtp_mode(true)
-            .clear_codecs()
-            .enable_opus(true, false)
-            .clear_extension_map()
-            .set_extension(1, Extension::AudioLevel)
-            .set_extension(3, Extension::RtpMid);
-        config.set_max_stun_rto(STUN_RTO);
-        config.set_max_stun_retransmits(STUN_RETRANSMITS);
-        let (mut rtc, tap) = identity.build(config, now);
-        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(|error| protocol(&error))?);
-        let direction = match role {
-            Role::Publisher => Direction::SendOnly,
-            Role::Listener => Direction::RecvOnly,
-        };
-        let mut change = rtc.sdp_api();
-        let mid = change.add_media(MediaKind::Audio, direction, None, None, None);
-        let (offer, pending) = change.apply().expect("an added line is a change");
+        let (mut rtc, tap) = identity.build(line::config(), now);
+        let (mid, offer, pending) = line::offer(&mut rtc, local, role)?;
         let mut link = Self {
             rtc,
             tap,
@@ -89,20 +68,8 @@ impl Link {
 
     /// Takes the server's answer.
     pub(crate) fn answer(&mut self, sdp: &str) -> Result<(), PeerError> {
-        let unusable = |error: String| PeerError::Answer(error);
-        let answer = SdpAnswer::from_sdp_string(sdp).map_err(|error| unusable(error.to_string()))?;
         let pending = self.pending.take().expect("an offer is answered once");
-        let accepted = self.rtc.sdp_api().accept_answer(pending, answer);
-        accepted.map_err(|error| unusable(error.to_string()))?;
-        let accepted = self.rtc.media(self.mid).map(|media| media.remote_pts().to_vec());
-        let opus = |pt: &Pt| {
-            let mut known = self.rtc.codec_config().iter();
-            known.any(|params| params.pt() == *pt && params.spec().codec == Codec::Opus)
-        };
-        self.payload_type = accepted.unwrap_or_default().into_iter().find(opus);
-        if self.payload_type.is_none() {
-            return Err(unusable("the audio line was rejected, or has no Opus".to_owned()));
-        }
+        self.payload_type = Some(line::answer(&mut self.rtc, self.mid, pending, sdp)?);
         self.drain()
     }
 
@@ -119,14 +86,14 @@ impl Link {
         let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
         let input = Input::Receive(now, receive);
         if self.rtc.accepts(&input) {
-            self.rtc.handle_input(input).map_err(|error| protocol(&error))?;
+            self.rtc.handle_input(input).map_err(|error| PeerError::protocol(&error))?;
         }
         self.drain()
     }
 
     /// The time that was waited for has come.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Result<(), PeerError> {
-        self.rtc.handle_input(Input::Timeout(now)).map_err(|error| protocol(&error))?;
+        self.rtc.handle_input(Input::Timeout(now)).map_err(|error| PeerError::protocol(&error))?;
         self.drain()
     }
 
@@ -179,7 +146,7 @@ impl Link {
 
     fn drain(&mut self) -> Result<(), PeerError> {
         loop {
-            match self.rtc.poll_output().map_err(|error| protocol(&error))? {
+            match self.rtc.poll_output().map_err(|error| PeerError::protocol(&error))? {
                 Output::Timeout(at) => {
                     self.wake_at = at;
                     return self.ended.clone().map_or(Ok(()), Err);
@@ -206,8 +173,4 @@ impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").field("local", &self.local).finish_non_exhaustive()
     }
-}
-
-fn protocol(error: &dyn std::error::Error) -> PeerError {
-    PeerError::Protocol(error.to_string())
 }
