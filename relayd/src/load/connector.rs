@@ -13,7 +13,7 @@ use slab::Slab;
 use super::ears::{DATAGRAM_BYTES, Order, Seat};
 use super::joining::step_back;
 use super::link::Link;
-use super::poller::{Poller, Ready, Waker};
+use super::poller::{Poller, Ready};
 use super::speakers::Voice;
 use super::tally::{Joins, Shared};
 use crate::client::{PeerError, Role};
@@ -37,7 +37,7 @@ pub(crate) struct Pending {
 /// Where connections go.
 #[derive(Debug)]
 pub(crate) struct Exits {
-    pub(crate) ears: Vec<(Sender<Order>, Waker)>,
+    pub(crate) ears: Vec<Sender<Order>>,
     pub(crate) voices: Sender<Voice>,
 }
 
@@ -189,11 +189,8 @@ impl Connector {
         let gone = match role {
             Role::Publisher => self.exits.voices.send(Voice::new(number, link)).is_err(),
             Role::Listener => {
-                let (ears, waker) = &self.exits.ears[number % self.exits.ears.len()];
-                let gone =
-                    ears.send(Order::Take(Box::new(Seat::new(now, link, &keys, (number, posted))))).is_err();
-                waker.wake();
-                gone
+                let ears = &self.exits.ears[number % self.exits.ears.len()];
+                ears.send(Order::Take(Box::new(Seat::new(now, link, &keys, (number, posted))))).is_err()
             }
         };
         if gone { Err(PeerError::Closed) } else { Ok(()) }

@@ -38,7 +38,6 @@ pub(crate) struct Crew {
 #[derive(Debug)]
 struct Ear {
     orders: Sender<Order>,
-    waker: Waker,
     shared: Arc<Shared>,
 }
 
@@ -74,11 +73,10 @@ impl Crew {
         let mut ears = Vec::new();
         for at in 0..threads {
             let (orders, taken) = bounded(QUEUE);
-            let poller = Poller::new().map_err(failed)?;
-            let (waker, shared) = (poller.waker(), Arc::new(Shared::new()));
-            let thread = Ears::new(poller, taken, shared.clone(), (sent.clone(), clock), turnstile.cloned());
+            let shared = Arc::new(Shared::new());
+            let thread = Ears::new(taken, shared.clone(), (sent.clone(), clock), turnstile.cloned());
             spawn(format!("load-ears-{at}"), Box::new(move || thread.run())).map_err(failed)?;
-            ears.push(Ear { orders, waker, shared });
+            ears.push(Ear { orders, shared });
         }
         let (calls, called) = bounded(1);
         // As many as there are publishers.
@@ -89,7 +87,7 @@ impl Crew {
         let (pending, inbox) = bounded(QUEUE);
         let poller = Poller::new().map_err(failed)?;
         let waker = poller.waker();
-        let out = ears.iter().map(|ear| (ear.orders.clone(), ear.waker.clone())).collect();
+        let out = ears.iter().map(|ear| ear.orders.clone()).collect();
         let exits = Exits { ears: out, voices };
         let handshakes = Arc::new(Shared::new());
         let thread = Connector::new(poller, inbox, exits, ledger.clone(), handshakes.clone());
@@ -156,7 +154,6 @@ impl Crew {
         for ear in &self.ears {
             // Gone, or stuck: it will not answer either.
             let _late = ear.orders.send_timeout(Order::Finish(until_ns, reply.clone()), FINISH).is_err();
-            ear.waker.wake();
         }
         drop(reply);
         let deadline = Instant::now() + FINISH;
@@ -174,10 +171,7 @@ impl Crew {
             drop(pending);
             waker.wake();
         }
-        for ear in self.ears.drain(..) {
-            drop(ear.orders);
-            ear.waker.wake();
-        }
+        self.ears.clear();
         for thread in self.threads.drain(..) {
             // A thread that panicked has said so on standard error.
             let _panicked = thread.join().is_err();

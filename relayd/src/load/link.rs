@@ -15,6 +15,7 @@ use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 
+use super::inbox;
 use crate::client::{PeerError, Role, line};
 use crate::webrtc::keys::{Identity, Tap};
 use crate::webrtc::srtp::{self, KeyingMaterial, SrtpProfile};
@@ -47,6 +48,7 @@ impl Link {
         let socket_error = |error: io::Error| PeerError::Socket(error.kind());
         let local = socket.local_addr().map_err(socket_error)?;
         socket.set_nonblocking(true).map_err(socket_error)?;
+        inbox::stamp(&socket).map_err(socket_error)?;
         let (mut rtc, tap) = identity.build(line::config(), now);
         let (mid, offer, pending) = line::offer(&mut rtc, local, role)?;
         let mut link = Self {

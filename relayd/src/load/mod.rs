@@ -20,6 +20,7 @@ mod doors;
 mod ears;
 mod grid;
 mod hearing;
+pub mod inbox;
 mod joining;
 mod link;
 pub mod payload;

@@ -144,10 +144,11 @@ fn step(end: f64) -> f64 {
 }
 
 fn distribution(svg: &mut Svg, report: &Report, panel: Panel) {
-    let text = "how much of the latency is below: green all joined, blue while joining, grey what the tester itself added";
+    let text =
+        "how much of the latency is below: green all joined, blue while joining, grey how late it was sent";
     svg.label(LEFT, panel.top - 8.0, "start", text);
     let parts = [
-        (&report.tester.own_ms, "#999999"),
+        (&report.tester.late_ms, "#999999"),
         (&report.ramp.latency_ms, "#2166ac"),
         (&report.steady.latency_ms, "#1b7837"),
     ];

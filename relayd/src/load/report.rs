@@ -135,7 +135,7 @@ pub struct Phase {
     pub missing: i64,
     /// Gaps that ended in it.
     pub gaps: u64,
-    /// From when a packet was due to be sent to when it was read.
+    /// From when a packet was due to be sent to when it came to the listener's socket.
     pub latency_ms: Percentiles,
 }
 
@@ -258,7 +258,7 @@ pub struct OwnUse {
     pub saturated_seconds: usize,
     /// How much later than due its publishers sent.
     pub late_ms: Percentiles,
-    /// From a wake-up to the read of each packet: a part of the latency that is not the server's.
+    /// From the arrival of each packet at its socket to the read; no part of the latency.
     pub own_ms: Percentiles,
     /// How much later than the ramp says joins began.
     pub join_late_ms: Percentiles,

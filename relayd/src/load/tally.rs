@@ -87,9 +87,9 @@ impl Reasons {
 #[derive(Debug, Clone)]
 pub(crate) struct Tally {
     pub(crate) counts: Counts,
-    /// From the time a packet was due to be sent to the time it was read here.
+    /// From the time a packet was due to be sent to the time it came to its socket.
     pub(crate) latency: Times,
-    /// Of that, from the wake-up to the read: the tester's own.
+    /// From there to the read: the tester's own.
     pub(crate) own: Times,
     /// How much later than due packets were sent.
     pub(crate) late: Times,
