@@ -5,46 +5,52 @@ use std::fmt::Write;
 
 use super::report::{Percentiles, Report, Second};
 
+/// Columns of the table: what is in them, and how wide they are.
+const COLUMNS: [(&str, usize); 14] = [
+    ("time s", 6),
+    ("joined", 7),
+    ("failed", 6),
+    ("ended", 6),
+    ("packets/s", 9),
+    ("missing", 7),
+    ("gaps", 5),
+    ("double", 6),
+    ("p50 ms", 8),
+    ("p99 ms", 8),
+    ("max ms", 8),
+    ("server %", 8),
+    ("server MB", 9),
+    ("own %", 7),
+];
+
 /// The head of the table that [`table_line`] writes lines of.
 pub fn table_head() -> String {
-    format!(
-        "{:>6} {:>7} {:>6} {:>6} {:>9} {:>7} {:>5} {:>6} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}",
-        "time s",
-        "joined",
-        "failed",
-        "ended",
-        "packets/s",
-        "missing",
-        "gaps",
-        "double",
-        "p50 ms",
-        "p99 ms",
-        "max ms",
-        "server %",
-        "server MB",
-        "own %"
-    )
+    row(COLUMNS.map(|(name, _)| name.to_owned()))
 }
 
 /// One second.
 pub fn table_line(second: &Second) -> String {
-    format!(
-        "{:>6.1} {:>7} {:>6} {:>6} {:>9.0} {:>7} {:>5} {:>6} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7.0}",
-        second.at,
-        second.connected,
-        second.failed,
-        second.ended,
-        second.packets_per_second,
-        second.missing,
-        second.gaps,
-        second.duplicates,
+    row([
+        format!("{:.1}", second.at),
+        second.connected.to_string(),
+        second.failed.to_string(),
+        second.ended.to_string(),
+        format!("{:.0}", second.packets_per_second),
+        second.missing.to_string(),
+        second.gaps.to_string(),
+        second.duplicates.to_string(),
         fixed(second.p50_ms, 2),
         fixed(second.p99_ms, 2),
         fixed(second.max_ms, 2),
         fixed(second.server_cpu_percent, 0),
         fixed(second.server_rss_bytes.map(|bytes| bytes as f64 / MEGABYTE), 1),
-        second.own_cpu_percent,
-    )
+        format!("{:.0}", second.own_cpu_percent),
+    ])
+}
+
+fn row(cells: [String; COLUMNS.len()]) -> String {
+    let cell = |(cell, (_, width)): (&String, (&str, usize))| format!("{cell:>width$}");
+    cells.iter().zip(COLUMNS).map(cell).collect::<Vec<_>>().join(" ")
 }
 
 /// The whole run.
@@ -114,31 +120,18 @@ fn media(report: &Report, line: &mut impl FnMut(&str, String)) {
 }
 
 fn resources(report: &Report, line: &mut impl FnMut(&str, String)) {
+    let used = |cpu_seconds: f64, cpu_percent: f64, cpu_us_per_packet: Option<f64>, rss_bytes: u64| {
+        let (us, memory) = (fixed(cpu_us_per_packet, 2), rss_bytes as f64 / MEGABYTE);
+        format!("{cpu_seconds:.2} s CPU ({cpu_percent:.1} %), {us} µs for each packet, {memory:.1} MB")
+    };
     if let Some(server) = &report.server {
-        line(
-            "server",
-            format!(
-                "{:.2} s CPU ({:.1} %), {} µs for each packet, {:.1} MB, {} KiB for each listener",
-                server.cpu_seconds,
-                server.cpu_percent,
-                fixed(server.cpu_us_per_packet, 2),
-                server.rss_bytes as f64 / MEGABYTE,
-                fixed(server.rss_bytes_per_listener.map(|bytes| bytes / 1_024.0), 1),
-            ),
-        );
+        let used = used(server.cpu_seconds, server.cpu_percent, server.cpu_us_per_packet, server.rss_bytes);
+        let each = fixed(server.rss_bytes_per_listener.map(|bytes| bytes / 1_024.0), 1);
+        line("server", format!("{used}, {each} KiB for each listener"));
     }
     let own = &report.tester;
-    line(
-        "tester",
-        format!(
-            "{:.2} s CPU ({:.1} %), {} µs for each packet, {:.1} MB, {} dropped at its sockets",
-            own.cpu_seconds,
-            own.cpu_percent,
-            fixed(own.cpu_us_per_packet, 2),
-            own.rss_bytes as f64 / MEGABYTE,
-            own.sockets.dropped,
-        ),
-    );
+    let used = used(own.cpu_seconds, own.cpu_percent, own.cpu_us_per_packet, own.rss_bytes);
+    line("tester", format!("{used}, {} dropped at its sockets", own.sockets.dropped));
     line("  sent late", percentiles(&own.late_ms));
     line("  read late", percentiles(&own.own_ms));
 }
