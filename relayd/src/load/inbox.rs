@@ -20,10 +20,8 @@ use super::ears::DATAGRAM_BYTES;
 
 /// Between sweeps.
 pub const SWEEP: Duration = Duration::from_millis(5);
-/// Each socket has its turn in one sweep out of so many.
+/// Each socket has its turn in one sweep out of so many: once a frame.
 pub const TURNS: usize = 4;
-/// From one look at a socket to the next: as long as a frame.
-pub(crate) const ROUND: Duration = SWEEP.saturating_mul(TURNS as u32);
 /// Datagrams of one system call.
 pub const AT_ONCE: usize = 8;
 

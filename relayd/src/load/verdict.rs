@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::inbox::ROUND;
 use super::report::Growth;
 
 /// Sends later than this are the tester's fault, not the server's.
 const MAX_LATE: Duration = Duration::from_millis(5);
-/// Packets that waited longer than this at the tester's sockets: a round, after which each has had its turn, and as much as
-/// sends may be late. No latency has it, but a tester that falls behind shows here before its sockets overflow.
-const MAX_OWN: Duration = ROUND.saturating_add(MAX_LATE);
+/// Packets that waited longer than this at the tester's sockets, of which each has its turn every 20 ms. No figure has that wait
+/// in it, but a tester that falls behind shows here before its sockets overflow.
+const MAX_OWN: Duration = Duration::from_millis(250);
 /// Joins that began later than this make no even ramp.
 const MAX_JOIN_LATE: Duration = Duration::from_secs(1);
 /// A thread that waits less than this share of its time has none left.
