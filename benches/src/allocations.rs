@@ -6,10 +6,12 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Of all threads.
 static EVERYWHERE: AtomicU64 = AtomicU64::new(0);
+/// Bytes, of all threads.
+static LIVE: AtomicI64 = AtomicI64::new(0);
 
 thread_local! {
     // Without initialiser and destructor, so that counting itself never allocates.
@@ -57,10 +59,12 @@ unsafe impl GlobalAlloc for Counting {
 fn count(bytes: usize) {
     COUNT.set(COUNT.get() + 1);
     EVERYWHERE.fetch_add(1, Ordering::Relaxed);
+    LIVE.fetch_add(bytes as i64, Ordering::Relaxed);
     HELD.set(HELD.get() + bytes as i64);
 }
 
 fn give_back(bytes: usize) {
+    LIVE.fetch_sub(bytes as i64, Ordering::Relaxed);
     HELD.set(HELD.get() - bytes as i64);
 }
 
@@ -81,4 +85,9 @@ pub fn during(work: impl FnOnce()) -> u64 {
 /// How often the process has allocated or grown memory so far, on any thread; right only under [`Counting`].
 pub fn everywhere() -> u64 {
     EVERYWHERE.load(Ordering::Relaxed)
+}
+
+/// Bytes that the process holds, whichever thread took them; right only under [`Counting`].
+pub fn live() -> i64 {
+    LIVE.load(Ordering::Relaxed)
 }

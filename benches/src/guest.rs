@@ -18,6 +18,7 @@ pub struct Guest {
     dtls: Dtls,
     ufrag: String,
     path: String,
+    ticket: String,
     /// The relay's address and its ICE credentials, once it has answered.
     relay: Option<(SocketAddr, String, String)>,
     checked: Option<Instant>,
@@ -75,6 +76,18 @@ impl Guest {
     /// # Panics
     /// When there is no relay or no socket.
     pub fn join(http: &mut Http, session: &str) -> Result<Self, String> {
+        Self::come_back(http, session, "")
+    }
+
+    /// Joins with the ticket of another guest, beside it or when it is gone; see [`Self::ticket`]. An empty one is none.
+    ///
+    /// # Errors
+    /// The answer, when it is not 201.
+    ///
+    /// # Panics
+    /// When there is no relay or no socket.
+    pub fn come_back(http: &mut Http, session: &str, ticket: &str) -> Result<Self, String> {
+        let header = if ticket.is_empty() { String::new() } else { format!("relay-ticket: {ticket}\r\n") };
         let crypto = crypto();
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket per guest: see ulimit -n");
         socket.set_nonblocking(true).expect("a socket can be non-blocking");
@@ -87,6 +100,7 @@ impl Guest {
             dtls,
             ufrag,
             path: String::new(),
+            ticket: String::new(),
             relay: None,
             checked: None,
             next_check: now,
@@ -94,12 +108,19 @@ impl Guest {
             connected: None,
             heard: Sequences::default(),
         };
-        let answer = http.request("POST", &format!("/whep/{session}"), "application/sdp", &guest.offer());
+        let (path, offer) = (format!("/whep/{session}"), guest.offer());
+        let answer = http.request_with("POST", &path, "application/sdp", &header, &offer);
         if !answer.starts_with("HTTP/1.1 201") {
             return Err(answer);
         }
         guest.take(&answer);
         Ok(guest)
+    }
+
+    /// What it may come back with.
+    #[must_use]
+    pub fn ticket(&self) -> &str {
+        &self.ticket
     }
 
     /// Ends its connection.
@@ -173,10 +194,12 @@ impl Guest {
         };
         let candidate: Vec<&str> = line("a=candidate:").split(' ').collect();
         let address = format!("{}:{}", candidate[4], candidate[5]).parse().expect("an address");
-        let location = answer
-            .lines()
-            .find_map(|line| line.split_once(": ").filter(|(name, _)| name.eq_ignore_ascii_case("location")));
-        let location = location.expect("a 201 says where").1.trim();
+        let header = |name: &str| {
+            let mut lines = answer.lines().filter_map(|line| line.split_once(": "));
+            lines.find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        };
+        self.ticket = header("relay-ticket").expect("a 201 has a ticket").to_owned();
+        let location = header("location").expect("a 201 says where");
         let path = location.find("//").map_or(0, |at| at + 2);
         self.path = location[path + location[path..].find('/').unwrap_or(0)..].to_owned();
         self.socket.connect(address).expect("a loopback address");
@@ -242,9 +265,14 @@ impl Http {
     /// # Panics
     /// When there is none.
     pub fn request(&mut self, method: &str, path: &str, kind: &str, body: &str) -> String {
+        self.request_with(method, path, kind, "", body)
+    }
+
+    /// The same with more header lines, each with its line's end.
+    fn request_with(&mut self, method: &str, path: &str, kind: &str, headers: &str, body: &str) -> String {
         let (host, length) = (self.host, body.len());
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n{body}"
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         );
         self.stream.write_all(request.as_bytes()).expect("the relay reads");
         let mut answer = Vec::new();

@@ -1,20 +1,25 @@
 //! The relay in a process of its own, and what the system says of that process.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::relay::Relay;
+use relayd::config::Config;
 
-/// The argument that makes a bench the relay.
+use crate::allocations;
+use crate::relay::{Relay, request};
+
+/// The argument that makes a bench the relay; after it comes how many listeners a session has room for.
 const ROLE: &str = "--be-the-relay";
 
 /// A relay in a child process, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
+    says: BufReader<ChildStdout>,
     address: SocketAddr,
+    ops: SocketAddr,
 }
 
 impl Process {
@@ -22,15 +27,19 @@ impl Process {
     ///
     /// # Panics
     /// When the relay does not start.
-    #[expect(clippy::print_stdout, reason = "the address is told to the parent")]
+    #[expect(clippy::print_stdout, reason = "the parent reads it")]
     pub fn serve_if_asked() {
-        if !std::env::args().any(|argument| argument == ROLE) {
-            return;
-        }
-        let relay = Relay::start();
-        println!("{}", relay.address());
+        let mut arguments = std::env::args().skip_while(|argument| argument != ROLE).skip(1);
+        let Some(listeners) = arguments.next() else { return };
+        relayd::heap::keep_one_pool();
+        let mut config = Config::default();
+        config.sessions.max_listeners = listeners.parse().expect("a number");
+        let relay = Relay::start_with(config);
+        println!("{}\n{}", relay.address(), relay.ops_address());
         // Until the parent is gone.
-        let _end = std::io::stdin().read_to_end(&mut Vec::new());
+        for _asked in std::io::stdin().lines() {
+            println!("{}", allocations::live());
+        }
         drop(relay);
         std::process::exit(0);
     }
@@ -41,17 +50,39 @@ impl Process {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_for(Config::default().sessions.max_listeners)
+    }
+
+    /// Starts the relay with room for so many listeners in a session.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_for(listeners: usize) -> Self {
         let program = std::env::current_exe().expect("a program knows where it is");
         let mut child = Command::new(program)
-            .arg(ROLE)
+            .args([ROLE, &listeners.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .expect("a program can be started again");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("it is piped");
-        BufReader::new(stdout).read_line(&mut line).expect("the relay says where it is");
-        Self { child, address: line.trim().parse().expect("an address") }
+        let mut says = BufReader::new(child.stdout.take().expect("it is piped"));
+        let [address, ops] = [(); 2].map(|()| line(&mut says).parse().expect("an address"));
+        Self { child, says, address, ops }
+    }
+
+    /// Bytes that it holds by Rust's allocator, samples of its metrics counted; right only under
+    /// [`Counting`](allocations::Counting).
+    ///
+    /// # Panics
+    /// When the process is gone.
+    #[must_use]
+    pub fn live(&mut self) -> i64 {
+        // What waits to be counted is counted when somebody asks.
+        let _metrics = request(self.ops, "GET", "/metrics", "").expect("metrics");
+        let asks = self.child.stdin.as_mut().expect("it is piped");
+        asks.write_all(b"\n").expect("the relay listens to its parent");
+        line(&mut self.says).parse().expect("a number")
     }
 
     /// Where its HTTP is.
@@ -115,4 +146,10 @@ impl Drop for Process {
         // It ends with its input; if it does not, the bench has nothing to add.
         let _ended = self.child.wait();
     }
+}
+
+fn line(says: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    says.read_line(&mut line).expect("the relay answers its parent");
+    line.trim().to_owned()
 }

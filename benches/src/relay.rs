@@ -26,7 +26,15 @@ impl Relay {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        let mut config = Config::default();
+        Self::start_with(Config::default())
+    }
+
+    /// Starts it as configured, but for where it listens.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(mut config: Config) -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         (config.http.listen, config.ops.listen, config.webrtc.listen) = (free, free, free);
         let runtime = Runtime::new().expect("a runtime");
@@ -39,6 +47,15 @@ impl Relay {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its operator's listener is.
+    ///
+    /// # Panics
+    /// Never: it runs until it is dropped.
+    #[must_use]
+    pub fn ops_address(&self) -> SocketAddr {
+        self.daemon.as_ref().expect("it runs").ops_addr()
     }
 
     /// An absolute address.
