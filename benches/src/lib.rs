@@ -5,5 +5,7 @@ pub mod audience;
 pub mod caches;
 pub mod crowd;
 pub mod guest;
+pub mod paced;
 pub mod process;
+pub mod ready;
 pub mod relay;

@@ -91,6 +91,12 @@ impl Process {
         self.address
     }
 
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Panics
