@@ -1,7 +1,7 @@
 //! Reads what waits at a socket, and when the kernel took each datagram in.
 //!
 //! Whoever reads now and then, not when a datagram comes, still knows when it came: the kernel stamps each on its arrival, by
-//! the wall clock ([`Stamps`] makes this run's clock of it).
+//! the wall clock (`Stamps` makes this run's clock of it).
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
