@@ -105,18 +105,30 @@ impl Follow {
             let latest = timeline.latest_media_time(frame.at).plus(EARLY_TICKS);
             (oldest..=i128::from(latest.ticks())).contains(media_time)
         };
-        if let (Some(captured), Some((ntp, media_time))) = (frame.capture_time, timeline.capture()) {
-            let told = i128::from(media_time.ticks()) + i128::from(ticks_between(ntp, captured.time));
-            if plausible(&told) {
-                return Some((Rule::CaptureTime, told));
-            }
-        }
+        clocks(frame, timeline, self.since_report(timestamp, report))
+            .into_iter()
+            .flatten()
+            .find(|(_, told)| plausible(told))
+    }
+
+    /// The media time that the best clock which both legs share tells now, however far from those before it.
+    pub(super) fn told_now(
+        &self,
+        wire: Wire,
+        frame: &Arrived,
+        report: Option<Report>,
+        timeline: &Timeline,
+    ) -> Option<MediaTime> {
+        let timestamp = i128::from(self.timestamp.peek(wire.timestamp));
+        let mut told = clocks(frame, timeline, self.since_report(timestamp, report)).into_iter().flatten();
+        told.next().and_then(|(_, media_time)| u64::try_from(media_time).ok()).map(MediaTime::from_ticks)
+    }
+
+    /// The wall time of this leg's report, and the ticks from it to a timestamp.
+    fn since_report(&self, timestamp: i128, report: Option<Report>) -> Option<(NtpTime, i64)> {
         let report = report.filter(|report| report.ssrc == self.ssrc)?;
-        let (ntp, media_time) = timeline.report()?;
         let since = timestamp - i128::from(self.timestamp.peek(report.timestamp));
-        let ticks = i64::try_from(since).ok()?.saturating_add(ticks_between(ntp, report.ntp));
-        let told = i128::from(media_time.ticks()) + i128::from(ticks);
-        plausible(&told).then_some((Rule::SenderReport, told))
+        Some((report.ntp, i64::try_from(since).ok()?))
     }
 
     fn move_offset(&mut self, rule: Rule, candidate: i128) {
@@ -137,6 +149,22 @@ impl Follow {
         }
         self.rule = rule;
     }
+}
+
+/// What clocks that both legs share say of a frame's media time, the best one first.
+fn clocks(
+    frame: &Arrived,
+    timeline: &Timeline,
+    since_report: Option<(NtpTime, i64)>,
+) -> [Option<(Rule, i128)>; 2] {
+    let captured = frame.capture_time.zip(timeline.capture()).map(|(captured, (ntp, media_time))| {
+        (Rule::CaptureTime, i128::from(media_time.ticks()) + i128::from(ticks_between(ntp, captured.time)))
+    });
+    let reported = since_report.zip(timeline.report()).map(|((theirs, since), (ntp, media_time))| {
+        let ticks = since.saturating_add(ticks_between(ntp, theirs));
+        (Rule::SenderReport, i128::from(media_time.ticks()) + i128::from(ticks))
+    });
+    [captured, reported]
 }
 
 /// Ticks of the media clock from one wall time to another, either way round the era.

@@ -102,6 +102,12 @@ fn capture_times_are_believed_after_frames_that_came_late() {
     keep(&[27_747, 40_122, 62_725, 249_163, 244_959]);
 }
 
+/// A leg begins so far back that its live frames set the clocks far ahead: what the other one holds is where they say then.
+#[test]
+fn what_is_held_when_clocks_are_set_anew_is_not_dropped() {
+    keep(&[7_043_726]);
+}
+
 /// A leg that rests may have frames on their way that the new one lost.
 #[test]
 fn a_leg_that_rests_is_not_spent_before_the_path_skew_is_over() {

@@ -260,22 +260,27 @@ impl Merge {
     }
 
     /// Drops what a leg that is apart holds from before the end of the track: another leg has brought that time. What
-    /// may be a frame that the track lost waits for proof, if it came less than the path skew before `now`.
+    /// may be a frame that the track lost waits for proof, if it came less than the path skew before `now`, and so does
+    /// what a clock puts after the end.
     pub(super) fn forget_covered(&mut self, slot: usize, now: Option<Instant>, timeline: &Timeline) {
         let (end, skew) = (timeline.end(), self.skew);
         let follows = slot == SECOND && now.is_some_and(|now| self.is_over(now));
         let Some(lane) = self.lanes[slot].as_mut() else { return };
-        let Bond::Apart(follow) = &lane.bond else { return };
+        let (Bond::Apart(follow), report) = (&lane.bond, lane.report) else { return };
         if follows && follow.rule == Rule::Arrival {
             // A switch that waited for long enough begins with it.
             return;
         }
         lane.held.retain(|frame| {
             let Number::Wire(wire) = frame.number else { return false };
-            let media_time = follow.media_time(wire);
+            let (ahead, at) = (|at: MediaTime| at.plus(GRACE_TICKS) >= end, follow.media_time(wire));
             let young = now.is_some_and(|now| now.saturating_duration_since(frame.at) < skew);
-            media_time.plus(GRACE_TICKS) >= end
-                || young && follow.rule != Rule::Arrival && timeline.may_fill(media_time)
+            if ahead(at) || !young || follow.rule == Rule::Arrival {
+                return ahead(at);
+            }
+            // The leading leg may have set the clocks anew since they told of this leg's last frame.
+            let told = || follow.told_now(wire, frame, report, timeline);
+            timeline.may_fill(at) || told().is_some_and(|at| ahead(at) || timeline.may_fill(at))
         });
     }
 
