@@ -50,8 +50,6 @@ impl Batch {
     /// When the socket has no local address.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let family = if socket.local_addr()?.is_ipv4() { Family::V4 } else { Family::V6 };
-        #[cfg(target_os = "linux")]
-        never_fragment(&socket, family);
         Ok(Batch {
             socket,
             family,
@@ -181,25 +179,6 @@ impl EgressCounters {
             _ => &mut self.failed,
         };
         *counter += 1;
-    }
-}
-
-/// Has datagrams sent whole or not at all. Audio is far below any path's limit, and the kernel spends a twentieth less on a
-/// datagram that needs no number to be put together again by.
-#[cfg(target_os = "linux")]
-fn never_fragment(socket: &UdpSocket, family: Family) {
-    use rustix::net::sockopt::{
-        Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
-    };
-    // Not by what routers say, either: anybody can forge that (RFC 8899 §4.6).
-    let v6 = match family {
-        Family::V4 => Ok(()),
-        Family::V6 => set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE),
-    };
-    // An IPv6 socket may send to mapped addresses.
-    let v4 = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
-    if let Err(error) = v6.and(v4) {
-        tracing::debug!(%error, "datagrams that are too long are fragmented");
     }
 }
 

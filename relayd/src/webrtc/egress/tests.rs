@@ -50,21 +50,6 @@ fn more_than_a_batch_arrives_whole_and_in_order() {
     assert_eq!(counters.calls, 3, "64, 64 and the rest");
 }
 
-#[cfg(target_os = "linux")]
-#[test]
-fn nothing_is_sent_in_fragments() {
-    use rustix::net::sockopt::{
-        Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, ip_mtu_discover, ipv6_mtu_discover,
-    };
-    for address in if has_ipv6() { &["127.0.0.1:0", "[::]:0"][..] } else { &["127.0.0.1:0"] } {
-        let batch = batch(address);
-        assert_eq!(ip_mtu_discover(&batch.socket).unwrap(), Ipv4PathMtuDiscovery::PROBE);
-        if batch.family == Family::V6 {
-            assert_eq!(ipv6_mtu_discover(&batch.socket).unwrap(), Ipv6PathMtuDiscovery::PROBE);
-        }
-    }
-}
-
 #[test]
 fn every_length_up_to_the_mtu_is_sent_and_none_beyond() {
     let (mut batch, peer) = (batch("127.0.0.1:0"), receiver("127.0.0.1:0"));
