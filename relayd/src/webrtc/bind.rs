@@ -104,10 +104,11 @@ fn receive(
     shared: &Shared,
     shard: &Shards,
 ) -> io::Result<Vec<JoinHandle<()>>> {
-    let receivers = sockets
-        .into_iter()
-        .enumerate()
-        .map(|(number, socket)| Receiver::new(config, shared.clone(), shard.clone()).spawn(number, socket));
+    let receivers = sockets.into_iter().enumerate().map(|(number, socket)| {
+        // Those of one port are a group on it; a shard's number fits.
+        let port = if config.port_per_shard { number as u8 } else { 0 };
+        Receiver::new(config, port, shared.clone(), shard.clone()).spawn(number, socket)
+    });
     let receivers: io::Result<_> = receivers.collect();
     if receivers.is_err() {
         shared.stop.store(true, Ordering::Relaxed);

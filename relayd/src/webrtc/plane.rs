@@ -304,7 +304,7 @@ impl Plane {
             }
         }
         for address in connection.peer.iter() {
-            self.parts.shared.routes.remove(&address);
+            self.parts.shared.routes.remove(&self.parts.ports.pair(connection.port(), address));
         }
         self.resources.remove(&connection.resource);
         if let Some(leg) = connection.leg {

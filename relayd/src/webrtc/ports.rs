@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::routes::Pair;
 use super::{BindError, WebRtcConfig};
 
 /// How often a row of ports is looked for when any will do.
@@ -79,7 +80,18 @@ impl Ports {
 
     /// The port that a shard's peers send to.
     pub(super) fn of(&self, shard: u8) -> &Port {
-        &self.0[usize::from(shard) % self.0.len()]
+        &self.0[usize::from(self.number(shard))]
+    }
+
+    /// What a peer of a shard is known by that comes from `source`.
+    pub(super) fn pair(&self, shard: u8, source: SocketAddr) -> Pair {
+        Pair { port: self.number(shard), source }
+    }
+
+    /// The number of the port that a shard's peers send to; 0 where there is one for all.
+    pub(super) fn number(&self, shard: u8) -> u8 {
+        // No more than the shard's.
+        (usize::from(shard) % self.0.len()) as u8
     }
 }
 

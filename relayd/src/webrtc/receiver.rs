@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::demux::{Class, Limiter, classify};
-use super::routes::Routes;
+use super::routes::{Pair, Routes};
 use super::stack::wall;
 use super::{Counters, Role, WebRtcConfig};
 use crate::shard::Shards;
@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// A datagram on its way to the plane.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    pub(super) source: SocketAddr,
+    pub(super) pair: Pair,
     pub(super) bytes: Box<[u8]>,
 }
 
@@ -116,16 +116,18 @@ impl Shared {
 
 /// Reads one socket.
 pub(super) struct Receiver {
+    /// The number of the port that its socket is on.
+    port: u8,
     shared: Shared,
     shard: Shards,
     limiter: Limiter,
 }
 
 impl Receiver {
-    pub(super) fn new(config: &WebRtcConfig, shared: Shared, shard: Shards) -> Self {
+    pub(super) fn new(config: &WebRtcConfig, port: u8, shared: Shared, shard: Shards) -> Self {
         let WebRtcConfig { stun_rate, stun_burst, stun_sources, .. } = *config;
         let limiter = Limiter::new(Instant::now(), stun_rate, stun_burst, stun_sources);
-        Self { shared, shard, limiter }
+        Self { port, shared, shard, limiter }
     }
 
     /// Starts its thread, which ends once it is told to stop.
@@ -164,7 +166,8 @@ impl Receiver {
         if class == Class::Unknown || datagram.len() > MAX_DATAGRAM_BYTES {
             return count_by(&tally.class, 1);
         }
-        let route = routes.get(&source);
+        let pair = Pair { port: self.port, source };
+        let route = routes.get(&pair);
         let queue = match (class, &route) {
             (Class::Stun, None) if !self.limiter.admit(now, source) => return count_by(&tally.rate, 1),
             (Class::Stun, _) => control,
@@ -188,7 +191,7 @@ impl Receiver {
                 return;
             }
         };
-        let inbound = Inbound { source, bytes: datagram.into() };
+        let inbound = Inbound { pair, bytes: datagram.into() };
         if queue.try_send(inbound).is_err() {
             count_by(&tally.queue, 1);
         }
@@ -224,7 +227,7 @@ mod tests {
         let config = WebRtcConfig { receive_queue: queue, stun_burst: 1_000_000, ..WebRtcConfig::default() };
         let (shared, inbounds) = Shared::new(&config);
         let (shard, take) = Shards::stalled(1);
-        (Receiver::new(&config, shared, shard), inbounds, take)
+        (Receiver::new(&config, 0, shared, shard), inbounds, take)
     }
 
     fn counters(receiver: &Receiver) -> Counters {
@@ -238,7 +241,10 @@ mod tests {
         let (mut receiver, mut inbounds, _take) = receiver(16);
         let now = Instant::now();
         let speaker = SocketAddr::from(([192, 0, 2, 1], 7));
-        receiver.shared.routes.insert(speaker, Arc::new(Route::new(now, 3, Role::Publisher)));
+        receiver
+            .shared
+            .routes
+            .insert(Pair { port: 0, source: speaker }, Arc::new(Route::new(now, 3, Role::Publisher)));
         for number in 0..1000_u16 {
             let source = SocketAddr::from(([192, 0, 2, 9], number));
             receiver.handle_datagram(now, source, &[0; 20]);
@@ -254,7 +260,10 @@ mod tests {
         let (mut receiver, mut inbounds, _take) = receiver(1024);
         let now = Instant::now();
         let speaker = SocketAddr::from(([192, 0, 2, 1], 7));
-        receiver.shared.routes.insert(speaker, Arc::new(Route::new(now, 3, Role::Publisher)));
+        receiver
+            .shared
+            .routes
+            .insert(Pair { port: 0, source: speaker }, Arc::new(Route::new(now, 3, Role::Publisher)));
         let mut sent: Vec<[u8; 4]> = (0..200).map(|number| [0x80, 111, 0, number]).collect();
         sent.push([0x80, 200, 0, 0]);
         sent.push([21, 254, 253, 0]);
@@ -272,7 +281,7 @@ mod tests {
         let now = Instant::now();
         let address = SocketAddr::from(([192, 0, 2, 1], 7));
         let route = Arc::new(Route::new(now, 3, Role::Listener));
-        receiver.shared.routes.insert(address, route.clone());
+        receiver.shared.routes.insert(Pair { port: 0, source: address }, route.clone());
         receiver.handle_datagram(now, address, &[0x80, 201, 0, 1]);
         assert_eq!(counters(&receiver).dropped_media, 1, "not up yet");
         route.open_reports(test_support::leg().0);

@@ -1,5 +1,8 @@
 //! Whose an address is: the one table that all receivers and the plane share.
 //!
+//! An address is somebody's towards one of our ports. Behind a NAT that looks at both ends of a flow, two peers who send to
+//! different ports may come from the same one (RFC 4787 §4.1).
+//!
 //! Only addresses that an authenticated STUN binding came from have an entry, and only the plane makes and drops them.
 //! Bounded by the connections and their addresses; ≈ 64 bytes each and one [`Route`] for each connection.
 
@@ -76,10 +79,17 @@ impl Route {
     }
 }
 
+/// The number of a port of ours, and the address that is heard there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Pair {
+    pub(super) port: u8,
+    pub(super) source: SocketAddr,
+}
+
 /// Addresses and whose they are.
 #[derive(Debug)]
 pub(super) struct Routes {
-    parts: Vec<RwLock<HashMap<SocketAddr, Arc<Route>>>>,
+    parts: Vec<RwLock<HashMap<Pair, Arc<Route>>>>,
     hasher: RandomState,
     length: AtomicUsize,
 }
@@ -93,18 +103,17 @@ impl Routes {
         Self { parts, hasher: RandomState::new(), length: AtomicUsize::new(0) }
     }
 
-    pub(super) fn get(&self, address: &SocketAddr) -> Option<Arc<Route>> {
-        self.part(address).read().unwrap_or_else(PoisonError::into_inner).get(address).cloned()
+    pub(super) fn get(&self, pair: &Pair) -> Option<Arc<Route>> {
+        self.part(pair).read().unwrap_or_else(PoisonError::into_inner).get(pair).cloned()
     }
 
-    pub(super) fn insert(&self, address: SocketAddr, route: Arc<Route>) {
-        let before =
-            self.part(&address).write().unwrap_or_else(PoisonError::into_inner).insert(address, route);
+    pub(super) fn insert(&self, pair: Pair, route: Arc<Route>) {
+        let before = self.part(&pair).write().unwrap_or_else(PoisonError::into_inner).insert(pair, route);
         self.length.fetch_add(usize::from(before.is_none()), Ordering::Relaxed);
     }
 
-    pub(super) fn remove(&self, address: &SocketAddr) {
-        let before = self.part(address).write().unwrap_or_else(PoisonError::into_inner).remove(address);
+    pub(super) fn remove(&self, pair: &Pair) {
+        let before = self.part(pair).write().unwrap_or_else(PoisonError::into_inner).remove(pair);
         self.length.fetch_sub(usize::from(before.is_some()), Ordering::Relaxed);
     }
 
@@ -112,8 +121,8 @@ impl Routes {
         self.length.load(Ordering::Relaxed)
     }
 
-    fn part(&self, address: &SocketAddr) -> &RwLock<HashMap<SocketAddr, Arc<Route>>> {
-        &self.parts[self.hasher.hash_one(address) as usize % PARTS]
+    fn part(&self, pair: &Pair) -> &RwLock<HashMap<Pair, Arc<Route>>> {
+        &self.parts[self.hasher.hash_one(pair) as usize % PARTS]
     }
 }
 
@@ -124,7 +133,7 @@ mod tests {
     #[test]
     fn an_address_is_one_connections_at_a_time() {
         let (now, routes) = (Instant::now(), Routes::new());
-        let address = |port: u16| SocketAddr::from(([192, 0, 2, 1], port));
+        let address = |port: u16| Pair { port: 0, source: SocketAddr::from(([192, 0, 2, 1], port)) };
         for port in 1..200 {
             routes.insert(address(port), Arc::new(Route::new(now, port.into(), Role::Listener)));
         }
@@ -133,6 +142,18 @@ mod tests {
         routes.remove(&address(7));
         routes.remove(&address(7));
         assert_eq!((routes.len(), routes.get(&address(7)).is_none()), (198, true));
+    }
+
+    #[test]
+    fn an_address_is_anothers_at_another_port() {
+        let (now, routes) = (Instant::now(), Routes::new());
+        let pair = |port| Pair { port, source: SocketAddr::from(([192, 0, 2, 1], 7)) };
+        for port in 0..3 {
+            routes.insert(pair(port), Arc::new(Route::new(now, port.into(), Role::Listener)));
+        }
+        routes.remove(&pair(1));
+        let slots = [0, 1, 2].map(|port| routes.get(&pair(port)).map(|route| route.slot));
+        assert_eq!((routes.len(), slots), (2, [Some(0), None, Some(2)]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
 use crate::webrtc::handshakes::Key;
 use crate::webrtc::keys::ExportedKeys;
 use crate::webrtc::receiver::{Inbound, MAX_DATAGRAM_BYTES};
+use crate::webrtc::routes::Pair;
 use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
 use crate::webrtc::stack::{Datagram, Effect, Stack};
 use crate::webrtc::stun::{self, MAX_ANSWER, Request};
@@ -39,16 +40,16 @@ impl Plane {
     }
 
     pub(super) fn handle_inbound(&mut self, inbound: &Inbound) {
-        self.handle_datagram(Instant::now(), inbound.source, &inbound.bytes);
+        self.handle_datagram(Instant::now(), inbound.pair, &inbound.bytes);
     }
 
-    pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
-        let class = classify(datagram);
+    pub(super) fn handle_datagram(&mut self, now: Instant, pair: Pair, datagram: &[u8]) {
+        let (class, source) = (classify(datagram), pair.source);
         if class == Class::Stun {
-            return self.handle_stun(now, source, datagram);
+            return self.handle_stun(now, pair, datagram);
         }
         // Only an address that an authenticated STUN binding came from has an entry here.
-        let Some(slot) = self.parts.shared.routes.get(&source).map(|route| route.slot) else {
+        let Some(slot) = self.parts.shared.routes.get(&pair).map(|route| route.slot) else {
             self.counters.dropped_unknown += 1;
             return;
         };
@@ -66,7 +67,7 @@ impl Plane {
         self.schedule(now, slot);
     }
 
-    fn handle_stun(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
+    fn handle_stun(&mut self, now: Instant, Pair { port, source }: Pair, datagram: &[u8]) {
         let Some(ufrag) = local_ufrag(datagram) else {
             self.counters.dropped_stun += 1;
             return;
@@ -76,7 +77,8 @@ impl Plane {
             self.counters.dropped_ufrag += 1;
             return;
         };
-        if connection.ice.ufrag != ufrag {
+        // At another port than its peer was told there is no such connection: nothing goes out from there to it.
+        if connection.ice.ufrag != ufrag || self.parts.ports.number(connection.port()) != port {
             self.counters.dropped_ufrag += 1;
             return;
         }
@@ -104,7 +106,9 @@ impl Plane {
     /// An authenticated binding: the address is the peer's from now on, and may become the path.
     pub(super) fn handle_binding(&mut self, now: Instant, slot: usize, binding: Binding, datagram: &[u8]) {
         let source = binding.source;
-        if !self.claim(now, slot, source) {
+        let Some(connection) = self.connections.get(slot) else { return };
+        let pair = self.parts.ports.pair(connection.port(), source);
+        if !self.claim(now, slot, pair) {
             self.counters.dropped_addresses += 1;
             return;
         }
@@ -115,9 +119,9 @@ impl Plane {
             return;
         }
         if let Some(evicted) = learnt.evicted {
-            self.parts.shared.routes.remove(&evicted);
+            self.parts.shared.routes.remove(&Pair { source: evicted, ..pair });
         }
-        self.parts.shared.routes.insert(source, connection.route.clone());
+        self.parts.shared.routes.insert(pair, connection.route.clone());
         connection.consent = now;
         let returned = connection.hear(now);
         if connection.stage == Stage::Checking {
@@ -144,8 +148,9 @@ impl Plane {
 
     /// Whether a connection may have the address that an authentic check of its peer came from; if it was another's, that
     /// one has lost it.
-    fn claim(&mut self, now: Instant, slot: usize, source: SocketAddr) -> bool {
-        let Some(other) = self.parts.shared.routes.get(&source).map(|route| route.slot) else { return true };
+    fn claim(&mut self, now: Instant, slot: usize, pair: Pair) -> bool {
+        let source = pair.source;
+        let Some(other) = self.parts.shared.routes.get(&pair).map(|route| route.slot) else { return true };
         let (Some(holder), Some(claimant)) = (self.connections.get(other), self.connections.get(slot)) else {
             return true;
         };
@@ -158,7 +163,7 @@ impl Plane {
             return false;
         }
         // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
-        self.parts.shared.routes.remove(&source);
+        self.parts.shared.routes.remove(&pair);
         if let Some(holder) = self.connections.get_mut(other) {
             holder.lose(now, source, &self.parts.shard);
         }

@@ -11,6 +11,7 @@ use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::connection::Binding;
 use crate::webrtc::ports::Port;
 use crate::webrtc::receiver::Receiver;
+use crate::webrtc::routes::Pair;
 use crate::webrtc::stack::Publisher;
 use crate::webrtc::{Accept, Attach, IfMatch, Patched, Record, connection, offer};
 
@@ -29,18 +30,25 @@ struct Stage {
 
 impl Stage {
     async fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let address = socket.local_addr().unwrap();
+        Self::with_ports(1).await
+    }
+
+    async fn with_ports(count: usize) -> Self {
+        let sockets: Vec<_> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+        let [socket, ..] = &sockets[..] else { unreachable!("one at least") };
+        sockets.iter().for_each(|socket| socket.set_nonblocking(true).unwrap());
+        let port = |socket: &UdpSocket| {
+            Port::new(socket.try_clone().unwrap(), vec![socket.local_addr().unwrap()]).unwrap()
+        };
         let (shard, thread) =
-            Shards::spawn(std::slice::from_ref(&socket), &ShardConfig::default().into()).unwrap();
+            Shards::spawn(std::slice::from_ref(socket), &ShardConfig::default().into()).unwrap();
         let (commands, receiver) = mpsc::channel(64);
         let config = WebRtcConfig { stun_burst: 1_000_000, ..WebRtcConfig::default() };
         let (shared, inbounds) = Shared::new(&config);
-        let reader = Receiver::new(&config, shared.clone(), shard.clone());
+        let reader = Receiver::new(&config, 0, shared.clone(), shard.clone());
         let parts = Parts {
             config,
-            ports: Ports::new(vec![Port::new(socket, vec![address]).unwrap()]),
+            ports: Ports::new(sockets.iter().map(port).collect()),
             shared,
             inbounds,
             identity: Identity::generate().unwrap(),
@@ -96,8 +104,8 @@ async fn a_join_that_finds_the_handshakes_busy_is_refused_and_what_is_lost_of_on
     assert_eq!(*told.lock().unwrap(), ["dropped"]);
     let source = SocketAddr::from(([192, 0, 2, 1], 9));
     let route = stage.plane.connections[slot].route.clone();
-    stage.plane.parts.shared.routes.insert(source, route);
-    stage.plane.handle_datagram(now, source, &[22, 254, 253]);
+    stage.plane.parts.shared.routes.insert(at(source), route);
+    stage.plane.handle_datagram(now, at(source), &[22, 254, 253]);
     let snapshot = stage.plane.snapshot();
     assert_eq!((snapshot.counters.dropped_handshakes, snapshot.handshakes_waiting), (1, 1));
     assert_eq!((stage.plane.connections.len(), stage.plane.pending), (1, 1));
@@ -116,10 +124,10 @@ async fn all_that_a_speaker_says_is_taken_in_a_turn_that_takes_but_a_part_of_a_s
     let (joining, speaker): (Vec<_>, _) = ((1..=40).map(address).collect(), address(99));
     for (slot, source) in joining.iter().enumerate() {
         let route = stage.plane.connections[slot].route.clone();
-        stage.plane.parts.shared.routes.insert(*source, route);
+        stage.plane.parts.shared.routes.insert(at(*source), route);
     }
     let route = Arc::new(crate::webrtc::routes::Route::new(now, 0, Role::Publisher));
-    stage.plane.parts.shared.routes.insert(speaker, route);
+    stage.plane.parts.shared.routes.insert(at(speaker), route);
     // Hellos of all who join, and checks of strangers, and behind them what the speaker says.
     for round in 0..50 {
         joining.iter().for_each(|source| stage.receiver.handle_datagram(now, *source, &[22, 254, 253]));
@@ -174,13 +182,13 @@ async fn a_missed_listener_is_not_brought_back_by_what_anybody_may_send() {
     let (slot, answer) = join(&mut stage.plane, now, Box::new(Silent));
     let source = SocketAddr::from(([192, 0, 2, 1], 9));
     let route = stage.plane.connections[slot].route.clone();
-    stage.plane.parts.shared.routes.insert(source, route);
+    stage.plane.parts.shared.routes.insert(at(source), route);
     stage.plane.connections[slot].stage = connection::Stage::Up { disconnected: true };
     // RTCP, RTP and DTLS by their first bytes (RFC 7983).
     for first in [[0x80, 201], [0x80, 111], [22, 0xfe]] {
         let mut datagram = [0; 40];
         datagram[..2].copy_from_slice(&first);
-        stage.plane.handle_datagram(now, source, &datagram);
+        stage.plane.handle_datagram(now, at(source), &datagram);
         let connection = stage.plane.connections.get(slot).expect("it is not closed by that either");
         assert!(connection.is_missed(), "{first:?}");
     }
@@ -248,6 +256,11 @@ fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
 }
 
+/// At the first port.
+fn at(source: SocketAddr) -> Pair {
+    Pair { port: 0, source }
+}
+
 #[tokio::test]
 async fn an_ice_restart_while_the_stack_is_on_its_way_back_is_not_lost() {
     let mut stage = Stage::new().await;
@@ -278,7 +291,7 @@ async fn an_ice_restart_while_the_stack_is_on_its_way_back_is_not_lost() {
     let mut request = [0; 512];
     let hmac = |key: &[u8], payloads: &[&[u8]]| identity.sha1_hmac(key, payloads);
     let length = message.to_bytes(Some(ice.password.as_bytes()), &mut request, hmac).unwrap();
-    stage.plane.handle_datagram(now, peer.local_addr().unwrap(), &request[..length]);
+    stage.plane.handle_datagram(now, at(peer.local_addr().unwrap()), &request[..length]);
     let mut heard = [0; 512];
     let length = peer.recv(&mut heard).expect("the check is answered");
     let reply = StunMessage::parse(&heard[..length]).unwrap();
@@ -293,7 +306,7 @@ fn check(plane: &mut Plane, now: Instant, slot: usize, source: SocketAddr) {
 }
 
 fn holder(plane: &Plane, address: SocketAddr) -> Option<usize> {
-    plane.parts.shared.routes.get(&address).map(|route| route.slot)
+    plane.parts.shared.routes.get(&at(address)).map(|route| route.slot)
 }
 
 /// The id of a listener, the same for the same number.
@@ -340,6 +353,55 @@ async fn an_address_is_let_go_by_who_is_silent_and_at_once_to_the_same_listener(
     stage.plane.parts.shard = real;
     drop(joined);
     stage.end();
+}
+
+#[tokio::test]
+async fn an_address_is_each_connections_own_at_the_port_of_its_shard() {
+    let mut stage = Stage::with_ports(2).await;
+    let now = Instant::now();
+    let joined: Vec<_> = (0..2).map(|_| join(&mut stage.plane, now, Box::new(Silent))).collect();
+    // Both behind one NAT, which maps by both ends of a flow.
+    let source = address(7);
+    let at_port = |stage: &Stage, port| {
+        stage.plane.parts.shared.routes.get(&Pair { port, source }).map(|route| route.slot)
+    };
+    for (number, (slot, _)) in (0..).zip(&joined) {
+        stage.plane.connections[*slot].leg = Some(leg_at(number));
+        let request = request(&stage.plane, *slot);
+        for port in [1 - number, number] {
+            assert_eq!(at_port(&stage, number), None);
+            stage.plane.handle_datagram(now, Pair { port, source }, &request);
+        }
+        assert_eq!(at_port(&stage, number), Some(*slot));
+    }
+    let counters = &stage.plane.counters;
+    assert_eq!((counters.dropped_addresses, counters.dropped_ufrag), (0, 2), "at the other's port");
+    assert_eq!(at_port(&stage, 0), Some(joined[0].0));
+    stage.plane.remove(joined[0].0, Some(CloseReason::Deleted));
+    assert_eq!((at_port(&stage, 0), at_port(&stage, 1)), (None, Some(joined[1].0)));
+    drop(joined);
+    stage.end();
+}
+
+/// An authentic check of the peer of a connection.
+fn request(plane: &Plane, slot: usize) -> Vec<u8> {
+    let (identity, ice) = (&plane.parts.identity, &plane.connections[slot].ice);
+    let name = format!("{}:EsAw", ice.ufrag);
+    let mut request = vec![0; 512];
+    let message = StunMessage::binding_request(&name, TransId::new(), true, 7, 5, true);
+    let hmac = |key: &[u8], payloads: &[&[u8]]| identity.sha1_hmac(key, payloads);
+    let length = message.to_bytes(Some(ice.password.as_bytes()), &mut request, hmac).unwrap();
+    request.truncate(length);
+    request
+}
+
+/// The id of a leg of the shard of this number.
+fn leg_at(number: u8) -> LegId {
+    let (now, wall) = (Instant::now(), std::time::SystemTime::now());
+    let epoch = relay_engine::Epoch { instant: now, wall };
+    let mut relay = relay_engine::Relay::new(relay_engine::Config::new().relay(number), epoch, 1);
+    let track = relay.open_track(now, relay_engine::TrackSpec { name: "en".to_owned() }).unwrap();
+    relay.open_listener(now, track, relay_engine::LegSpec::new(96)).unwrap().1
 }
 
 #[tokio::test]
