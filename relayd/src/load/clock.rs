@@ -19,10 +19,10 @@ impl Clock {
     /// This machine's clock.
     pub(crate) fn new() -> Self {
         // An `Instant` is this clock's time on Linux, without a way to ask for the number.
-        let time = clock_gettime(ClockId::Monotonic);
+        let (time, anchor) = (clock_gettime(ClockId::Monotonic), Instant::now());
         let anchor_ns = time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64;
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        Self { anchor: Instant::now(), anchor_ns, id: id_of(boot.trim()) }
+        Self { anchor, anchor_ns, id: id_of(boot.trim()) }
     }
 
     /// Nanoseconds of an instant.

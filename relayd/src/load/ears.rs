@@ -198,8 +198,8 @@ impl Ears {
             let now_ns = self.clock.ns(now);
             for at in 0..count {
                 let Some(datagram) = inbox.datagram(at) else { continue };
-                let came_ns = stamps.arrival_ns(datagram.stamp_ns, now_ns);
-                self.take(key, now, Times { came_ns, read_ns: now_ns }, datagram, tally);
+                let stamped_ns = datagram.stamp_ns.map(|stamp_ns| stamps.arrival_ns(stamp_ns, now_ns));
+                self.take(key, now, Times { stamped_ns, read_ns: now_ns }, datagram, tally);
             }
             if count < AT_ONCE {
                 return;
@@ -294,18 +294,42 @@ impl Ears {
     }
 }
 
-/// When a packet came, and when it was read.
+/// When a packet came, if the kernel says so, and when it was read.
 #[derive(Debug, Clone, Copy)]
 struct Times {
-    came_ns: u64,
+    stamped_ns: Option<u64>,
     read_ns: u64,
+}
+
+impl Times {
+    /// As late as it may have come.
+    fn came_ns(self) -> u64 {
+        self.stamped_ns.unwrap_or(self.read_ns)
+    }
+
+    /// How long the packet waited to be read.
+    fn record_own(self, tally: &mut Tally) {
+        match self.stamped_ns {
+            Some(came_ns) => tally.own.record(self.read_ns.saturating_sub(came_ns)),
+            None => tally.counts.unstamped += 1,
+        }
+    }
+
+    /// How long it was on its way. What is not known, or cannot be, is no sample.
+    fn record_latency(self, due_ns: u64, tally: &mut Tally) {
+        match self.stamped_ns.map(|came_ns| came_ns.checked_sub(due_ns)) {
+            Some(Some(latency_ns)) => tally.latency.record(latency_ns),
+            Some(None) => tally.counts.early += 1,
+            None => {}
+        }
+    }
 }
 
 /// Counts one packet of media; true if it was the listener's first.
 fn hear(
     seat: &mut Seat,
     (clock, sent): (&Clock, &Sent),
-    Times { came_ns, read_ns }: Times,
+    times: Times,
     datagram: &mut [u8],
     tally: &mut Tally,
 ) -> bool {
@@ -313,6 +337,7 @@ fn hear(
         tally.counts.unopened += 1;
         return false;
     };
+    let came_ns = times.came_ns();
     seat.reports.received(came_ns, &opened);
     let (source, number, due_ns) = match payload::read(opened.payload) {
         Payload::Ours(stamp) => {
@@ -330,16 +355,35 @@ fn hear(
         return false;
     }
     tally.counts.foreign += u64::from(matches!(source, Source::Foreign(_)));
-    tally.own.record(read_ns - came_ns);
+    times.record_own(tally);
     match due_ns {
         Some(due_ns) if seat.is_history(due_ns < clock.ns(seat.posted), number, sent.last(source)) => {
             tally.counts.history += 1;
         }
-        Some(due_ns) => tally.latency.record(came_ns.saturating_sub(due_ns)),
+        Some(due_ns) => times.record_latency(due_ns, tally),
         None => {}
     }
     if first {
         tally.first_packet.record(came_ns.saturating_sub(clock.ns(seat.posted)));
     }
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_latency_that_nobody_knows_or_that_cannot_be_is_no_sample() {
+        let mut tally = Tally::new();
+        for (stamped_ns, due_ns) in [(Some(5_000_000), 3_000_000), (Some(5_000_000), 5_000_001), (None, 1)] {
+            let times = Times { stamped_ns, read_ns: 9_000_000 };
+            times.record_own(&mut tally);
+            times.record_latency(due_ns, &mut tally);
+        }
+        assert_eq!((tally.latency.count(), tally.own.count()), (1, 2));
+        assert_eq!((tally.counts.early, tally.counts.unstamped), (1, 1));
+        let close = |time: Option<Duration>, ms: u128| time.unwrap().as_micros().abs_diff(ms * 1_000) < 10;
+        assert!(close(tally.latency.max(), 2) && close(tally.own.at(0.0), 4), "{tally:?}");
+    }
 }

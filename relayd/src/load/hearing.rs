@@ -36,6 +36,10 @@ pub(crate) struct Counts {
     pub(crate) damaged: u64,
     /// Datagrams that looked like SRTP and could not be opened.
     pub(crate) unopened: u64,
+    /// Packets that the kernel has not stamped, among `packets`: nobody knows when they came.
+    pub(crate) unstamped: u64,
+    /// Packets that came before they were due to be sent, among `packets`: a clock was set.
+    pub(crate) early: u64,
 }
 
 impl Counts {
@@ -52,6 +56,8 @@ impl Counts {
         self.history += other.history;
         self.damaged += other.damaged;
         self.unopened += other.unopened;
+        self.unstamped += other.unstamped;
+        self.early += other.early;
     }
 
     fn gap(&mut self, length_ns: u64) {

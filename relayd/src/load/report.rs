@@ -115,6 +115,10 @@ pub struct Media {
     pub history: u64,
     /// Datagrams like SRTP that could not be opened.
     pub unopened: u64,
+    /// Packets whose arrival the kernel did not stamp, among `packets`; they have no latency.
+    pub unstamped: u64,
+    /// Packets that came before they were due, as the wall clock was set, among `packets`; they have no latency.
+    pub early: u64,
     /// Times of more than 60 ms in which a listener heard nothing.
     pub gaps: u64,
     /// The longest of them.

@@ -107,6 +107,8 @@ fn media(report: &Report, line: &mut impl FnMut(&str, String)) {
         (media.history, "sent again to who came back"),
         (media.damaged, "damaged"),
         (media.unopened, "not to be opened"),
+        (media.unstamped, "without a time of arrival"),
+        (media.early, "there before they were due"),
         (media.stale, "too late to tell"),
     ];
     let odd: Vec<String> =

@@ -14,6 +14,8 @@ const MAX_LATE: Duration = Duration::from_millis(5);
 /// Packets that waited longer than this at the tester's sockets, of which each has its turn every 20 ms. No figure has that wait
 /// in it, but a tester that falls behind shows here before its sockets overflow.
 const MAX_OWN: Duration = Duration::from_millis(250);
+/// The share of packets that may come at a time that is not known: as many as the 99th percentile leaves out.
+const MAX_UNTIMED: f64 = 0.01;
 /// Joins that began later than this make no even ramp.
 const MAX_JOIN_LATE: Duration = Duration::from_secs(1);
 /// A thread that waits less than this share of its time has none left.
@@ -39,6 +41,9 @@ pub(crate) struct Own {
     pub(crate) own_p99: Option<Duration>,
     pub(crate) join_late_p99: Option<Duration>,
     pub(crate) socket_drops: u64,
+    /// Packets whose time of arrival is not known, or cannot be, of all.
+    pub(crate) untimed: u64,
+    pub(crate) packets: u64,
     pub(crate) saturated_seconds: usize,
     pub(crate) seconds: usize,
 }
@@ -88,6 +93,12 @@ fn keeping_up(own: &Own) -> Vec<String> {
     longer(own.join_late_p99, MAX_JOIN_LATE, "joins began later than the ramp says");
     if own.socket_drops > 0 {
         said.push(format!("{} datagrams were dropped at its sockets before it read them", own.socket_drops));
+    }
+    if own.untimed as f64 > MAX_UNTIMED * own.packets as f64 {
+        said.push(format!(
+            "of {} of {} packets it does not know when they came (no stamp of the kernel, or the wall clock was set)",
+            own.untimed, own.packets
+        ));
     }
     let share = own.saturated_seconds as f64 / own.seconds.max(1) as f64;
     if own.saturated_seconds > 1 && share > MAX_SATURATED {
@@ -166,6 +177,8 @@ mod tests {
             own_p99: Some(MAX_OWN),
             join_late_p99: millis(1_000),
             socket_drops: 0,
+            untimed: 1,
+            packets: 100,
             saturated_seconds: 1,
             seconds: 10,
         };
@@ -180,6 +193,7 @@ mod tests {
         assert_eq!(own(Own { own_p99: Some(MAX_OWN + Duration::from_millis(1)), ..quiet }), 1);
         assert_eq!(own(Own { join_late_p99: millis(1_001), ..quiet }), 1);
         assert_eq!(own(Own { socket_drops: 1, ..quiet }), 1);
+        assert_eq!(own(Own { untimed: 2, packets: 100, ..quiet }), 1);
         assert_eq!(own(Own { saturated_seconds: 2, ..quiet }), 1);
         assert_eq!(own(Own { saturated_seconds: 1, seconds: 1, ..quiet }), 0, "a single second is a start");
         assert_eq!(own(Own { saturated_seconds: 5, seconds: 100, ..quiet }), 0);

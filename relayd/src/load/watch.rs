@@ -262,6 +262,8 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             foreign: counts.foreign,
             history: counts.history,
             unopened: counts.unopened,
+            unstamped: counts.unstamped,
+            early: counts.early,
             gaps: counts.gaps,
             longest_gap_ms: ms(Duration::from_nanos(counts.longest_gap_ns)),
             disconnects: whole.ended.map().clone(),
@@ -347,6 +349,8 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             own_p99: whole.own.at(0.99),
             join_late_p99: self.crew.ledger.of(Role::Listener).late.at(0.99),
             socket_drops: sockets.dropped,
+            untimed: whole.counts.unstamped + whole.counts.early,
+            packets: whole.counts.packets,
             saturated_seconds: self.saturated_seconds,
             seconds: self.watched_seconds,
         };
