@@ -14,21 +14,53 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE: libc::c_int = 64 * 1024;
 
-/// Has the allocator keep one pool, unless the environment says what it is to do; to be called before there are threads.
-/// With another C library than glibc it does nothing.
+/// Has the allocator keep one pool, unless the environment says what it is to do. To be called first of all: where there are
+/// other threads already it does nothing, nor with another C library than glibc.
 pub fn keep_one_pool() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        let wanted = ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX"];
-        if wanted.iter().any(|name| std::env::var_os(name).is_some()) {
+        if std::env::vars_os().any(|(name, _)| is_for_the_allocator(&name)) || !is_only_thread() {
             return;
         }
         let options =
             [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE)];
         for (option, value) in options {
-            // SAFETY: it takes two numbers, and may be called at any time by any thread.
+            // SAFETY: it takes two numbers, and may be called while there is one thread: glibc calls it MT-Unsafe, as it sets up
+            // the allocator. This is the only thread, and so nobody can start another meanwhile.
             let taken = unsafe { libc::mallopt(option, value) };
             debug_assert_eq!(taken, 1, "glibc knows these options");
         }
+    }
+}
+
+/// Whether a variable of the environment says what glibc's allocator is to do.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_for_the_allocator(name: &std::ffi::OsStr) -> bool {
+    name == "GLIBC_TUNABLES" || name.as_encoded_bytes().starts_with(b"MALLOC_")
+}
+
+/// Not known without `/proc`, and then it is not said.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn is_only_thread() -> bool {
+    std::fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_says_anything_to_the_allocator_says_it_all() {
+        for name in ["GLIBC_TUNABLES", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"] {
+            assert!(is_for_the_allocator(name.as_ref()), "{name}");
+        }
+        for name in ["MALLOC", "MY_MALLOC_ARENA_MAX", "GLIBC_TUNABLES_", "PATH"] {
+            assert!(!is_for_the_allocator(name.as_ref()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_thread_beside_another_is_not_the_only_one() {
+        std::thread::spawn(|| assert!(!is_only_thread())).join().unwrap();
     }
 }
