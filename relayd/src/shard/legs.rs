@@ -85,7 +85,11 @@ impl Legs {
         let Some(entry) = self.entry_mut(leg) else { return false };
         entry.destination = destination;
         if !known {
-            entry.sender = Some(Sender::Srtp(keys.srtp_sender(ssrc).keeping(history)));
+            let sender = keys.narrow_srtp_sender(ssrc).keeping(history);
+            // The keys that lie in the entry are made there, and wiped there.
+            if let Sender::Srtp(sender) = entry.sender.insert(Sender::Srtp(sender)) {
+                keys.widen(sender);
+            }
             self.reports[leg.slot()] = Some(Box::new(Reports::new(keys.clone())));
         }
         true

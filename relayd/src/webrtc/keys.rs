@@ -22,6 +22,7 @@ use str0m::crypto::dtls::{
     DtlsImplError, DtlsInstance, DtlsOutput, DtlsProvider, ProtocolVersion, SrtpProfile,
 };
 use str0m::{Rtc, RtcConfig};
+use zeroize::Zeroize;
 
 /// What a connection shares with the DTLS instance inside its `Rtc`.
 #[derive(Debug, Default)]
@@ -46,6 +47,12 @@ pub(crate) struct ExportedKeys {
     pub(crate) material: Vec<u8>,
     /// Ours was the client's side of the handshake.
     pub(crate) active: bool,
+}
+
+impl Drop for ExportedKeys {
+    fn drop(&mut self) {
+        self.material.as_mut_slice().zeroize();
+    }
 }
 
 impl Tap {

@@ -4,6 +4,7 @@ use relay_engine::rtp::{Extensions, NtpTime};
 use relay_engine::{AudioLevel, CaptureTime};
 
 use super::*;
+use crate::shard::legs::Hot;
 
 fn two_listeners_hear_the_publisher(address: &str, profile: SrtpProfile) {
     let ears = [Ear::new(address, profile, 1), Ear::new(address, profile, 2)];
@@ -33,6 +34,17 @@ fn two_listeners_hear_the_publisher(address: &str, profile: SrtpProfile) {
     assert_eq!(stats.egress.packets, 20);
     assert_eq!(stats.egress.errors(), 0);
     assert_eq!(stats.plane, PlaneCounters::default());
+}
+
+#[test]
+fn a_leg_is_sealed_the_wide_way_where_there_is_one() {
+    let mut stage = Stage::new("127.0.0.1:0");
+    for profile in PROFILES {
+        let ear = Ear::new("127.0.0.1:0", profile, 1);
+        let (_, leg) = stage.join(&ear);
+        let Some(Hot::Srtp(hot)) = stage.plane.outbound.legs.hot(leg) else { panic!("a leg with keys") };
+        assert_eq!(hot.sender.is_wide(), ear.ours.srtp_sender(9).is_wide());
+    }
 }
 
 #[test]

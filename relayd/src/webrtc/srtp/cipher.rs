@@ -6,6 +6,8 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Unbound
 use aws_lc_rs::cipher::{EncryptingKey, EncryptionContext};
 use aws_lc_rs::{constant_time, hmac};
 
+use zeroize::Zeroizing;
+
 use super::kdf::{Label, counter_mode, derive};
 use super::{Master, SrtpProfile, wide};
 
@@ -26,28 +28,24 @@ impl Cipher {
         Cipher::derived(profile, master, [Label::RtcpKey, Label::RtcpAuth, Label::RtcpSalt])
     }
 
-    /// RTP keys to seal many packets with, and the faster way for short ones, if there is one.
-    pub(super) fn rtp_out(profile: SrtpProfile, master: &Master) -> (Self, Option<wide::Key>) {
-        let cipher = Cipher::rtp(profile, master);
-        let wide = match &cipher {
-            Cipher::Gcm(gcm) => {
-                let mut key = [0; 32];
-                let key = &mut key[..profile.key_len()];
-                derive(master, Label::RtpKey, key);
-                gcm.widened(key)
-            }
-            Cipher::CounterMode(_) => None,
-        };
-        (cipher, wide)
+    /// Puts the faster way for short packets in its place, if there is one; this is the cipher of RTP under the same keys.
+    pub(super) fn widen(&self, profile: SrtpProfile, master: &Master, place: &mut Option<wide::Key>) {
+        if let Cipher::Gcm(gcm) = self {
+            let mut key = Zeroizing::new([0; 32]);
+            let key = &mut key[..profile.key_len()];
+            derive(master, Label::RtpKey, key);
+            gcm.widen(key, place);
+        }
     }
 
     fn derived(profile: SrtpProfile, master: &Master, [key, auth, salt]: [Label; 3]) -> Self {
-        let (mut key_bytes, mut salt_bytes, mut auth_bytes) = ([0; 32], [0; 14], [0; 20]);
+        let (mut key_bytes, mut auth_bytes) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 20]));
+        let mut salt_bytes = Zeroizing::new([0; 14]);
         let key_bytes = &mut key_bytes[..profile.key_len()];
         let salt_bytes = &mut salt_bytes[..profile.salt_len()];
         derive(master, key, key_bytes);
         derive(master, salt, salt_bytes);
-        derive(master, auth, &mut auth_bytes);
+        derive(master, auth, &mut *auth_bytes);
         Cipher::from_session_keys(profile, key_bytes, salt_bytes, &auth_bytes)
     }
 
@@ -84,19 +82,20 @@ impl Gcm {
         Gcm { key: LessSafeKey::new(key), salt }
     }
 
-    /// The faster way for short packets, if there is one; `key` is this key. One that does not give what `aws-lc` gives is
-    /// not taken.
-    fn widened(&self, key: &[u8]) -> Option<wide::Key> {
-        let wide = wide::Key::new(key)?;
+    /// Puts the faster way for short packets in its place, if there is one; `key` is this key. One that does not give what
+    /// `aws-lc` gives is not taken.
+    fn widen(&self, key: &[u8], place: &mut Option<wide::Key>) {
+        let Some(wide) = wide::Key::expand(place, key) else { return };
         // As long as packets of voice are. Nothing of it is sent, so the nonce is not used up.
         let (aad, payload, mut ours, mut theirs) = ([0x5a; 24], [0xa5; 120], [0; 136], [0; 136]);
         self.seal(u32::MAX, 0, &aad, &payload, &mut theirs);
-        self.seal_with(Some(&wide), u32::MAX, 0, &aad, &payload, &mut ours);
-        if ours == theirs {
-            return Some(wide);
+        self.seal_with(Some(wide), u32::MAX, 0, &aad, &payload, &mut ours);
+        if ours != theirs {
+            *place = None;
+            tracing::error!(
+                "this processor's wide AES does not give what it should: the slower way is taken"
+            );
         }
-        tracing::error!("this processor's wide AES does not give what it should: the slower way is taken");
-        None
     }
 
     /// Encrypts `plain` into `out`, which has room for the ciphertext and then the tag, exactly.
@@ -216,8 +215,9 @@ mod tests {
         ) {
             let key = &key[..if short { 16 } else { 32 }];
             let gcm = Gcm::new(key, &salt);
-            let wide = gcm.widened(key);
-            let able = wide::Key::new(key).is_some();
+            let mut wide = None;
+            gcm.widen(key, &mut wide);
+            let able = wide::Key::expand(&mut None, key).is_some();
             prop_assert_eq!(wide.is_some(), able, "it gives what it should");
             prop_assert!(able || !is_x86_feature_detected!("avx512bw") || !is_x86_feature_detected!("vaes"));
             let (mut ours, mut theirs) = (vec![0; plain.len() + 16], vec![0; plain.len() + 16]);
@@ -231,7 +231,8 @@ mod tests {
     fn every_length_is_sealed_alike() {
         let (key, salt) = ([7; 32], [9; 12]);
         let gcm = Gcm::new(&key, &salt);
-        let wide = gcm.widened(&key);
+        let mut wide = None;
+        gcm.widen(&key, &mut wide);
         let bytes: Vec<u8> = (0..=255).collect();
         for (aad, length) in (0..=66).flat_map(|aad| (0..=170).map(move |length| (aad, length))) {
             let (mut ours, mut theirs) = (vec![0; length + 16], vec![0; length + 16]);

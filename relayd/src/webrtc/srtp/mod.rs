@@ -23,8 +23,10 @@ mod wide;
 pub(crate) mod window;
 
 use std::fmt;
+use std::sync::Arc;
 
 use thiserror::Error;
+use zeroize::Zeroize;
 
 #[cfg(test)]
 pub(crate) use open::test_support;
@@ -90,12 +92,11 @@ pub enum Role {
     Server,
 }
 
-/// The master keys and salts of both directions of one leg.
+/// The master keys and salts of both directions of one leg: in one place for all its clones, and wiped with the last of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyingMaterial {
     profile: SrtpProfile,
-    outbound: Master,
-    inbound: Master,
+    masters: Arc<Masters>,
 }
 
 impl KeyingMaterial {
@@ -110,13 +111,17 @@ impl KeyingMaterial {
         let (keys, salts) = exported.split_at(2 * profile.key_len());
         let (client_key, server_key) = keys.split_at(profile.key_len());
         let (client_salt, server_salt) = salts.split_at(profile.salt_len());
-        let client = Master::new(client_key, client_salt);
-        let server = Master::new(server_key, server_salt);
+        let (client, server) = ((client_key, client_salt), (server_key, server_salt));
         let (outbound, inbound) = match role {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
-        Ok(KeyingMaterial { profile, outbound, inbound })
+        // Filled where they stay: what is moved is left behind.
+        let mut masters = Arc::new(Masters::default());
+        let filled = Arc::get_mut(&mut masters).expect("nobody else has it yet");
+        filled.outbound.fill(outbound);
+        filled.inbound.fill(inbound);
+        Ok(KeyingMaterial { profile, masters })
     }
 
     /// The negotiated profile.
@@ -126,23 +131,34 @@ impl KeyingMaterial {
 
     /// The sender of one RTP stream. One per SSRC: a second one for the same SSRC would reuse nonces.
     pub fn srtp_sender(&self, ssrc: u32) -> SrtpSender {
-        let (cipher, wide) = cipher::Cipher::rtp_out(self.profile, &self.outbound);
-        SrtpSender::new(cipher, wide, ssrc)
+        let mut sender = self.narrow_srtp_sender(ssrc);
+        self.widen(&mut sender);
+        sender
+    }
+
+    /// The same without the wide way, for who moves it to its place before it has it [widened](Self::widen).
+    pub(crate) fn narrow_srtp_sender(&self, ssrc: u32) -> SrtpSender {
+        SrtpSender::new(cipher::Cipher::rtp(self.profile, &self.masters.outbound), ssrc)
+    }
+
+    /// Has a sender of these keys take the wide way, if there is one.
+    pub(crate) fn widen(&self, sender: &mut SrtpSender) {
+        sender.widen(self.profile, &self.masters.outbound);
     }
 
     /// The sender of RTCP.
     pub fn srtcp_sender(&self) -> SrtcpSender {
-        SrtcpSender::new(cipher::Cipher::rtcp(self.profile, &self.outbound))
+        SrtcpSender::new(cipher::Cipher::rtcp(self.profile, &self.masters.outbound))
     }
 
     /// The receiver of the peer's RTP.
     pub fn srtp_receiver(&self) -> SrtpReceiver {
-        SrtpReceiver::new(cipher::Cipher::rtp(self.profile, &self.inbound))
+        SrtpReceiver::new(cipher::Cipher::rtp(self.profile, &self.masters.inbound))
     }
 
     /// The receiver of the peer's RTCP.
     pub fn srtcp_receiver(&self) -> SrtcpReceiver {
-        SrtcpReceiver::new(cipher::Cipher::rtcp(self.profile, &self.inbound))
+        SrtcpReceiver::new(cipher::Cipher::rtcp(self.profile, &self.masters.inbound))
     }
 }
 
@@ -153,8 +169,14 @@ impl fmt::Debug for KeyingMaterial {
     }
 }
 
+#[derive(Default, PartialEq, Eq)]
+struct Masters {
+    outbound: Master,
+    inbound: Master,
+}
+
 /// Master key and salt of one direction, padded to the longest profile.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 struct Master {
     key: [u8; 32],
     key_len: usize,
@@ -162,16 +184,29 @@ struct Master {
 }
 
 impl Master {
+    #[cfg(test)]
     fn new(key: &[u8], salt: &[u8]) -> Self {
-        let mut master = Master { key: [0; 32], key_len: key.len(), salt: [0; 14] };
-        master.key[..key.len()].copy_from_slice(key);
-        // RFC 7714 §11: a 96-bit salt is followed by 16 zero bits for the derivation.
-        master.salt[..salt.len()].copy_from_slice(salt);
+        let mut master = Master::default();
+        master.fill((key, salt));
         master
+    }
+
+    fn fill(&mut self, (key, salt): (&[u8], &[u8])) {
+        self.key_len = key.len();
+        self.key[..key.len()].copy_from_slice(key);
+        // RFC 7714 §11: a 96-bit salt is followed by 16 zero bits for the derivation.
+        self.salt[..salt.len()].copy_from_slice(salt);
     }
 
     fn key(&self) -> &[u8] {
         &self.key[..self.key_len]
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.salt.zeroize();
     }
 }
 

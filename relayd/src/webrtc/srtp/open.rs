@@ -141,7 +141,7 @@ pub(crate) mod test_support {
 
     impl SrtpOpener {
         pub(crate) fn new(keys: &KeyingMaterial) -> Self {
-            SrtpOpener(Cipher::rtp(keys.profile, &keys.inbound))
+            SrtpOpener(Cipher::rtp(keys.profile, &keys.masters.inbound))
         }
 
         pub(in super::super) fn from_cipher(cipher: Cipher) -> Self {

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use super::cipher::{Cipher, CounterMode};
 use super::sealed::Sealed;
-use super::wide;
+use super::{Master, SrtpProfile, wide};
 
 /// Bytes of the fixed RTP header.
 const FIXED_HEADER: usize = 12;
@@ -25,7 +25,9 @@ const HISTORY: Duration = Duration::from_secs(30);
 /// has to be the one that the index was taken with. Indices that may have been taken so long ago that nobody remembers
 /// are not sealed at all.
 ///
-/// All that the next packet touches lies in it, not behind it: senders in a row are read in a row.
+/// By the wide way, all that a first packet touches lies in it, not behind it, but for one in eight (see `Sealed`): senders
+/// in a row are read in a row. The key of that way lies in it, too, and is best made where the sender is to stay: one that
+/// is moved leaves its key behind.
 #[derive(Debug)]
 pub struct SrtpSender {
     /// The faster way for short packets.
@@ -36,16 +38,29 @@ pub struct SrtpSender {
 }
 
 impl SrtpSender {
-    pub(super) fn new(cipher: Cipher, wide: Option<wide::Key>, ssrc: u32) -> Self {
-        SrtpSender { wide, cipher, ssrc, sealed: Sealed::new(ticks(HISTORY)) }
+    /// Without the wide way.
+    pub(super) fn new(cipher: Cipher, ssrc: u32) -> Self {
+        SrtpSender { wide: None, cipher, ssrc, sealed: Sealed::new(ticks(HISTORY)) }
+    }
+
+    /// Takes the wide way from now on, if there is one; the keys are those that it was made from.
+    pub(super) fn widen(&mut self, profile: SrtpProfile, master: &Master) {
+        self.cipher.widen(profile, master, &mut self.wide);
     }
 
     /// For packets that may be wanted again for so long, by their timestamps; 30 s unless this says otherwise.
     ///
     /// Memory: 4 bytes for each, in powers of two: 8 KiB for 30 s of 20 ms frames, 4 KiB at least, 128 KiB at most.
     #[must_use]
-    pub fn keeping(self, history: Duration) -> Self {
-        SrtpSender { sealed: Sealed::new(ticks(history)), ..self }
+    pub fn keeping(mut self, history: Duration) -> Self {
+        self.sealed = Sealed::new(ticks(history));
+        self
+    }
+
+    /// Whether it has the wide way.
+    #[cfg(test)]
+    pub(crate) fn is_wide(&self) -> bool {
+        self.wide.is_some()
     }
 
     /// The stream that this sender seals.

@@ -69,10 +69,13 @@ mod derivation {
     fn the_halves_go_to_who_sends_with_them() {
         for profile in PROFILES {
             let (ours, theirs) = pair(profile);
-            assert!(ours.outbound == theirs.inbound && ours.inbound == theirs.outbound);
-            assert!(ours.outbound != ours.inbound);
+            assert!(
+                ours.masters.outbound == theirs.masters.inbound
+                    && ours.masters.inbound == theirs.masters.outbound
+            );
+            assert!(ours.masters.outbound != ours.masters.inbound);
             let exported: Vec<u8> = (0..profile.exported_len()).map(|i| (i * 7 + 3) as u8).collect();
-            assert_eq!(ours.outbound.key(), &exported[profile.key_len()..2 * profile.key_len()]);
+            assert_eq!(ours.masters.outbound.key(), &exported[profile.key_len()..2 * profile.key_len()]);
         }
     }
 
@@ -108,7 +111,7 @@ mod vectors {
     }
 
     fn seal_rfc_7714(profile: SrtpProfile) -> Vec<u8> {
-        let mut sender = SrtpSender::new(gcm(profile), None, 0x5501_a0b2);
+        let mut sender = SrtpSender::new(gcm(profile), 0x5501_a0b2);
         let mut out = [0; 128];
         let length = sender.seal(0xf17b, &hex(RTP_HEADER), RTP_PAYLOAD, &mut out).unwrap();
         assert_eq!(SrtpOpener::from_cipher(gcm(profile)).open(0, 12, &out[..length]).unwrap(), RTP_PAYLOAD);
@@ -177,7 +180,7 @@ mod vectors {
     #[test]
     fn libsrtp_srtp_aes_128_cm_sha1_80() {
         let (master, profile) = libsrtp();
-        let mut sender = SrtpSender::new(Cipher::rtp(profile, &master), None, 0xcafe_babe);
+        let mut sender = SrtpSender::new(Cipher::rtp(profile, &master), 0xcafe_babe);
         let mut out = [0; 64];
         let header = hex("800f1234decafbadcafebabe");
         let length = sender.seal(0x1234, &header, &[0xab; 16], &mut out).unwrap();
@@ -409,7 +412,7 @@ mod control {
     #[test]
     fn the_last_index_is_the_end() {
         let (ours, _) = pair(SrtpProfile::AeadAes256Gcm);
-        let cipher = Cipher::rtcp(ours.profile, &ours.outbound);
+        let cipher = Cipher::rtcp(ours.profile, &ours.masters.outbound);
         let mut sender = SrtcpSender::starting_at(cipher, (1 << 31) - 1);
         let mut out = [0; 64];
         assert!(sender.seal(&REPORT, &mut out).is_ok());

@@ -17,22 +17,20 @@
 
 use std::arch::x86_64::{
     __m128i, __m512i, _MM_HINT_T0, _mm_aeskeygenassist_si128, _mm_clmulepi64_si128, _mm_cvtsi128_si64,
-    _mm_extract_epi64, _mm_prefetch, _mm_set_epi8, _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128,
-    _mm_shuffle_epi32, _mm_slli_si128, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256,
-    _mm256_xor_si256, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4,
-    _mm512_bslli_epi128, _mm512_bsrli_epi128, _mm512_castsi512_si128, _mm512_castsi512_si256,
-    _mm512_clmulepi64_epi128, _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_mask_mov_epi64,
-    _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_or_si512,
-    _mm512_set_epi32, _mm512_set_epi64, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512,
-    _mm512_zextsi128_si512,
+    _mm_extract_epi64, _mm_prefetch, _mm_set_epi8, _mm_set_epi32, _mm_set_epi64x, _mm_shuffle_epi32,
+    _mm_slli_si128, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
+    _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_bslli_epi128,
+    _mm512_bsrli_epi128, _mm512_castsi512_si128, _mm512_castsi512_si256, _mm512_clmulepi64_epi128,
+    _mm512_extracti32x4_epi32, _mm512_extracti64x4_epi64, _mm512_mask_mov_epi64, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_or_si512, _mm512_set_epi32, _mm512_set_epi64,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_xor_si512, _mm512_zextsi128_si512,
 };
 use std::fmt;
 use std::num::NonZeroUsize;
 
 use zeroize::Zeroize;
 
-/// A key: its schedule, and powers of its hash key.
-#[derive(Clone)]
+/// A key: its schedule, and powers of its hash key. It is wiped where it is dropped; one that is moved leaves itself behind.
 #[repr(align(16))]
 pub(super) struct Key {
     schedule: [Block; 15],
@@ -55,8 +53,10 @@ const MAX_AAD: usize = 64;
 const MAX_PLAIN: usize = 160;
 
 impl Key {
-    /// `None` if the processor lacks an instruction, or the key has not 16 or 32 bytes.
-    pub(super) fn new(key: &[u8]) -> Option<Self> {
+    /// Makes the key in its place, where it is to stay; what the compiler had no register for meanwhile is not wiped. `None`,
+    /// and the place is empty, if the processor lacks an instruction, or the key has not 16 or 32 bytes.
+    pub(super) fn expand<'a>(place: &'a mut Option<Self>, key: &[u8]) -> Option<&'a Self> {
+        *place = None;
         let able = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512dq")
@@ -65,7 +65,7 @@ impl Key {
             && is_x86_feature_detected!("aes")
             && is_x86_feature_detected!("pclmulqdq");
         // SAFETY: all the features that it needs are there; those below AVX-512 come with it.
-        if able { unsafe { expand(key) } } else { None }
+        if able { unsafe { expand(place, key) } } else { None }
     }
 
     /// Encrypts `plain` into `cipher`; the tag. `None`, with nothing done, if header or payload is too long.
@@ -171,41 +171,11 @@ fn encrypt<const N: usize>(key: &Key, mut vectors: [__m512i; N]) -> [__m512i; N]
     vectors
 }
 
-fn expand(key: &[u8]) -> Option<Key> {
-    let mut schedule = [_mm_setzero_si128(); 15];
-    // Each word of the block before xor all those before it, and a word of the last one, substituted.
-    let next = |before: __m128i, word: __m128i| {
-        let pairs = _mm_xor_si128(before, _mm_slli_si128::<4>(before));
-        _mm_xor_si128(_mm_xor_si128(pairs, _mm_slli_si128::<8>(pairs)), word)
-    };
-    macro_rules! round {
-        ($back:literal: $($at:literal $constant:literal),*) => {$(
-            let word = _mm_aeskeygenassist_si128::<$constant>(schedule[$at - 1]);
-            schedule[$at] = next(schedule[$at - $back], _mm_shuffle_epi32::<0xff>(word));
-            let word = _mm_aeskeygenassist_si128::<0>(schedule[$at]);
-            let after = next(schedule[$at - 1], _mm_shuffle_epi32::<0xaa>(word));
-            if let Some(place) = schedule.get_mut($at + 1).filter(|_| $back == 2) {
-                *place = after;
-            }
-        )*};
-    }
-    let rounds = match key.as_chunks() {
-        ([first], []) => {
-            schedule[0] = block(first);
-            round!(1: 1 0x01, 2 0x02, 3 0x04, 4 0x08, 5 0x10, 6 0x20, 7 0x40, 8 0x80, 9 0x1b, 10 0x36);
-            10
-        }
-        ([first, second], []) => {
-            (schedule[0], schedule[1]) = (block(first), block(second));
-            round!(2: 2 0x01, 4 0x02, 6 0x04, 8 0x08, 10 0x10, 12 0x20, 14 0x40);
-            14
-        }
-        _ => return None,
-    };
-    let schedule = schedule.map(|block| halves(block));
-    let rounds = NonZeroUsize::new(rounds)?;
-    let mut key = Key { schedule, rounds, powers: [[0; 2]; POWERS + SPARE] };
-    let [zero] = encrypt(&key, [_mm512_setzero_si512()]);
+fn expand<'a>(place: &'a mut Option<Key>, bytes: &[u8]) -> Option<&'a Key> {
+    let rounds = NonZeroUsize::new(match bytes.len() { 16 => 10, 32 => 14, _ => return None })?;
+    let key = place.insert(Key { schedule: [[0; 2]; 15], rounds, powers: [[0; 2]; POWERS + SPARE] });
+    schedule(bytes, &mut key.schedule);
+    let [zero] = encrypt(key, [_mm512_setzero_si512()]);
     let hash_key = double(halves(reverse_block(_mm512_castsi512_si128(zero))));
     let mut power = hash_key;
     for at in (0..POWERS).rev() {
@@ -217,6 +187,37 @@ fn expand(key: &[u8]) -> Option<Key> {
         power = halves(product.reduce());
     }
     Some(key)
+}
+
+/// FIPS 197 §5.2, of 16 or 32 bytes.
+fn schedule(bytes: &[u8], schedule: &mut [Block; 15]) {
+    // Each word of the block before xor all those before it, and a word of the last one, substituted.
+    let next = |before: __m128i, word: __m128i| {
+        let pairs = _mm_xor_si128(before, _mm_slli_si128::<4>(before));
+        _mm_xor_si128(_mm_xor_si128(pairs, _mm_slli_si128::<8>(pairs)), word)
+    };
+    macro_rules! round {
+        ($back:literal: $($at:literal $constant:literal),*) => {$(
+            let word = _mm_aeskeygenassist_si128::<$constant>(of(schedule[$at - 1]));
+            schedule[$at] = halves(next(of(schedule[$at - $back]), _mm_shuffle_epi32::<0xff>(word)));
+            let word = _mm_aeskeygenassist_si128::<0>(of(schedule[$at]));
+            let after = next(of(schedule[$at - 1]), _mm_shuffle_epi32::<0xaa>(word));
+            if let Some(place) = schedule.get_mut($at + 1).filter(|_| $back == 2) {
+                *place = halves(after);
+            }
+        )*};
+    }
+    match bytes.as_chunks() {
+        ([first], []) => {
+            schedule[0] = halves(block(first));
+            round!(1: 1 0x01, 2 0x02, 3 0x04, 4 0x08, 5 0x10, 6 0x20, 7 0x40, 8 0x80, 9 0x1b, 10 0x36);
+        }
+        ([first, second], []) => {
+            (schedule[0], schedule[1]) = (halves(block(first)), halves(block(second)));
+            round!(2: 2 0x01, 4 0x02, 6 0x04, 8 0x08, 10 0x10, 12 0x20, 14 0x40);
+        }
+        _ => unreachable!("whoever calls has looked at the length"),
+    }
 }
 
 /// Four powers from a place on.
