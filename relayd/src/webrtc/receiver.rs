@@ -2,9 +2,10 @@
 //!
 //! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners to
 //! the shard, all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
-//! their order. A datagram costs O(1) here, is never logged, and waits in a queue of fixed length or is dropped and
+//! their order. A datagram costs O(1) here, is not logged, and waits in a queue of fixed length or is dropped and
 //! counted. What publishers say has a queue of its own, which no storm of joins fills. A panic costs the datagram that
-//! brought it: a socket that nobody reads keeps its share of the peers, and they would be deaf.
+//! brought it: a socket that nobody reads keeps its share of the peers, and they would be deaf. It is counted, and logged
+//! once a second at most.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -26,7 +27,7 @@ use super::demux::{Class, Limiter, classify};
 use super::routes::{Pair, Routes};
 use super::stack::wall;
 use super::{Counters, Role, WebRtcConfig};
-use crate::shard::Shards;
+use crate::shard::{Allowance, Shards};
 #[cfg(target_os = "linux")]
 use linux::{Inbox, wait};
 #[cfg(not(target_os = "linux"))]
@@ -121,22 +122,24 @@ pub(super) struct Receiver {
     shared: Shared,
     shard: Shards,
     limiter: Limiter,
+    /// Of what is logged.
+    complaints: Allowance,
 }
 
 impl Receiver {
     pub(super) fn new(config: &WebRtcConfig, port: u8, shared: Shared, shard: Shards) -> Self {
         let WebRtcConfig { stun_rate, stun_burst, stun_sources, .. } = *config;
         let limiter = Limiter::new(Instant::now(), stun_rate, stun_burst, stun_sources);
-        Self { port, shared, shard, limiter }
+        Self { port, shared, shard, limiter, complaints: Allowance::default() }
     }
 
     /// Starts its thread, which ends once it is told to stop.
     pub(super) fn spawn(mut self, number: usize, socket: UdpSocket) -> io::Result<JoinHandle<()>> {
         let name = format!("receiver-{number}");
-        std::thread::Builder::new().name(name).spawn(move || self.run(&socket))
+        std::thread::Builder::new().name(name).spawn(move || self.run(&socket, Self::handle_datagram))
     }
 
-    fn run(&mut self, socket: &UdpSocket) {
+    fn run(&mut self, socket: &UdpSocket, handle: impl Fn(&mut Self, Instant, SocketAddr, &[u8])) {
         let mut inbox = Inbox::new();
         while !self.shared.stop.load(Ordering::Relaxed) {
             match inbox.receive(socket) {
@@ -145,9 +148,8 @@ impl Receiver {
                     let now = Instant::now();
                     for at in 0..count {
                         let (source, datagram) = inbox.datagram(at);
-                        if wall(|| self.handle_datagram(now, canonical(source), datagram)).is_err() {
-                            count_by(&self.shared.tally.panics, 1);
-                            error!("caught a panic: this datagram is dropped");
+                        if wall(|| handle(self, now, canonical(source), datagram)).is_err() {
+                            self.handle_panic(now);
                         }
                     }
                 }
@@ -158,9 +160,18 @@ impl Receiver {
         }
     }
 
+    /// Counts a panic, and logs it at most once a second; whether it did.
+    fn handle_panic(&mut self, now: Instant) -> bool {
+        count_by(&self.shared.tally.panics, 1);
+        // Whoever has found a datagram that brings one sends it again.
+        let logged = self.complaints.take(now, 1);
+        if logged {
+            error!("caught a panic: the datagram is dropped; more within a second are counted only");
+        }
+        logged
+    }
+
     pub(super) fn handle_datagram(&mut self, now: Instant, source: SocketAddr, datagram: &[u8]) {
-        #[cfg(test)]
-        assert!(datagram != tests::FAILING, "as it was told to");
         let Shared { routes, tally, media, control, .. } = &self.shared;
         let class = classify(datagram);
         if class == Class::Unknown || datagram.len() > MAX_DATAGRAM_BYTES {
@@ -219,9 +230,6 @@ mod tests {
     use super::*;
     use crate::webrtc::routes::Route;
     use crate::webrtc::test_support;
-
-    /// What a receiver panics of.
-    pub(super) const FAILING: &[u8] = b"as it was told to";
 
     fn receiver(queue: usize) -> (Receiver, Inbounds, impl Fn() -> Option<String>) {
         let config = WebRtcConfig { receive_queue: queue, stun_burst: 1_000_000, ..WebRtcConfig::default() };
@@ -297,13 +305,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_costs_one_datagram_and_the_socket_is_read_on() {
-        let (receiver, mut inbounds, _take) = receiver(16);
+        const FAILING: &[u8] = &[9; 20];
+        let (mut receiver, mut inbounds, _take) = receiver(16);
         let shared = receiver.shared.clone();
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_nonblocking(true).unwrap();
         let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
         peer.connect(socket.local_addr().unwrap()).unwrap();
-        let thread = receiver.spawn(0, socket).unwrap();
+        let handle = |receiver: &mut Receiver, now: Instant, source: SocketAddr, datagram: &[u8]| {
+            assert!(datagram != FAILING, "as it was told to");
+            receiver.handle_datagram(now, source, datagram);
+        };
+        let thread = std::thread::spawn(move || receiver.run(&socket, handle));
         for datagram in [&[0; 20][..], FAILING, &[1; 20], FAILING, &[2; 20]] {
             assert_eq!(peer.send(datagram).unwrap(), datagram.len());
         }
@@ -317,6 +330,16 @@ mod tests {
         let mut counters = Counters::default();
         shared.tally.add_to(&mut counters);
         assert_eq!((counters.received, counters.panics), (5, 2));
+    }
+
+    #[test]
+    fn every_panic_is_counted_and_one_a_second_logged() {
+        let (mut receiver, _inbounds, _take) = receiver(16);
+        let start = Instant::now();
+        let mut logged = |ms| receiver.handle_panic(start + Duration::from_millis(ms));
+        let when: Vec<u64> = (0..3000).step_by(10).filter(|ms| logged(*ms)).collect();
+        assert_eq!(when, [0, 1000, 2000]);
+        assert_eq!(counters(&receiver).panics, 300);
     }
 
     #[test]
