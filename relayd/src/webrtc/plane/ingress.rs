@@ -108,7 +108,7 @@ impl Plane {
         let source = binding.source;
         let Some(connection) = self.connections.get(slot) else { return };
         let pair = self.parts.ports.pair(connection.port(), source);
-        if !self.claim(now, slot, pair) {
+        if !self.may_claim(now, slot, pair) {
             self.counters.dropped_addresses += 1;
             return;
         }
@@ -118,6 +118,8 @@ impl Plane {
             self.counters.dropped_addresses += 1;
             return;
         }
+        self.claim(now, slot, pair);
+        let Some(connection) = self.connections.get_mut(slot) else { return };
         if let Some(evicted) = learnt.evicted {
             self.parts.shared.routes.remove(&Pair { source: evicted, ..pair });
         }
@@ -146,29 +148,30 @@ impl Plane {
         self.feed(now, slot, source, datagram);
     }
 
-    /// Whether a connection may have the address that an authentic check of its peer came from; if it was another's, that
-    /// one has lost it.
-    fn claim(&mut self, now: Instant, slot: usize, pair: Pair) -> bool {
-        let source = pair.source;
-        let Some(other) = self.parts.shared.routes.get(&pair).map(|route| route.slot) else { return true };
-        let (Some(holder), Some(claimant)) = (self.connections.get(other), self.connections.get(slot)) else {
-            return true;
-        };
-        if other == slot {
-            return true;
-        }
+    /// Whether a connection may have the address that an authentic check of its peer came from.
+    fn may_claim(&self, now: Instant, slot: usize, pair: Pair) -> bool {
+        let holder = self.holder(slot, pair).and_then(|other| self.connections.get(other));
+        let (Some(holder), Some(claimant)) = (holder, self.connections.get(slot)) else { return true };
         // A source address is easily forged by who has a session of its own: who is connected keeps it until it is
         // silent for longer than a peer that is there. Only who has shown to be the same may have it before.
-        if !holder.is_pending() && holder.peer.holds(now, source) && !holder.is_same_peer(claimant) {
-            return false;
-        }
+        holder.is_pending() || !holder.peer.holds(now, pair.source) || holder.is_same_peer(claimant)
+    }
+
+    /// The address is this connection's from now on: if it was another's, that one has lost it.
+    fn claim(&mut self, now: Instant, slot: usize, pair: Pair) {
+        let Some(other) = self.holder(slot, pair) else { return };
         // Whoever gets it next enters it again: no entry may outlast its connection's knowledge of it.
         self.parts.shared.routes.remove(&pair);
         if let Some(holder) = self.connections.get_mut(other) {
-            holder.lose(now, source, &self.parts.shard);
+            holder.lose(now, pair.source, &self.parts.shard);
         }
         self.schedule(now, other);
-        true
+    }
+
+    /// The other connection that has an address now.
+    fn holder(&self, slot: usize, pair: Pair) -> Option<usize> {
+        let other = self.parts.shared.routes.get(&pair)?.slot;
+        (other != slot && self.connections.contains(other)).then_some(other)
     }
 
     /// Has the stack take a datagram.

@@ -356,6 +356,26 @@ async fn an_address_is_let_go_by_who_is_silent_and_at_once_to_the_same_listener(
 }
 
 #[tokio::test]
+async fn who_may_learn_no_more_addresses_takes_none_from_another() {
+    let mut stage = Stage::new().await;
+    let now = Instant::now();
+    let joined: Vec<_> = (0..2).map(|_| join(&mut stage.plane, now, Box::new(Silent))).collect();
+    let [first, greedy] = [joined[0].0, joined[1].0];
+    check(&mut stage.plane, now, first, address(7));
+    for port in 1000..1300 {
+        check(&mut stage.plane, now, greedy, address(port));
+    }
+    let refused = stage.plane.counters.dropped_addresses;
+    assert!(refused > 0, "it has used up what it may learn");
+    check(&mut stage.plane, now, greedy, address(7));
+    assert_eq!(stage.plane.counters.dropped_addresses, refused + 1);
+    assert_eq!(holder(&stage.plane, address(7)), Some(first));
+    assert_eq!(stage.plane.connections[first].peer.path(), Some(address(7)));
+    drop(joined);
+    stage.end();
+}
+
+#[tokio::test]
 async fn an_address_is_each_connections_own_at_the_port_of_its_shard() {
     let mut stage = Stage::with_ports(2).await;
     let now = Instant::now();
