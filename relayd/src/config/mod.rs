@@ -181,9 +181,23 @@ impl Config {
         ];
         most.into_iter().try_for_each(|(key, value, most)| at_most(key, value.bytes(), most))?;
         at_most("media.shards", self.media.shards, ShardsConfig::MOST)?;
+        self.check_ports()?;
         at_most("webrtc.receivers", self.webrtc.receivers, 64)?;
         at_most("webrtc.handshake_threads", self.webrtc.handshake_threads, 64)?;
         self.check_durations()
+    }
+
+    /// Whether there is a port for each shard, if each is to have one. Any row will do where the first is 0.
+    fn check_ports(&self) -> Result<(), ConfigError> {
+        let (first, shards) = (self.webrtc.listen.port(), self.media.shards);
+        let there = usize::from(u16::MAX - first) + 1;
+        if !self.webrtc.port_per_shard || first == 0 || shards <= there {
+            return Ok(());
+        }
+        let reason = format!(
+            "webrtc.port_per_shard needs {shards} ports from there up to 65535, as media.shards says"
+        );
+        meaningless("webrtc.listen", self.webrtc.listen.to_string(), reason)
     }
 
     fn check_durations(&self) -> Result<(), ConfigError> {

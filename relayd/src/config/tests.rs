@@ -57,6 +57,21 @@ fn the_printed_configuration_reads_back() {
 }
 
 #[test]
+fn a_row_of_ports_ends_at_the_last_one() {
+    let row = |port: u16, shards: usize, each: bool| {
+        let mut config = Config::default();
+        config.webrtc.listen.set_port(port);
+        (config.media.shards, config.webrtc.port_per_shard) = (shards, each);
+        config.check()
+    };
+    for (port, shards, each) in [(65_532, 4, true), (65_533, 4, false), (65_535, 0, true), (0, 256, true)] {
+        assert_eq!(row(port, shards, each).map_err(|error| error.to_string()), Ok(()));
+    }
+    let refused = row(65_533, 4, true).unwrap_err().to_string();
+    assert!(refused.contains("`webrtc.listen`") && refused.contains("4 ports"), "{refused}");
+}
+
+#[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let file = layer_of(&[("http.listen", "127.0.0.1:1"), ("sessions.max", "1"), ("log.filter", "file")]);
     let environment = read_environment(&pairs(&[
