@@ -288,7 +288,7 @@ mod tests {
 
     async fn stage() -> (Service, SessionId) {
         let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
-        let (connections, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+        let (connections, shard, _task) = Connections::bind(config, ShardConfig::patient()).await.unwrap();
         let service = Service::new(Directory::new(Limits::default()), shard, connections);
         tokio::spawn(service.clone().run());
         let source: crate::session::Language = "en".parse().unwrap();

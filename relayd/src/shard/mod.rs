@@ -19,6 +19,7 @@ mod feed;
 mod header;
 mod histogram;
 mod legs;
+mod opening;
 mod outbound;
 mod pauses;
 mod placement;
@@ -45,10 +46,9 @@ use relay_engine::{
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
 
 use crate::webrtc::srtp::KeyingMaterial;
-use command::{Command, Media, Opened, Order, PauseWish, Payload};
+use command::{Command, Media, Order, PauseWish, Payload};
 use feed::Inlet;
 
 pub use crate::webrtc::egress::EgressCounters;
@@ -72,6 +72,7 @@ pub struct Shard {
     inlet: Inlet,
     load: Arc<Load>,
     dropped: Arc<AtomicU64>,
+    opened_within: Duration,
 }
 
 impl Shard {
@@ -99,13 +100,14 @@ impl Shard {
         let plane = Plane::new(socket, &config)?;
         let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue, fed };
         let thread = ShardThread::spawn(plane, queues, Arc::clone(&dropped), seat)?;
-        Ok((Shard { orders, commands, media, inlet, load, dropped }, thread))
+        let opened_within = config.opened_within;
+        Ok((Shard { orders, commands, media, inlet, load, dropped, opened_within }, thread))
     }
 
     /// Opens a track named by its BCP-47 language tag.
     ///
     /// Like the other opening calls it leaves nothing open when it is dropped before it has answered, and is given up
-    /// after 2 s without an answer; from then on they are refused at once, until the thread answers again.
+    /// after [`ShardConfig::opened_within`] without an answer; from then on they are refused at once, until the thread answers again.
     ///
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].
@@ -355,50 +357,6 @@ impl Shard {
         sent
     }
 
-    async fn open<T: Opened>(
-        &self,
-        command: impl FnOnce(oneshot::Sender<Result<T, OpenError>>) -> Command,
-    ) -> Result<T, ShardError> {
-        if self.load.is_stalled() {
-            return Err(ShardError::Overloaded);
-        }
-        let (reply, answer) = oneshot::channel();
-        self.send_asking(command(reply))?;
-        let mut unclaimed = Unclaimed { shard: self, answer };
-        match timeout(OPENED_WITHIN, &mut unclaimed.answer).await {
-            Ok(opened) => Ok(opened.map_err(|_| ShardError::Closed)??),
-            Err(_) => {
-                self.avoid();
-                Err(ShardError::Overloaded)
-            }
-        }
-    }
-
-    /// The thread has not answered in time: until it does, nothing is opened there.
-    pub(crate) fn avoid(&self) {
-        if self.load.stall() {
-            tracing::warn!(shard = ?self, "a media thread does not answer: nothing new goes there until it does");
-            let shard = self.clone();
-            tokio::spawn(async move {
-                shard.answered().await;
-                shard.load.recover();
-            });
-        }
-    }
-
-    /// Comes back when the thread has taken a command, or has ended.
-    async fn answered(&self) {
-        loop {
-            let (reply, answer) = oneshot::channel();
-            match self.commands.try_send(Command::Ping { reply }) {
-                Err(TrySendError::Full(_)) => sleep(RETRY).await,
-                _ if self.load.has_ended() => return,
-                // It may have ended meanwhile.
-                _ => return drop(answer.await),
-            }
-        }
-    }
-
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ShardError> {
         let (reply, answer) = oneshot::channel();
         self.send_asking(command(reply))?;
@@ -453,22 +411,6 @@ impl Shard {
     }
 }
 
-/// An answer on its way; what it brings is closed if whoever asked goes away before it comes.
-struct Unclaimed<'a, T: Opened> {
-    shard: &'a Shard,
-    answer: oneshot::Receiver<Result<T, OpenError>>,
-}
-
-impl<T: Opened> Drop for Unclaimed<'_, T> {
-    fn drop(&mut self) {
-        // From here on the thread sees that nobody waits; what it had answered before is taken here.
-        self.answer.close();
-        if let Ok(Ok(opened)) = self.answer.try_recv() {
-            self.shard.close(opened.peer());
-        }
-    }
-}
-
 impl fmt::Debug for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shard")
@@ -497,6 +439,8 @@ pub struct ShardConfig {
     pub feed_queue: usize,
     /// Send buffer asked of the system, in bytes. Default 4 MiB.
     pub send_buffer_bytes: usize,
+    /// How long whoever opens something waits for the thread to answer. Default 2 s.
+    pub opened_within: Duration,
 }
 
 impl Default for ShardConfig {
@@ -510,6 +454,7 @@ impl Default for ShardConfig {
             feed_queue: 2048,
             rtcp_rate: 50,
             send_buffer_bytes: 4 << 20,
+            opened_within: Duration::from_secs(2),
         }
     }
 }
@@ -556,10 +501,6 @@ pub enum ShardError {
 }
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
-/// Whoever opens something waits no longer.
-const OPENED_WITHIN: Duration = Duration::from_secs(2);
-/// How soon a thread whose queue was full is asked again whether it answers.
-const RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 impl Shard {
@@ -581,9 +522,19 @@ impl Shard {
         let (commands, command_queue) = bounded(room);
         let (media, media_queue) = bounded(1);
         let (inlet, fed) = feed::inlet(1);
-        let shard = Self { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
+        let (load, dropped) = (Arc::default(), Arc::default());
+        let opened_within = Duration::from_secs(2);
+        let shard = Self { orders, commands, media, inlet, load, dropped, opened_within };
         let queues = Queues { orders: order_queue, commands: command_queue, media: media_queue, fed };
         (shard, move || queues.commands.try_recv().ok().map(|command| format!("{command:?}")))
+    }
+}
+
+#[cfg(test)]
+impl ShardConfig {
+    /// For a machine that has much else to do.
+    pub(crate) fn patient() -> Self {
+        Self { opened_within: Duration::from_secs(20), ..Self::default() }
     }
 }
 

@@ -14,7 +14,6 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
@@ -68,13 +67,22 @@ impl Shards {
     /// # Errors
     /// When there is no socket, one has no local address, or a thread can not be started.
     pub fn spawn(sockets: &[UdpSocket], config: &ShardsConfig) -> io::Result<(Shards, ShardThreads)> {
+        Self::spawn_each(sockets, config, |number| config.of(number))
+    }
+
+    /// The same, each with a setting of its own.
+    pub(super) fn spawn_each(
+        sockets: &[UdpSocket],
+        config: &ShardsConfig,
+        of: impl Fn(usize) -> ShardConfig,
+    ) -> io::Result<(Shards, ShardThreads)> {
         let max_tracks = config.shard.relay.track_limit();
         let (mut shards, mut loads, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..config.resolved() {
             let socket = sockets.get(number % sockets.len().max(1)).ok_or(io::ErrorKind::InvalidInput)?;
             let load = Arc::<Load>::default();
             let seat = ThreadSeat { number, pin: config.pin, load: Arc::clone(&load) };
-            let (shard, thread) = Shard::spawn_as(socket.try_clone()?, config.of(number), seat)?;
+            let (shard, thread) = Shard::spawn_as(socket.try_clone()?, of(number), seat)?;
             shards.push(shard);
             loads.push(load);
             threads.push(thread);
@@ -118,8 +126,8 @@ impl Shards {
         self.at(track.relay()).open_publisher(track, spec).await
     }
 
-    /// Opens a listener with its leg on some shard, within 8 s or not: 4 s to have the track there, 2 s to open it there, and
-    /// if that fails 2 s at home.
+    /// Opens a listener with its leg on some shard, within 8 s or not, unless [`ShardConfig::opened_within`] is another than
+    /// 2 s: twice that to have the track there, once to open it there, and if that fails once more at home.
     ///
     /// # Errors
     /// As [`Shard::open_listener`].
@@ -135,7 +143,10 @@ impl Shards {
             return self.inner.shards[home].open_seated(track, spec, Some(seat)).await;
         }
         let replica = self.replicate_to(spec.resume_position(), track, shard, &seat);
-        match timeout(REPLICATED_WITHIN, replica).await.unwrap_or(Err(ShardError::Overloaded)) {
+        match timeout(self.inner.shards[shard].replicated_within(), replica)
+            .await
+            .unwrap_or(Err(ShardError::Overloaded))
+        {
             Ok(replica) => match self.inner.shards[shard].open_seated(replica, spec, Some(seat)).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::debug!(shard, %error, "not opened there"),
@@ -512,7 +523,7 @@ impl ShardsConfig {
     }
 
     /// The setting of one of them.
-    fn of(&self, number: usize) -> ShardConfig {
+    pub(super) fn of(&self, number: usize) -> ShardConfig {
         let limit = self.shard.relay.track_limit();
         let id = u8::try_from(number).expect("there are fewer shards than numbers");
         // Replicas are tracks too; of each track there is one, and one that is just closing.
@@ -527,9 +538,6 @@ impl From<ShardConfig> for ShardsConfig {
         Self { count: 1, pin: false, spill: 256, shard }
     }
 }
-
-/// A replica that takes longer is not waited for.
-const REPLICATED_WITHIN: Duration = Duration::from_secs(4);
 
 #[cfg(test)]
 impl Shards {

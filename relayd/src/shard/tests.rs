@@ -115,7 +115,7 @@ struct Stage {
 
 impl Stage {
     fn new(address: &str) -> Self {
-        Stage::with(address, ShardConfig { seed: 7, ..ShardConfig::default() })
+        Stage::with(address, ShardConfig { seed: 7, ..ShardConfig::patient() })
     }
 
     fn with(address: &str, config: ShardConfig) -> Self {

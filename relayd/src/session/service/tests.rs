@@ -10,7 +10,7 @@ use crate::shard::{ShardConfig, ShardsConfig};
 use crate::webrtc::{IfMatch, WebRtcConfig};
 
 async fn service() -> Service {
-    service_on(ShardConfig::default().into()).await
+    service_on(ShardConfig::patient().into()).await
 }
 
 async fn service_on(shards: ShardsConfig) -> Service {
@@ -158,7 +158,7 @@ async fn languages_come_and_go_with_their_tracks_and_connections() {
 #[tokio::test]
 async fn the_run_loop_ends_what_time_ends_and_closes_its_connections() {
     let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
-    let (connections_plane, shard, _task) = Connections::bind(config, ShardConfig::default()).await.unwrap();
+    let (connections_plane, shard, _task) = Connections::bind(config, ShardConfig::patient()).await.unwrap();
     let limits = Limits { grace: Duration::ZERO, linger: Duration::from_millis(1), ..Limits::default() };
     let service = Service::new(Directory::new(limits), shard, connections_plane);
     let running = tokio::spawn(service.clone().run());
@@ -320,7 +320,7 @@ async fn a_listener_that_is_gone_while_its_second_leg_is_opened_comes_back_in_th
 
 #[tokio::test]
 async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
-    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::patient().into() };
     let service = service_on(shards).await;
     let running = tokio::spawn(service.clone().run());
     let created = session(&service).await;
@@ -363,7 +363,7 @@ async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
 
 #[tokio::test]
 async fn a_track_whose_media_thread_fails_is_made_anew_on_another() {
-    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::patient().into() };
     let service = service_on(shards).await;
     let running = tokio::spawn(service.clone().run());
     let created = session(&service).await;
@@ -405,7 +405,7 @@ async fn a_track_whose_media_thread_fails_is_made_anew_on_another() {
 
 #[tokio::test]
 async fn a_media_thread_that_stalls_holds_up_nobody_on_the_others() {
-    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::default().into() };
+    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::patient().into() };
     let service = service_on(shards).await;
     let (shard, patience) = (&service.shard, Duration::from_secs(20));
     let mut tracks = Vec::new();

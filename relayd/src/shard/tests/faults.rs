@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::timeout;
+
 use super::shards::{Guest, Speaker, by_shard, config, end, runtime, spawn, spec, told, until};
 use super::switch::numbered;
 use super::*;
@@ -14,7 +16,7 @@ fn a_stalled_shard_holds_up_nobody_and_has_lost_nothing_when_it_goes_on() {
 }
 
 fn stall_one_of(count: usize) {
-    let shard = ShardConfig { feed_queue: 8, ..ShardConfig::default() };
+    let shard = ShardConfig { feed_queue: 8, ..ShardConfig::patient() };
     let (shards, threads) = spawn(&ShardsConfig { count, spill: 0, ..shard.into() });
     runtime().block_on(async {
         let mut speaker = Speaker::on(&shards, "en").await;
@@ -46,7 +48,7 @@ fn stall_one_of(count: usize) {
 #[test]
 fn what_a_stalled_shard_alone_has_missed_is_not_lost_to_the_track() {
     let relay = Config::default().history_frames(20);
-    let shard = ShardConfig { relay, feed_queue: 8, ..ShardConfig::default() };
+    let shard = ShardConfig { relay, feed_queue: 8, ..ShardConfig::patient() };
     let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
     runtime().block_on(async {
         let mut events = shards.events();
@@ -79,11 +81,21 @@ fn what_a_stalled_shard_alone_has_missed_is_not_lost_to_the_track() {
 
 #[test]
 fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
-    let (shards, threads) = spawn(&config(3, 0));
+    let (config, socket) = (config(3, 0), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let of = |number| {
+        let opened_within = Duration::from_millis(if number == 1 { 50 } else { 20_000 });
+        ShardConfig { opened_within, ..config.of(number) }
+    };
+    let (shards, threads) = Shards::spawn_each(&[socket], &config, of).unwrap();
     runtime().block_on(async {
         let mut speaker = Speaker::on(&shards, "en").await;
-        let there = shards.open_track("es").await.unwrap();
-        assert_eq!((speaker.track.relay(), there.relay()), (0, 1));
+        let mut there = speaker.track;
+        assert_eq!(there.relay(), 0);
+        until("it has answered in time", async || {
+            there = shards.open_track("es").await.unwrap_or(there);
+            there.relay() == 1
+        })
+        .await;
         let stalled = shards.each()[1].stall();
         let mut guests = Vec::new();
         // The first to be sent there finds out, and is taken elsewhere; its replica is not waited for by anybody else.
@@ -105,8 +117,12 @@ fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
 
         drop(stalled);
         until("it is asked again", async || shards.open_listener(there, spec()).await.is_ok()).await;
-        guests.extend(Guest::many(&shards, speaker.track, 9).await);
-        assert!(by_shard(&guests).contains_key(&1));
+        // As soon as it has answered in time: it is the impatient one still.
+        until("somebody is sent there", async || {
+            guests.push(Guest::join(&shards, speaker.track, spec()).await);
+            by_shard(&guests).contains_key(&1)
+        })
+        .await;
         speaker.speak(10);
         guests.iter_mut().for_each(|guest| guest.hears(0..10));
     });

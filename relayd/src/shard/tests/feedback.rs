@@ -39,7 +39,7 @@ fn listeners_get_sender_reports_with_rising_indices() {
     for profile in PROFILES {
         let mut ear = Ear::new("127.0.0.1:0", profile, 1);
         let relay = Config::default().report_interval(Duration::from_secs(1));
-        let config = ShardConfig { relay, seed: 7, cname: "a name".to_owned(), ..ShardConfig::default() };
+        let config = ShardConfig { relay, seed: 7, cname: "a name".to_owned(), ..ShardConfig::patient() };
         let mut stage = Stage::with("127.0.0.1:0", config);
         stage.join(&ear);
         let mut expected_index = 1 << 30;
@@ -122,7 +122,7 @@ fn rtcp_beyond_the_rate_is_dropped_and_the_rate_comes_back() {
 fn junk_of_every_length_is_counted_and_changes_nothing() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes128Gcm, 1);
     let mut stage =
-        Stage::with("127.0.0.1:0", ShardConfig { rtcp_rate: u32::MAX, seed: 1, ..ShardConfig::default() });
+        Stage::with("127.0.0.1:0", ShardConfig { rtcp_rate: u32::MAX, seed: 1, ..ShardConfig::patient() });
     let (_, leg) = stage.join(&ear);
     for length in 0..=1600 {
         let junk: Vec<u8> = (0..length).map(|i| (i * 31 + length) as u8 | 0x80).collect();
@@ -137,7 +137,7 @@ fn junk_of_every_length_is_counted_and_changes_nothing() {
 fn authentic_but_malformed_rtcp_of_every_length_is_counted() {
     let mut ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes128Gcm, 1);
     let mut stage =
-        Stage::with("127.0.0.1:0", ShardConfig { rtcp_rate: u32::MAX, seed: 1, ..ShardConfig::default() });
+        Stage::with("127.0.0.1:0", ShardConfig { rtcp_rate: u32::MAX, seed: 1, ..ShardConfig::patient() });
     let (_, leg) = stage.join(&ear);
     for length in 8..=1400 {
         let junk: Vec<u8> =

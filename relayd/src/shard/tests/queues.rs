@@ -11,7 +11,7 @@ use super::*;
 
 #[test]
 fn what_waits_for_a_stalled_thread_is_bounded_by_what_is_open_and_all_of_it_is_done() {
-    let config = ShardsConfig::from(ShardConfig::default());
+    let config = ShardsConfig::from(ShardConfig::patient());
     let (shards, threads) = Shards::spawn(&[UdpSocket::bind("127.0.0.1:0").unwrap()], &config).unwrap();
     Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
         let (mut tracks, mut listeners) = (Vec::new(), Vec::new());
@@ -62,7 +62,7 @@ fn what_waits_for_a_stalled_thread_is_bounded_by_what_is_open_and_all_of_it_is_d
 
 #[test]
 fn what_was_handed_in_before_a_mark_is_taken_when_that_is_answered() {
-    let config = ShardsConfig::from(ShardConfig::default());
+    let config = ShardsConfig::from(ShardConfig::patient());
     let (shards, threads) = Shards::spawn(&[UdpSocket::bind("127.0.0.1:0").unwrap()], &config).unwrap();
     Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
         let track = shards.open_track("en").await.unwrap();

@@ -7,6 +7,7 @@ use std::task::Poll;
 use relay_engine::Order;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::switch::{number_of, numbered};
 use super::*;
@@ -16,7 +17,7 @@ pub(super) fn runtime() -> Runtime {
 }
 
 pub(super) fn config(count: usize, spill: usize) -> ShardsConfig {
-    ShardsConfig { count, spill, ..ShardConfig::default().into() }
+    ShardsConfig { count, spill, ..ShardConfig::patient().into() }
 }
 
 pub(super) fn spawn(config: &ShardsConfig) -> (Shards, ShardThreads) {
@@ -261,7 +262,7 @@ async fn return_elsewhere(shards: &Shards, speaker: &mut Speaker, guests: &mut [
 
 #[test]
 fn a_replica_has_homes_whole_history_and_goes_with_its_last_listener() {
-    let shard = ShardConfig { feed_queue: 16, ..ShardConfig::default() };
+    let shard = ShardConfig { feed_queue: 16, ..ShardConfig::patient() };
     let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
     runtime().block_on(async {
         let mut speaker = Speaker::on(&shards, "en").await;
@@ -311,7 +312,7 @@ fn a_history_that_is_handed_over_is_no_lag() {
 
 #[test]
 fn whoever_resumes_where_the_feed_is_behind_hears_nothing_twice() {
-    let shard = ShardConfig { feed_queue: 2, ..ShardConfig::default() };
+    let shard = ShardConfig { feed_queue: 2, ..ShardConfig::patient() };
     let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
     runtime().block_on(async {
         let mut speaker = Speaker::on(&shards, "en").await;
@@ -397,7 +398,7 @@ pub(super) async fn told(
 #[test]
 fn what_happens_to_a_track_is_told_once_and_by_its_own_name() {
     let relay = Config::default().history_frames(20);
-    let shard = ShardConfig { relay, ..ShardConfig::default() };
+    let shard = ShardConfig { relay, ..ShardConfig::patient() };
     let (shards, threads) = spawn(&ShardsConfig { count: 3, spill: 0, ..shard.into() });
     runtime().block_on(async {
         let mut events = shards.events();

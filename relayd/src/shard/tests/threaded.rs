@@ -13,7 +13,7 @@ fn runtime() -> Runtime {
 
 fn spawn() -> (Shard, ShardThread) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    Shard::spawn(socket, ShardConfig::default()).unwrap()
+    Shard::spawn(socket, ShardConfig::patient()).unwrap()
 }
 
 async fn stage(shard: &Shard) -> (TrackId, LegId) {
@@ -59,7 +59,7 @@ fn a_listener_hears_through_the_thread_whatever_was_handed_in_after_it_came_up()
 fn deadlines_are_served_without_any_input() {
     let ear = Ear::new("127.0.0.1:0", SrtpProfile::AeadAes256Gcm, 1);
     let relay = Config::default().report_interval(Duration::from_millis(100));
-    let config = ShardConfig { relay, ..ShardConfig::default() };
+    let config = ShardConfig { relay, ..ShardConfig::patient() };
     let (shard, thread) = Shard::spawn(UdpSocket::bind("127.0.0.1:0").unwrap(), config).unwrap();
     runtime().block_on(async {
         let (track, publisher) = stage(&shard).await;
@@ -83,7 +83,9 @@ fn media_that_does_not_fit_its_queue_is_dropped_and_counted() {
     let (media, media_queue) = bounded(2);
     let orders = unbounded().0;
     let inlet = shard.inlet.clone();
-    let stuck = Shard { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
+    let (load, dropped) = (Arc::default(), Arc::default());
+    let opened_within = Duration::from_secs(2);
+    let stuck = Shard { orders, commands, media, inlet, load, dropped, opened_within };
     let taken: Vec<bool> = (0..5).map(|number| stuck.packet(publisher, spoken(number, &[0xf8]))).collect();
     assert_eq!(taken, [true, true, false, false, false]);
     assert!(!stuck.srtcp(publisher, Bytes::from_static(b"rtcp")));
@@ -227,7 +229,9 @@ fn a_close_is_taken_however_full_the_commands_are_and_before_what_is_given_after
     commands.send(Command::Shutdown).unwrap();
     let (orders, order_queue) = unbounded();
     let (media, inlet) = (shard.media.clone(), shard.inlet.clone());
-    let stuck = Shard { orders, commands, media, inlet, load: Arc::default(), dropped: Arc::default() };
+    let (load, dropped) = (Arc::default(), Arc::default());
+    let opened_within = Duration::from_secs(2);
+    let stuck = Shard { orders, commands, media, inlet, load, dropped, opened_within };
     let track = runtime().block_on(shard.open_track("es")).unwrap();
     (0..5_000).for_each(|_| stuck.close(Peer::Track(track)));
     assert_eq!(order_queue.len(), 5_000, "nothing is lost, and nothing is waited for");

@@ -41,7 +41,7 @@ impl Stage {
             Port::new(socket.try_clone().unwrap(), vec![socket.local_addr().unwrap()]).unwrap()
         };
         let (shard, thread) =
-            Shards::spawn(std::slice::from_ref(socket), &ShardConfig::default().into()).unwrap();
+            Shards::spawn(std::slice::from_ref(socket), &ShardConfig::patient().into()).unwrap();
         let (commands, receiver) = mpsc::channel(64);
         let config = WebRtcConfig { stun_burst: 1_000_000, ..WebRtcConfig::default() };
         let (shared, inbounds) = Shared::new(&config);

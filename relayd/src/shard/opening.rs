@@ -1,0 +1,83 @@
+//! Opening on a media thread: an answer within a time, and nothing left open for nobody.
+//!
+//! A thread that has not answered in that time is avoided: it is opened nothing on until it has answered something else.
+
+use std::time::Duration;
+
+use crossbeam_channel::TrySendError;
+use relay_engine::OpenError;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::command::{Command, Opened};
+use super::{Shard, ShardError};
+
+impl Shard {
+    pub(super) async fn open<T: Opened>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, OpenError>>) -> Command,
+    ) -> Result<T, ShardError> {
+        if self.load.is_stalled() {
+            return Err(ShardError::Overloaded);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.send_asking(command(reply))?;
+        let mut unclaimed = Unclaimed { shard: self, answer };
+        match timeout(self.opened_within, &mut unclaimed.answer).await {
+            Ok(opened) => Ok(opened.map_err(|_| ShardError::Closed)??),
+            Err(_) => {
+                self.avoid();
+                Err(ShardError::Overloaded)
+            }
+        }
+    }
+
+    /// A replica on this shard that takes longer is not waited for.
+    pub(super) fn replicated_within(&self) -> Duration {
+        self.opened_within * 2
+    }
+
+    /// The thread has not answered in time: until it does, nothing is opened there.
+    pub(crate) fn avoid(&self) {
+        if self.load.stall() {
+            tracing::warn!(shard = ?self, "a media thread does not answer: nothing new goes there until it does");
+            let shard = self.clone();
+            tokio::spawn(async move {
+                shard.answered().await;
+                shard.load.recover();
+            });
+        }
+    }
+
+    /// Comes back when the thread has taken a command, or has ended.
+    async fn answered(&self) {
+        loop {
+            let (reply, answer) = oneshot::channel();
+            match self.commands.try_send(Command::Ping { reply }) {
+                Err(TrySendError::Full(_)) => sleep(RETRY).await,
+                _ if self.load.has_ended() => return,
+                // It may have ended meanwhile.
+                _ => return drop(answer.await),
+            }
+        }
+    }
+}
+
+/// An answer on its way; what it brings is closed if whoever asked goes away before it comes.
+struct Unclaimed<'a, T: Opened> {
+    shard: &'a Shard,
+    answer: oneshot::Receiver<Result<T, OpenError>>,
+}
+
+impl<T: Opened> Drop for Unclaimed<'_, T> {
+    fn drop(&mut self) {
+        // From here on the thread sees that nobody waits; what it had answered before is taken here.
+        self.answer.close();
+        if let Ok(Ok(opened)) = self.answer.try_recv() {
+            self.shard.close(opened.peer());
+        }
+    }
+}
+
+/// How soon a thread whose queue was full is asked again whether it answers.
+const RETRY: Duration = Duration::from_millis(100);
