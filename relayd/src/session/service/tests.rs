@@ -363,7 +363,10 @@ async fn who_is_on_a_media_thread_that_fails_is_told_so_and_the_others_stay() {
 
 #[tokio::test]
 async fn a_track_whose_media_thread_fails_is_made_anew_on_another() {
-    let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::patient().into() };
+    // No more tracks than there are: those that have died take nobody's place.
+    let relay = relay_engine::Config::default().max_tracks(2);
+    let shard = ShardConfig { relay, ..ShardConfig::patient() };
+    let shards = ShardsConfig { count: 2, spill: 0, ..shard.into() };
     let service = service_on(shards).await;
     let running = tokio::spawn(service.clone().run());
     let created = session(&service).await;
