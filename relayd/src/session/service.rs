@@ -1,10 +1,11 @@
 //! Sessions across the planes: the directory, the tracks on the shard, the connections.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use relay_engine::{Epoch, LegId, Peer, SwitchError, TrackId};
 use thiserror::Error;
 use tokio::sync::Mutex;
@@ -198,7 +199,9 @@ impl Service {
     pub fn run(self) -> impl Future<Output = ()> + Send {
         // Now, not when the task first runs: nothing that happens from here on is missed.
         let mut events = self.shard.events();
-        // Side by side: who waits for a speaker does not wait for connections to be closed.
+        // Side by side: who waits for a speaker, and what time ends, does not wait for connections to be closed, nor for
+        // tracks to be made anew.
+        let replace = self.clone().replace_failed();
         let work = {
             let service = self.clone();
             async move {
@@ -217,7 +220,6 @@ impl Service {
                         let now = Instant::now();
                         self.directory.set_epoch(Epoch { instant: now, wall: SystemTime::now() });
                         self.directory.handle_timeout(now);
-                        self.close_failed().await;
                     }
                     Some(event) = events.recv() => {
                         self.anchors.handle_shard_event(&event);
@@ -230,33 +232,50 @@ impl Service {
             tokio::select! {
                 () = work => {}
                 () = hear => {}
+                () = replace => {}
             }
         }
     }
 
     /// Whoever is on a media thread that has failed is told to go, and may come back on another, where the tracks that
     /// were at home there are made anew. Not only once: somebody may have been on the way there.
-    async fn close_failed(&self) {
-        for number in self.shard.failed() {
-            self.remake_tracks(number).await;
-            self.seats.close_shard(number, CloseReason::MediaFailed);
-            self.connections.close_shard(number, CloseReason::MediaFailed).await;
+    async fn replace_failed(self) {
+        let mut timer = tokio::time::interval(TICK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Of which threads it has been told.
+        let mut told = BTreeSet::new();
+        loop {
+            timer.tick().await;
+            for number in self.shard.failed() {
+                match self.remake_tracks(number).await {
+                    // It is tried again.
+                    Err(error) if told.insert(number) => {
+                        tracing::warn!(shard = number, %error, "tracks of a failed media thread are not made anew yet");
+                    }
+                    Err(_) => {}
+                    Ok(()) => {
+                        told.remove(&number);
+                    }
+                }
+                self.seats.close_shard(number, CloseReason::MediaFailed);
+                self.connections.close_shard(number, CloseReason::MediaFailed).await;
+            }
         }
     }
 
-    async fn remake_tracks(&self, number: u8) {
-        for (old, language) in self.directory.tracks_on(number) {
-            match self.shard.open_track(language.as_str()).await {
-                Ok(new) => {
-                    tracing::warn!(?old, ?new, %language, "a track is made anew: its media thread has failed");
-                    if !self.directory.remake_track(Instant::now(), old, new) {
-                        self.shard.close(Peer::Track(new));
-                    }
-                }
-                // The others would not be either; it is tried again.
-                Err(error) => return tracing::debug!(%error, "a track is not made anew yet"),
-            }
+    /// Side by side, until one is refused: the others would not be made either.
+    async fn remake_tracks(&self, number: u8) -> Result<(), ShardError> {
+        let tracks = stream::iter(self.directory.tracks_on(number)).map(Ok);
+        tracks.try_for_each_concurrent(AT_ONCE, |(old, language)| self.remake_track(old, language)).await
+    }
+
+    async fn remake_track(&self, old: TrackId, language: Language) -> Result<(), ShardError> {
+        let new = self.shard.open_track(language.as_str()).await?;
+        tracing::warn!(?old, ?new, %language, "a track is made anew: its media thread has failed");
+        if !self.directory.remake_track(Instant::now(), old, new) {
+            self.shard.close(Peer::Track(new));
         }
+        Ok(())
     }
 
     /// Ends all sessions, because the relay stops, and all connections.

@@ -516,6 +516,11 @@ impl Shard {
         stalled
     }
 
+    /// Commands that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.commands.len()
+    }
+
     /// A shard that takes no command by itself, with room for so many; what it is given comes out in words.
     pub(crate) fn stalled(room: usize) -> (Self, impl Fn() -> Option<String>) {
         let (orders, order_queue) = unbounded();

@@ -407,6 +407,35 @@ async fn a_track_whose_media_thread_fails_is_made_anew_on_another() {
 }
 
 #[tokio::test]
+async fn time_passes_for_the_sessions_while_tracks_are_made_anew() {
+    // None is made while this test runs.
+    let shard = ShardConfig { opened_within: Duration::from_secs(600), ..ShardConfig::default() };
+    let config = WebRtcConfig { bind: ([127, 0, 0, 1], 0).into(), ..WebRtcConfig::default() };
+    let shards = ShardsConfig { count: 2, ..shard.into() };
+    let (connections, shard, _task) = Connections::bind(config, shards).await.unwrap();
+    let limits = Limits { linger: Duration::from_millis(1), ..Limits::default() };
+    let service = Service::new(Directory::new(limits), shard, connections);
+    let (failing, ending) = (session(&service).await, session(&service).await);
+    let running = tokio::spawn(service.clone().run());
+    let [fails, stalls] = service.shard.each() else { panic!("there are two") };
+    let stalled = stalls.stall();
+    until("it has stalled", async || stalls.waiting() == 0).await;
+    fails.fail();
+    until("tracks are asked for", async || stalls.waiting() > 0).await;
+
+    let id = ending.view.id.as_str();
+    let taken = service.directory.publisher_slot(Instant::now(), id, None, &Caller::Open, &Claim::None);
+    let mut slot = taken.unwrap().slot;
+    slot.connected();
+    drop(slot);
+    until("its time is over", async || service.directory.view(id).is_err()).await;
+    assert!(service.directory.view(failing.view.id.as_str()).is_ok());
+    drop(stalled);
+    until("they are made anew", async || service.directory.tracks_on(0).is_empty()).await;
+    running.abort();
+}
+
+#[tokio::test]
 async fn a_media_thread_that_stalls_holds_up_nobody_on_the_others() {
     let shards = ShardsConfig { count: 2, spill: 0, ..ShardConfig::patient().into() };
     let service = service_on(shards).await;
