@@ -24,6 +24,7 @@ mod outbound;
 mod pauses;
 mod placement;
 mod plane;
+mod replicas;
 mod ring;
 mod rtcp;
 mod seat;

@@ -3,14 +3,15 @@
 //! A seat keeps its branch, and the branch of a track on another shard than its home keeps the feed from there. So a
 //! replica ends with its last listener, and not while one is just coming: whoever comes has a seat already.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use crossbeam_channel::Sender;
 use relay_engine::{ListenerId, Peer, TrackId};
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
+use super::ShardError;
 use super::command::Order;
 use super::placement::ShardLoad;
 
@@ -98,13 +99,64 @@ impl Drop for Home {
 pub(super) struct Branch {
     listeners: AtomicUsize,
     load: Arc<Load>,
-    /// What the track is there, if that is not its home; made by the first who needs it.
-    pub(super) replica: OnceCell<Replica>,
+    /// What the track is there, if that is not its home.
+    replica: OnceLock<Replica>,
+    /// Of whoever makes it, or has made it.
+    made: Mutex<Option<watch::Receiver<Made>>>,
+    /// It has been told that it could not be made in time.
+    told: AtomicBool,
 }
+
+type Made = Option<Result<TrackId, ShardError>>;
 
 impl Branch {
     pub(super) fn on(load: &Arc<Load>) -> Arc<Self> {
-        Arc::new(Self { listeners: AtomicUsize::new(0), load: Arc::clone(load), replica: OnceCell::new() })
+        Arc::new(Self {
+            listeners: AtomicUsize::new(0),
+            load: Arc::clone(load),
+            replica: OnceLock::new(),
+            made: Mutex::default(),
+            told: AtomicBool::new(false),
+        })
+    }
+
+    /// What the track is there, made now if nobody has begun yet: to the end, however long those wait who want it.
+    pub(super) async fn replica<F>(self: &Arc<Self>, make: impl FnOnce() -> F) -> Result<TrackId, ShardError>
+    where
+        F: Future<Output = Result<Replica, ShardError>> + Send + 'static,
+    {
+        let mut made = self.making(make);
+        let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
+        // Whoever made it went with their runtime.
+        made.unwrap_or(Err(ShardError::Closed))
+    }
+
+    fn making<F>(self: &Arc<Self>, make: impl FnOnce() -> F) -> watch::Receiver<Made>
+    where
+        F: Future<Output = Result<Replica, ShardError>> + Send + 'static,
+    {
+        // Every change under the lock is complete in itself.
+        let mut making = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_good = |made: &&watch::Receiver<Made>| {
+            let goes_on = made.has_changed().is_ok();
+            goes_on || matches!(*made.borrow(), Some(Ok(_)))
+        };
+        if let Some(made) = making.as_ref().filter(is_good) {
+            return made.clone();
+        }
+        let (tell, made) = watch::channel(None);
+        let (branch, make) = (Arc::clone(self), make());
+        tokio::spawn(async move {
+            let made = make.await.map(|made| branch.replica.get_or_init(|| made).track);
+            tell.send_replace(Some(made));
+        });
+        *making = Some(made.clone());
+        made
+    }
+
+    /// Whether it is to be told that the replica could not be made: once.
+    pub(super) fn tells(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// The track's listeners on this shard, those just coming included.
@@ -124,7 +176,7 @@ impl Seat {
         Self(branch)
     }
 
-    pub(super) fn branch(&self) -> &Branch {
+    pub(super) fn branch(&self) -> &Arc<Branch> {
         &self.0
     }
 }

@@ -24,10 +24,10 @@ use relay_engine::{
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::command::{Command, PauseWish};
-use super::feed::{FeedLink, FeedSender};
+use super::command::PauseWish;
 use super::placement;
-use super::seat::{Branch, Home, Load, Replica, Seat};
+use super::replicas;
+use super::seat::{Branch, Home, Load, Seat};
 use super::thread::ThreadSeat;
 use super::{EVENT_QUEUE, Egress, Shard, ShardConfig, ShardError, ShardEvent, ShardStats, ShardThread};
 
@@ -151,7 +151,10 @@ impl Shards {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::debug!(shard, %error, "not opened there"),
             },
-            Err(error) => tracing::warn!(shard, %error, "a track could not be taken to another shard"),
+            Err(error) if seat.branch().tells() => {
+                tracing::warn!(shard, ?track, %error, "a track could not be taken to another shard");
+            }
+            Err(_) => {}
         }
         // What is wrong with the request itself, or with the track, is told at home.
         let seat = self.seat(track, home).ok_or_else(unknown)?;
@@ -389,12 +392,15 @@ impl Shards {
         Some(Seat::on(entry.branch(usize::from(track.relay()), shard, load)))
     }
 
-    /// What the track is on the shard of a seat; made now, if nobody has yet.
+    /// What the track is on the shard of a seat; made now, if nobody has yet, and on when this is given up.
     async fn replicate(&self, track: TrackId, shard: usize, seat: &Seat) -> Result<TrackId, ShardError> {
         let name = self.tracks().get(&track).map(|entry| Arc::clone(&entry.name));
         let name = name.ok_or(OpenError::UnknownTrack(track))?;
-        let make = || self.make_replica(track, shard, &name);
-        Ok(seat.branch().replica.get_or_try_init(make).await?.track)
+        let make = || {
+            let (home, there) = (self.at(track.relay()).clone(), self.inner.shards[shard].clone());
+            replicas::make(track, name, home, there)
+        };
+        seat.branch().replica(make).await
     }
 
     /// The same, once it has what is before this position, as far as home has it: what is on its way there would be sent
@@ -411,40 +417,8 @@ impl Shards {
             let stats = self.at(track.relay()).track_stats(track).await?;
             let stats = stats.ok_or(OpenError::UnknownTrack(track))?;
             let before = stats.oldest_position.and_then(|_| stats.next_position.min(position).checked_sub(1));
-            self.await_fed(track, (shard, replica), before).await?;
+            replicas::await_fed(track, &self.inner.shards[shard], replica, before).await?;
         }
-        Ok(replica)
-    }
-
-    /// Waits until a track's replica has been fed up to this position.
-    async fn await_fed(
-        &self,
-        track: TrackId,
-        (shard, replica): (usize, TrackId),
-        position: Option<u64>,
-    ) -> Result<(), ShardError> {
-        let Some(position) = position else { return Ok(()) };
-        let asked = |reply| Command::AwaitFed { track: replica, position, reply };
-        self.inner.shards[shard].ask(asked).await.map_err(|error| match error {
-            // It is gone with the track, or with its shard.
-            ShardError::Closed => OpenError::UnknownTrack(track).into(),
-            error => error,
-        })
-    }
-
-    /// Wherever this is given up, what is open until then is closed: by the shard, for want of somebody who takes it; with
-    /// the feed's sender; or with the replica.
-    async fn make_replica(&self, track: TrackId, shard: usize, name: &str) -> Result<Replica, ShardError> {
-        let (home, there) = (self.at(track.relay()), &self.inner.shards[shard]);
-        let (link, name) = (FeedLink::new(home.orders.clone()), name.to_owned());
-        let feed = Arc::clone(&link);
-        let open = |reply| Command::OpenReplica { name, of: track, link, reply };
-        let opened: (TrackId, LegId) = there.open(open).await?;
-        let sender = Box::new(FeedSender::new(feed, opened, there.inlet.clone(), there.orders.clone()));
-        let open = |reply| Command::OpenFeed { track, sender, reply };
-        let (feed, newest): (ListenerId, Option<u64>) = home.open(open).await?;
-        let replica = Replica { track: opened.0, feed, orders: home.orders.clone() };
-        self.await_fed(track, (shard, replica.track), newest).await?;
         Ok(replica)
     }
 

@@ -337,6 +337,38 @@ fn whoever_resumes_where_the_feed_is_behind_hears_nothing_twice() {
 }
 
 #[test]
+fn a_replica_that_somebody_has_stopped_waiting_for_is_made_for_the_next() {
+    let (shards, threads) = spawn(&config(2, 0));
+    runtime().block_on(async {
+        let mut speaker = Speaker::on(&shards, "en").await;
+        speaker.say_all(50).await;
+        let keeper = Guest::join(&shards, speaker.track, spec()).await;
+        let [home, there] = shards.each() else { panic!("there are two") };
+        let stalled = home.stall();
+        until("it has stalled", async || home.waiting() == 0).await;
+        // As far as it gets while home does not answer.
+        let begin = async || {
+            let mut opening = Box::pin(shards.open_listener(speaker.track, spec().resume_from(40)));
+            for _ in 0..4 {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+                there.ping().await.unwrap();
+            }
+            opening
+        };
+        drop(begin().await);
+        until("what feeds the replica is asked for", async || home.waiting() == 1).await;
+        let second = begin().await;
+        assert_eq!(home.waiting(), 1, "it is asked for once");
+        drop(stalled);
+        let (listener, _) = second.await.unwrap();
+        assert_eq!((keeper.listener.relay(), listener.relay()), (0, 1));
+        assert_eq!(there.stats().await.unwrap().replicas, 1);
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn what_is_opened_for_nobody_leaves_no_replica_behind() {
     let (shards, threads) = spawn(&config(3, 0));
     runtime().block_on(async {
