@@ -181,7 +181,8 @@ impl Shards {
     /// [`Connections::select`](crate::webrtc::Connections::select), which knows whose connections those are.
     ///
     /// # Errors
-    /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
+    /// [`ShardError::Select`] if the engine refuses it, [`ShardError::Overloaded`] if the track is not there in 4 s (twice
+    /// [`ShardConfig::opened_within`]), otherwise see [`ShardError`].
     pub(crate) async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
         let shard = usize::from(listener.relay());
         let unknown = || SelectError::UnknownTrack(track);
@@ -189,7 +190,9 @@ impl Shards {
         if shard == usize::from(track.relay()) {
             return self.inner.shards[shard].select(listener, track, Some(seat)).await;
         }
-        let replica = self.replicate(track, shard, &seat).await.map_err(|error| match error {
+        let within = self.inner.shards[shard].replicated_within();
+        let replica = timeout(within, self.replicate(track, shard, &seat)).await;
+        let replica = replica.unwrap_or(Err(ShardError::Overloaded)).map_err(|error| match error {
             ShardError::Open(OpenError::UnknownTrack(_)) => unknown().into(),
             error => error,
         })?;

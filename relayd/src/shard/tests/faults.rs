@@ -130,6 +130,35 @@ fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
 }
 
 #[test]
+fn who_selects_a_track_whose_home_stalls_does_not_wait_for_ever() {
+    let (config, socket) = (config(2, 256), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let of = |number| {
+        let opened_within = Duration::from_millis(if number == 1 { 50 } else { 600_000 });
+        ShardConfig { opened_within, ..config.of(number) }
+    };
+    let (shards, threads) = Shards::spawn_each(&[socket], &config, of).unwrap();
+    runtime().block_on(async {
+        let track = shards.open_track("en").await.unwrap();
+        let mut other = track;
+        let mut listener = None;
+        until("it has answered in time", async || {
+            other = shards.open_track("es").await.unwrap_or(other);
+            let opened = shards.open_listener(other, spec()).await.ok();
+            listener = opened.map(|(listener, _)| listener).filter(|listener| listener.relay() == 1);
+            listener.is_some()
+        })
+        .await;
+        let listener = listener.unwrap();
+        let stalled = shards.each()[0].stall();
+        let selected = timeout(Duration::from_secs(20), shards.select(listener, track)).await;
+        assert_eq!(selected, Ok(Err(ShardError::Overloaded)));
+        drop(stalled);
+        until("it is done in the end", async || shards.select(listener, track).await.is_ok()).await;
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn nobody_is_sent_to_a_shard_that_has_ended() {
     let (shards, threads) = spawn(&config(3, 0));
     runtime().block_on(async {
