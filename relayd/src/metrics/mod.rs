@@ -217,6 +217,9 @@ impl Metrics {
             if let Ok(snapshot) = &snapshot {
                 refresh::connections(snapshot);
             }
+            for (number, shard) in service.shard().each().iter().enumerate() {
+                refresh::shard_stalled(number, shard.is_stalled());
+            }
             for (number, stats) in shards.iter().enumerate() {
                 if let Ok(Ok(stats)) = stats {
                     refresh::shard(number, stats);
@@ -290,6 +293,7 @@ mod tests {
         metrics.request("none", &Method::from_bytes(b"BREW").unwrap(), StatusCode::NOT_FOUND, Duration::ZERO);
         metrics.joined(Role::Listener, Duration::from_millis(30));
         metrics.record(|| refresh::shard(3, &ShardStats::default()));
+        metrics.record(|| refresh::shard_stalled(3, true));
         let text = metrics.handle.render();
         for line in [
             r#"relayd_http_requests_total{route="/v1/sessions",method="POST",status="201"} 1"#,
@@ -297,6 +301,7 @@ mod tests {
             r#"relayd_join_duration_seconds_count{role="listener"} 1"#,
             r#"relayd_packets_sent_total{shard="3"} 0"#,
             r#"relayd_feed_depth{shard="3"} 0"#,
+            r#"relayd_shard_stalled{shard="3"} 1"#,
             "# HELP relayd_packets_sent_total Datagrams that the media plane sent",
             "# TYPE relayd_join_duration_seconds histogram",
         ] {

@@ -129,6 +129,11 @@ pub(super) fn connections(snapshot: &Snapshot) {
     }
 }
 
+/// Of a media thread that may not tell anything else.
+pub(super) fn shard_stalled(number: usize, stalled: bool) {
+    gauge!(SHARD_STALLED, "shard" => number.to_string()).set(f64::from(u8::from(stalled)));
+}
+
 /// What the shard of this number tells.
 pub(super) fn shard(number: usize, stats: &ShardStats) {
     let shard = number.to_string();

@@ -84,6 +84,7 @@ metrics_table! {
     FEED_STALLS = "relayd_feed_stalls_total", describe_counter, Count, "How often a media thread found the queue of another one full and kept a track's frames for it; nothing is lost by that within the history";
     SHARD_LISTENERS = "relayd_shard_listeners", describe_gauge, Count, "Listeners of a media thread";
     SHARD_TRACKS = "relayd_shard_tracks", describe_gauge, Count, "Tracks of a media thread, by kind: at home there, or a replica of another one's";
+    SHARD_STALLED = "relayd_shard_stalled", describe_gauge, Count, "1 while a media thread has not answered in time, and gets nothing new";
     QUEUE_DROPPED = "relayd_shard_queue_dropped_total", describe_counter, Count, "Packets dropped because the media plane's queue was full";
 }
 

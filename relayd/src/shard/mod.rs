@@ -109,6 +109,7 @@ impl Shard {
     ///
     /// Like the other opening calls it leaves nothing open when it is dropped before it has answered, and is given up
     /// after [`ShardConfig::opened_within`] without an answer; from then on they are refused at once, until the thread answers again.
+    /// They need a tokio runtime with its time enabled.
     ///
     /// # Errors
     /// [`ShardError::Open`] if the engine refuses it, otherwise see [`ShardError`].

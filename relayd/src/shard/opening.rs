@@ -40,13 +40,24 @@ impl Shard {
     /// The thread has not answered in time: until it does, nothing is opened there.
     pub(crate) fn avoid(&self) {
         if self.load.stall() {
-            tracing::warn!(shard = ?self, "a media thread does not answer: nothing new goes there until it does");
-            let shard = self.clone();
+            let number = self.load.number();
+            tracing::warn!(
+                shard = number,
+                "a media thread does not answer: nothing new goes there until it does"
+            );
+            let avoided = Avoided(self.clone());
             tokio::spawn(async move {
-                shard.answered().await;
-                shard.load.recover();
+                avoided.0.answered().await;
+                if !avoided.0.load.has_ended() {
+                    tracing::info!(shard = number, "the media thread answers again");
+                }
             });
         }
+    }
+
+    /// Whether it has not answered in time, and not since.
+    pub fn is_stalled(&self) -> bool {
+        self.load.is_stalled()
     }
 
     /// Comes back when the thread has taken a command, or has ended.
@@ -60,6 +71,15 @@ impl Shard {
                 _ => return drop(answer.await),
             }
         }
+    }
+}
+
+/// A thread that is avoided while this is there: also if nobody asks it any more, with the runtime of whoever found out.
+struct Avoided(Shard);
+
+impl Drop for Avoided {
+    fn drop(&mut self) {
+        self.0.load.recover();
     }
 }
 

@@ -18,6 +18,7 @@ use super::placement::ShardLoad;
 /// What is to be done on one shard; its thread and the router share it.
 #[derive(Debug, Default)]
 pub(super) struct Load {
+    number: usize,
     listeners: AtomicUsize,
     homes: AtomicUsize,
     ended: AtomicBool,
@@ -29,6 +30,15 @@ pub(super) struct Load {
 }
 
 impl Load {
+    /// Of the shard of this number.
+    pub(super) fn of(number: usize) -> Arc<Self> {
+        Arc::new(Self { number, ..Self::default() })
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
     pub(super) fn now(&self) -> ShardLoad {
         ShardLoad {
             alive: !self.has_ended(),

@@ -80,7 +80,7 @@ impl Shards {
         let (mut shards, mut loads, mut threads) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..config.resolved() {
             let socket = sockets.get(number % sockets.len().max(1)).ok_or(io::ErrorKind::InvalidInput)?;
-            let load = Arc::<Load>::default();
+            let load = Load::of(number);
             let seat = ThreadSeat { number, pin: config.pin, load: Arc::clone(&load) };
             let (shard, thread) = Shard::spawn_as(socket.try_clone()?, of(number), seat)?;
             shards.push(shard);

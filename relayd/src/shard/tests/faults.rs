@@ -114,6 +114,8 @@ fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
         let publisher = shards.open_publisher(there, LegSpec::new(PUBLISHER_TYPE)).await;
         assert_eq!(publisher, Err(ShardError::Overloaded));
         assert_eq!(shards.open_listener(there, spec()).await, Err(ShardError::Overloaded));
+        let stalls = shards.each().iter().map(Shard::is_stalled);
+        assert_eq!(stalls.collect::<Vec<_>>(), [false, true, false]);
 
         drop(stalled);
         until("it is asked again", async || shards.open_listener(there, spec()).await.is_ok()).await;
@@ -125,6 +127,22 @@ fn nobody_is_sent_to_a_shard_that_does_not_answer_until_it_does() {
         .await;
         speaker.speak(10);
         guests.iter_mut().for_each(|guest| guest.hears(0..10));
+    });
+    end(&shards, threads);
+}
+
+#[test]
+fn a_shard_is_not_avoided_for_ever_because_the_runtime_of_who_found_out_is_gone() {
+    let (shards, threads) = spawn(&config(1, 0));
+    let shard = &shards.each()[0];
+    let stalled = shard.stall();
+    runtime().block_on(async { shard.avoid() });
+    assert!(!shard.is_stalled());
+    runtime().block_on(async {
+        shard.avoid();
+        assert!(shard.is_stalled());
+        drop(stalled);
+        until("it answers", async || !shard.is_stalled()).await;
     });
     end(&shards, threads);
 }
