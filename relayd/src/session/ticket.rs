@@ -331,6 +331,16 @@ impl Tickets {
         }
     }
 
+    /// When [`Tickets::handle_timeout`] is to be called.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.left.first().map(|(until, _)| *until)
+    }
+
+    /// Time has passed: those whose time is over are forgotten.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.forget(now);
+    }
+
     fn forget(&mut self, now: Instant) {
         while let Some((until, holder)) = self.left.first().copied()
             && until <= now

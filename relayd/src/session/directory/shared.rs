@@ -270,7 +270,10 @@ impl Shared {
         let mut state = self.state();
         state.forget(now, self.limits.ended_memory);
         for id in state.due(now) {
-            state.change(now, &id, &self.feed, |entry| entry.machine.handle_timeout(now));
+            state.change(now, &id, &self.feed, |entry| {
+                entry.tickets.handle_timeout(now);
+                entry.machine.handle_timeout(now);
+            });
         }
         self.settle(state);
     }

@@ -231,7 +231,10 @@ impl State {
 
     /// Sessions for which time matters now.
     pub(super) fn due(&self, now: Instant) -> Vec<SessionId> {
-        let due = |entry: &Entry| entry.machine.poll_timeout().is_some_and(|at| at <= now);
+        let due = |entry: &Entry| {
+            let deadlines = [entry.machine.poll_timeout(), entry.tickets.poll_timeout()];
+            deadlines.into_iter().flatten().any(|at| at <= now)
+        };
         self.live.iter().filter(|(_, entry)| due(entry)).map(|(id, _)| id.clone()).collect()
     }
 

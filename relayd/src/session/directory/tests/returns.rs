@@ -1,6 +1,7 @@
 //! What connections are told alone, and what they come back with.
 
 use super::*;
+use crate::session::ticket::WINDOW;
 
 #[test]
 fn what_is_told_to_one_connection_alone_is_in_no_feed() {
@@ -48,6 +49,30 @@ fn what_was_told_to_those_who_are_gone_goes_with_their_tickets() {
         assert_eq!(directory.refresh(Instant::now(), &id, Cause::Operator, &everybody), Ok(1));
         assert_eq!(directory.hub(&id).unwrap().lanes(), number.min(tickets + 1));
     }
+}
+
+#[test]
+fn tickets_of_those_who_are_gone_go_in_a_session_in_which_nothing_else_happens() {
+    let idle_timeout = Duration::from_secs(86_400);
+    let directory = Directory::new(Limits { idle_timeout, ..limits() });
+    let now = Instant::now();
+    let id = directory.create(now, spec(), &tracks(2)).unwrap().view.id.to_string();
+    let (mut slot, track) = listen(&directory, &id, None).unwrap();
+    slot.accepted(format!("{:032x}", 7).parse().unwrap()).unwrap();
+    let role = crate::webrtc::Role::Listener;
+    let right = |name| Right { role, track, caller: Caller::Open, name, socket: false };
+    slot.place().answered((crate::session::machine::tests::ids(1)[0].1, None), right).unwrap();
+    slot.connected();
+    assert_eq!(directory.refresh(now, &id, Cause::Operator, &RefreshTarget::default()), Ok(1));
+    let hub = directory.hub(&id).unwrap();
+    directory.handle_timeout(now + 2 * WINDOW);
+    assert_eq!(hub.lanes(), 1, "it is there still");
+    drop(slot);
+    directory.handle_timeout(Instant::now() + WINDOW / 2);
+    assert_eq!(hub.lanes(), 1);
+    directory.handle_timeout(Instant::now() + WINDOW);
+    assert_eq!(hub.lanes(), 0);
+    assert!(directory.view(&id).is_ok());
 }
 
 #[test]
