@@ -47,6 +47,7 @@ use relay_engine::{
 };
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use crate::webrtc::srtp::KeyingMaterial;
 use command::{Command, Media, Order, PauseWish, Payload};
@@ -262,17 +263,21 @@ impl Shard {
         self.media(leg, Payload::Feedback(feedback))
     }
 
-    /// Waits until what was handed in of this leg before is taken, as a command is not: those overtake it.
+    /// Waits until what was handed in of this leg before is taken, as a command is not: those overtake it. While the queue
+    /// is full it waits for room: whoever asks gives up when they like.
     ///
     /// # Errors
-    /// [`ShardError::Overloaded`] if the queue is full, otherwise see [`ShardError`].
+    /// See [`ShardError`].
     pub(crate) async fn heard(&self, leg: LegId) -> Result<(), ShardError> {
         let (reply, taken) = oneshot::channel();
-        let mark = Media { leg, arrived: Instant::now(), payload: Payload::Mark(reply) };
-        self.media.try_send(mark).map_err(|error| match error {
-            TrySendError::Full(_) => ShardError::Overloaded,
-            TrySendError::Disconnected(_) => ShardError::Closed,
-        })?;
+        let mut mark = Media { leg, arrived: Instant::now(), payload: Payload::Mark(reply) };
+        while let Err(error) = self.media.try_send(mark) {
+            match error {
+                TrySendError::Full(refused) => mark = refused,
+                TrySendError::Disconnected(_) => return Err(ShardError::Closed),
+            }
+            sleep(ROOM_AGAIN).await;
+        }
         taken.await.map_err(|_| ShardError::Closed)
     }
 
@@ -503,6 +508,8 @@ pub enum ShardError {
 }
 
 const COMMAND_PATIENCE: Duration = Duration::from_secs(1);
+/// How soon room is looked for again in a queue of media that was full.
+const ROOM_AGAIN: Duration = Duration::from_millis(5);
 
 #[cfg(test)]
 impl Shard {

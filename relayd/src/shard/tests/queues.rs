@@ -84,3 +84,26 @@ fn what_was_handed_in_before_a_mark_is_taken_when_that_is_answered() {
     shards.shutdown();
     threads.join().unwrap();
 }
+
+#[test]
+fn a_mark_waits_for_room() {
+    let config = ShardConfig { media_queue: 2, ..ShardConfig::patient() };
+    let (shard, thread) = Shard::spawn(UdpSocket::bind("127.0.0.1:0").unwrap(), config).unwrap();
+    Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+        let track = shard.open_track("en").await.unwrap();
+        let leg = shard.open_publisher(track, LegSpec::new(PUBLISHER_TYPE)).await.unwrap();
+        assert!(shard.publisher_up(leg));
+        let stalled = shard.stall();
+        until("it has stalled", async || shard.waiting() == 0).await;
+        let taken = (1..=9).filter(|number| shard.packet(leg, spoken(*number, &opus(50, 1)))).count();
+        assert_eq!(taken, 2);
+        let mut heard = pin!(shard.heard(leg));
+        assert!(poll_fn(|context| Poll::Ready(heard.as_mut().poll(context).is_pending())).await);
+        drop(stalled);
+        heard.await.unwrap();
+        let stats = shard.track_stats(track).await.unwrap().unwrap();
+        assert_eq!(stats.frames, 2);
+    });
+    shard.shutdown();
+    thread.join().unwrap();
+}
