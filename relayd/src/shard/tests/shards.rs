@@ -347,6 +347,7 @@ fn a_replica_that_somebody_has_stopped_waiting_for_is_made_for_the_next() {
         let stalled = home.stall();
         until("it has stalled", async || home.waiting() == 0).await;
         // As far as it gets while home does not answer.
+        #[expect(clippy::async_yields_async, reason = "it is begun here, and ends when home answers")]
         let begin = async || {
             let mut opening = Box::pin(shards.open_listener(speaker.track, spec().resume_from(40)));
             for _ in 0..4 {
