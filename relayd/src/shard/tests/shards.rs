@@ -125,6 +125,21 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Hears the first so many numbers, or fewer of them, then goes on at another one.
+    pub(super) fn skips(&mut self, first: u32, to: u32) {
+        loop {
+            let heard = number_of(&self.ear.hear().payload);
+            self.heard.push(heard);
+            if heard == to {
+                return;
+            }
+            let next = self.heard.len() as u32 - 1;
+            assert_eq!((heard, heard < first), (next, true), "{} after {:?}", self.leg, self.heard);
+        }
+    }
+}
+
 pub(super) fn by_shard(guests: &[Guest]) -> BTreeMap<u8, usize> {
     let mut counts = BTreeMap::new();
     guests.iter().for_each(|guest| *counts.entry(guest.listener.relay()).or_default() += 1);
