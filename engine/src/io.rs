@@ -189,6 +189,15 @@ pub struct Frame<'a> {
     pub payload: &'a [u8],
 }
 
+impl Frame<'_> {
+    /// The frame as it goes to another relay, with its payload in memory of its own.
+    #[must_use]
+    pub const fn carried(&self, payload: Bytes) -> CarriedFrame {
+        let Self { position, media_time, arrived: _, marker, capture_time, audio_level, payload: _ } = *self;
+        CarriedFrame { position, media_time, marker, capture_time, audio_level, payload }
+    }
+}
+
 /// A frame whose transport carries its position: a WebSocket publisher, a relay in front of this one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedFrame {

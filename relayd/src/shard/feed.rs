@@ -132,14 +132,7 @@ impl FeedSender {
         if self.inlet.queue.is_full() {
             return self.stall(frame.position);
         }
-        let carried = CarriedFrame {
-            position: frame.position,
-            media_time: frame.media_time,
-            marker: frame.marker,
-            capture_time: frame.capture_time,
-            audio_level: frame.audio_level,
-            payload: self.copy(frame.payload),
-        };
+        let carried = frame.carried(self.copy(frame.payload));
         let live = self.opened.is_some_and(|opened| opened <= frame.arrived);
         match self.inlet.queue.try_send(Fed { leg: self.leg, arrived: frame.arrived, live, frame: carried }) {
             Ok(()) => Pushed::Taken,

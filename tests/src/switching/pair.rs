@@ -221,14 +221,7 @@ impl Edge {
         let Output::Packet(packet) = output else { return None };
         let feed = self.feeds.iter().find(|feed| feed.from == packet.leg)?;
         let frame = &packet.frame;
-        let carried = CarriedFrame {
-            position: frame.position,
-            media_time: frame.media_time,
-            marker: frame.marker,
-            capture_time: frame.capture_time,
-            audio_level: frame.audio_level,
-            payload: Bytes::copy_from_slice(frame.payload),
-        };
+        let carried = frame.carried(Bytes::copy_from_slice(frame.payload));
         Some(Out::Fed(feed.to, frame.arrived, carried))
     }
 }

@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::harness::*;
-use crate::{CarriedFrame, Config, LegId, LegSpec, ListenerId, Output, Peer, TrackId, Verdict};
+use crate::{Config, LegId, LegSpec, ListenerId, Output, Peer, TrackId, Verdict};
 
 /// A home, a relay that it feeds, and the feed between them.
 struct Pair {
@@ -41,14 +41,7 @@ impl Pair {
                 self.heard[0].push((frame.position, frame.media_time.ticks()));
                 continue;
             }
-            let carried = CarriedFrame {
-                position: frame.position,
-                media_time: frame.media_time,
-                marker: frame.marker,
-                capture_time: frame.capture_time,
-                audio_level: frame.audio_level,
-                payload: Bytes::copy_from_slice(frame.payload),
-            };
+            let carried = frame.carried(Bytes::copy_from_slice(frame.payload));
             let arrived = frame.arrived;
             let verdict = self.there.relay.handle_fed(self.there.now, self.leg, arrived, carried);
             assert!(matches!(verdict, Verdict::Accepted | Verdict::Duplicate), "{verdict:?}");
