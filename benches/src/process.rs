@@ -10,7 +10,7 @@ use relayd::config::Config;
 use crate::allocations;
 use crate::relay::{Relay, request};
 
-/// The argument that makes a bench the relay; after it comes how many listeners a session has room for.
+/// The argument that makes a bench the relay; after it come how many listeners a session has room for, and media threads.
 const ROLE: &str = "--be-the-relay";
 
 /// A relay in a child process, which ends when this is dropped.
@@ -30,10 +30,11 @@ impl Process {
     #[expect(clippy::print_stdout, reason = "the parent reads it")]
     pub fn serve_if_asked() {
         let mut arguments = std::env::args().skip_while(|argument| argument != ROLE).skip(1);
-        let Some(listeners) = arguments.next() else { return };
+        let (Some(listeners), Some(shards)) = (arguments.next(), arguments.next()) else { return };
         relayd::heap::keep_one_pool();
         let mut config = Config::default();
         config.sessions.max_listeners = listeners.parse().expect("a number");
+        config.media.shards = shards.parse().expect("a number");
         let relay = Relay::start_with(config);
         println!("{}\n{}", relay.address(), relay.ops_address());
         // Until the parent is gone.
@@ -50,18 +51,19 @@ impl Process {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        Self::start_for(Config::default().sessions.max_listeners)
+        let Config { sessions, media, .. } = Config::default();
+        Self::start_for(sessions.max_listeners, media.shards)
     }
 
-    /// Starts the relay with room for so many listeners in a session.
+    /// Starts the relay with room for so many listeners in a session, and so many media threads (0: as there are cores).
     ///
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start_for(listeners: usize) -> Self {
+    pub fn start_for(listeners: usize, shards: usize) -> Self {
         let program = std::env::current_exe().expect("a program knows where it is");
         let mut child = Command::new(program)
-            .args([ROLE, &listeners.to_string()])
+            .args([ROLE, &listeners.to_string(), &shards.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

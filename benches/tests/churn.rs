@@ -30,7 +30,7 @@ const MOST: i64 = 40_000;
 
 fn main() {
     Process::serve_if_asked();
-    let mut relay = Process::start_for(ROOM);
+    let mut relay = Process::start_for(ROOM, 0);
     let session = session(relay.address()).expect("a session");
     let speaker = speak_at(relay.address(), &session);
     for _ in 0..WARM_UP {

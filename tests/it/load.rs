@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use relayd::cli::{self, Exit};
 use relayd::client::Stop;
-use relayd::load::{Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary};
+use relayd::load::{Churn, Limits, LoadError, LoadOptions, Percentiles, Report, Target, load, plot, summary};
 use serde_json::Value;
 
 use super::cli::{PATIENCE, Relay};
@@ -212,6 +212,12 @@ fn a_second_tester_on_this_machine_hears_the_first_ones_publisher_with_its_times
     assert_eq!((second.joins.heard, second.media.foreign, second.media.sent), (3, 0, 0));
     assert_eq!((first.media.lost, second.media.lost), (0, 0));
     assert_eq!(second.steady.latency_ms.count, second.steady.packets, "each with a time");
+    assert_eq!(second.steady.forwarding_ms.count, second.steady.packets);
+    let middle = |times: Percentiles| times.p50.unwrap();
+    assert!(
+        middle(second.steady.forwarding_ms) <= middle(second.steady.latency_ms),
+        "none is sent before it is due"
+    );
     relay.stop();
 }
 

@@ -316,13 +316,23 @@ impl Times {
     }
 
     /// How long it was on its way. What is not known, or cannot be, is no sample.
-    fn record_latency(self, due_ns: u64, tally: &mut Tally) {
-        match self.stamped_ns.map(|came_ns| came_ns.checked_sub(due_ns)) {
-            Some(Some(latency_ns)) => tally.latency.record(latency_ns),
-            Some(None) => tally.counts.early += 1,
-            None => {}
+    fn record_latency(self, sent: Departure, tally: &mut Tally) {
+        let Some(came_ns) = self.stamped_ns else { return };
+        match came_ns.checked_sub(sent.due_ns).zip(came_ns.checked_sub(sent.sent_ns)) {
+            Some((latency_ns, forwarding_ns)) => {
+                tally.latency.record(latency_ns);
+                tally.forwarding.record(forwarding_ns);
+            }
+            None => tally.counts.early += 1,
         }
     }
+}
+
+/// When a packet was to be sent, and when it was.
+#[derive(Debug, Clone, Copy)]
+struct Departure {
+    due_ns: u64,
+    sent_ns: u64,
 }
 
 /// Counts one packet of media; true if it was the listener's first.
@@ -339,10 +349,11 @@ fn hear(
     };
     let came_ns = times.came_ns();
     seat.reports.received(came_ns, &opened);
-    let (source, number, due_ns) = match payload::read(opened.payload) {
+    let (source, number, left) = match payload::read(opened.payload) {
         Payload::Ours(stamp) => {
             let source = Source::Ours { run: stamp.run, publisher: stamp.publisher };
-            (source, stamp.number, (stamp.clock == clock.id()).then_some(stamp.due_ns))
+            let left = Departure { due_ns: stamp.due_ns, sent_ns: stamp.sent_ns };
+            (source, stamp.number, (stamp.clock == clock.id()).then_some(left))
         }
         Payload::Foreign => (Source::Foreign(opened.ssrc), opened.index, None),
         Payload::Damaged => {
@@ -356,11 +367,11 @@ fn hear(
     }
     tally.counts.foreign += u64::from(matches!(source, Source::Foreign(_)));
     times.record_own(tally);
-    match due_ns {
-        Some(due_ns) if seat.is_history(due_ns < clock.ns(seat.posted), number, sent.last(source)) => {
+    match left {
+        Some(left) if seat.is_history(left.due_ns < clock.ns(seat.posted), number, sent.last(source)) => {
             tally.counts.history += 1;
         }
-        Some(due_ns) => times.record_latency(due_ns, tally),
+        Some(left) => times.record_latency(left, tally),
         None => {}
     }
     if first {
@@ -376,14 +387,20 @@ mod tests {
     #[test]
     fn a_latency_that_nobody_knows_or_that_cannot_be_is_no_sample() {
         let mut tally = Tally::new();
-        for (stamped_ns, due_ns) in [(Some(5_000_000), 3_000_000), (Some(5_000_000), 5_000_001), (None, 1)] {
+        for (stamped_ns, due_ns, sent_ns) in [
+            (Some(5_000_000), 3_000_000, 4_000_000),
+            (Some(5_000_000), 5_000_001, 5_000_001),
+            (Some(5_000_000), 3_000_000, 5_000_001),
+            (None, 1, 1),
+        ] {
             let times = Times { stamped_ns, read_ns: 9_000_000 };
             times.record_own(&mut tally);
-            times.record_latency(due_ns, &mut tally);
+            times.record_latency(Departure { due_ns, sent_ns }, &mut tally);
         }
-        assert_eq!((tally.latency.count(), tally.own.count()), (1, 2));
-        assert_eq!((tally.counts.early, tally.counts.unstamped), (1, 1));
+        assert_eq!((tally.latency.count(), tally.forwarding.count(), tally.own.count()), (1, 1, 3));
+        assert_eq!((tally.counts.early, tally.counts.unstamped), (2, 1));
         let close = |time: Option<Duration>, ms: u128| time.unwrap().as_micros().abs_diff(ms * 1_000) < 10;
         assert!(close(tally.latency.max(), 2) && close(tally.own.at(0.0), 4), "{tally:?}");
+        assert!(close(tally.forwarding.max(), 1), "{tally:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The payload that publishers of the load tester send, and how listeners read it back.
 //!
 //! It looks like one 20 ms Opus frame to every server between: a valid TOC byte, then 119 bytes. In them are who sent it,
-//! its number and when it was due to be sent, so that the far end measures with nothing but the packet.
+//! its number, when it was due to be sent and when it was sent, so that the far end measures with nothing but the packet.
 //!
 //! ```text
 //! 0    TOC        hybrid, full band, 20 ms, mono, one frame
@@ -11,7 +11,8 @@
 //! 16   run        8
 //! 24   number     8, below 2^48
 //! 32   due        8: nanoseconds of that clock
-//! 40   filler     72, pseudo-random
+//! 40   sent       8: the same
+//! 48   filler     64, pseudo-random
 //! 112  check      8: over all that is before it
 //! ```
 //!
@@ -26,12 +27,12 @@ pub const NUMBER_LIMIT: u64 = 1 << 48;
 const TOC: u8 = 15 << 3;
 const MAGIC: &[u8; 7] = b"rlyload";
 const CHECK_AT: usize = PAYLOAD_BYTES - 8;
-const FILLER_AT: usize = 40;
+const FILLER_AT: usize = 48;
 
 /// What a payload says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
-    /// The clock that `due` is of.
+    /// The clock that `due` and `sent` are of.
     pub clock: u32,
     /// Which publisher of its run.
     pub publisher: u32,
@@ -41,6 +42,8 @@ pub struct Stamp {
     pub number: u64,
     /// When it was to be sent, whenever it was.
     pub due_ns: u64,
+    /// When it was.
+    pub sent_ns: u64,
 }
 
 /// What a payload is.
@@ -64,6 +67,7 @@ pub fn write(stamp: &Stamp) -> [u8; PAYLOAD_BYTES] {
     bytes[16..24].copy_from_slice(&stamp.run.to_be_bytes());
     bytes[24..32].copy_from_slice(&stamp.number.to_be_bytes());
     bytes[32..40].copy_from_slice(&stamp.due_ns.to_be_bytes());
+    bytes[40..48].copy_from_slice(&stamp.sent_ns.to_be_bytes());
     let mut filler = stamp.run ^ stamp.number;
     for chunk in bytes[FILLER_AT..CHECK_AT].chunks_exact_mut(8) {
         filler = mixed(filler.wrapping_add(GOLDEN));
@@ -90,6 +94,7 @@ pub fn read(payload: &[u8]) -> Payload {
         run: long(bytes, 16),
         number,
         due_ns: long(bytes, 32),
+        sent_ns: long(bytes, 40),
     })
 }
 
@@ -129,7 +134,8 @@ mod tests {
     use super::*;
 
     fn stamp() -> Stamp {
-        Stamp { clock: 7, publisher: 3, run: u64::MAX, number: NUMBER_LIMIT - 1, due_ns: 12_345 }
+        let (run, number) = (u64::MAX, NUMBER_LIMIT - 1);
+        Stamp { clock: 7, publisher: 3, run, number, due_ns: 12_345, sent_ns: 54_321 }
     }
 
     #[test]
@@ -169,8 +175,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_stamp_makes_the_trip(clock: u32, publisher: u32, run: u64, number in 0..NUMBER_LIMIT, due_ns: u64) {
-            let stamp = Stamp { clock, publisher, run, number, due_ns };
+        fn any_stamp_makes_the_trip(
+            (clock, publisher, run) in any::<(u32, u32, u64)>(),
+            number in 0..NUMBER_LIMIT,
+            (due_ns, sent_ns) in any::<(u64, u64)>(),
+        ) {
+            let stamp = Stamp { clock, publisher, run, number, due_ns, sent_ns };
             prop_assert_eq!(read(&write(&stamp)), Payload::Ours(stamp));
         }
     }

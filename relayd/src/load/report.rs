@@ -141,6 +141,8 @@ pub struct Phase {
     pub gaps: u64,
     /// From when a packet was due to be sent to when it came to the listener's socket.
     pub latency_ms: Percentiles,
+    /// The same from when it was sent, and so without what the tester was late.
+    pub forwarding_ms: Percentiles,
 }
 
 /// A distribution of times.

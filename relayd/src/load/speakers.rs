@@ -1,7 +1,7 @@
 //! The publishers of the load tester: one thread sends a frame for each of them every 20 ms.
 //!
-//! What is in a packet is the time it was due ([`Grid`]); how much later it left is recorded here. Their connections are
-//! looked after in between.
+//! What is in a packet is the time it was due ([`Grid`]) and the time it left; how much later that is, is recorded here.
+//! Their connections are looked after in between.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,15 +113,17 @@ impl Speakers {
     fn send(&mut self, due: Due, tally: &mut Tally) {
         let Due { publisher, number, at_ns } = due;
         let Some(voice) = &mut self.voices[publisher] else { return };
+        let leaves = Instant::now();
         let payload = write(&Stamp {
             clock: self.clock.id(),
             publisher: publisher as u32,
             run: self.sent.run(),
             number,
             due_ns: at_ns,
+            sent_ns: self.clock.ns(leaves),
         });
         let timestamp = (number as u32).wrapping_mul(FRAME_TICKS);
-        let result = voice.link.send(Instant::now(), FIRST_SEQUENCE + number, timestamp, &payload);
+        let result = voice.link.send(leaves, FIRST_SEQUENCE + number, timestamp, &payload);
         tally.late.record(self.clock.ns(Instant::now()).saturating_sub(at_ns));
         match result {
             Ok(()) => self.sent.sent(publisher, number),

@@ -119,6 +119,7 @@ fn media(report: &Report, line: &mut impl FnMut(&str, String)) {
     reasons("  ended", &media.disconnects, line);
     line("latency, ramp", percentiles(&report.ramp.latency_ms));
     line("latency, steady", percentiles(&report.steady.latency_ms));
+    line("  forwarding", percentiles(&report.steady.forwarding_ms));
 }
 
 fn resources(report: &Report, line: &mut impl FnMut(&str, String)) {

@@ -89,7 +89,9 @@ pub(crate) struct Tally {
     pub(crate) counts: Counts,
     /// From the time a packet was due to be sent to the time it came to its socket.
     pub(crate) latency: Times,
-    /// From there to the read: the tester's own.
+    /// The same from the time it was sent.
+    pub(crate) forwarding: Times,
+    /// From the arrival to the read: the tester's own.
     pub(crate) own: Times,
     /// How much later than due packets were sent.
     pub(crate) late: Times,
@@ -108,6 +110,7 @@ impl Tally {
         Self {
             counts: Counts::default(),
             latency: Times::new(),
+            forwarding: Times::new(),
             own: Times::new(),
             late: Times::new(),
             first_packet: Times::new(),
@@ -120,6 +123,7 @@ impl Tally {
     pub(crate) fn add(&mut self, other: &Tally) {
         self.counts.add(&other.counts);
         self.latency.add(&other.latency);
+        self.forwarding.add(&other.forwarding);
         self.own.add(&other.own);
         self.late.add(&other.late);
         self.first_packet.add(&other.first_packet);
@@ -130,9 +134,8 @@ impl Tally {
 
     pub(crate) fn clear(&mut self) {
         self.counts = Counts::default();
-        for times in [&mut self.latency, &mut self.own, &mut self.late, &mut self.first_packet] {
-            times.clear();
-        }
+        let Self { latency, forwarding, own, late, first_packet, .. } = self;
+        [latency, forwarding, own, late, first_packet].into_iter().for_each(Times::clear);
         self.ended = Reasons::default();
         (self.busy, self.reports) = (Duration::ZERO, 0);
     }

@@ -278,6 +278,7 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
             missing: tally.counts.missing,
             gaps: tally.counts.gaps,
             latency_ms: Percentiles::of(&tally.latency),
+            forwarding_ms: Percentiles::of(&tally.forwarding),
         }
     }
 

@@ -15,6 +15,7 @@ pub(super) fn load_payload(data: &[u8]) {
     let Some((head, bytes)) = data.split_first_chunk::<32>() else { return };
     let long = |at: usize| head[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
     let (clock, publisher) = (long(0) as u32, bytes.len() as u32);
-    let stamp = Stamp { clock, publisher, run: long(8), number: long(16) % NUMBER_LIMIT, due_ns: long(24) };
+    let (number, due_ns, sent_ns) = (long(16) % NUMBER_LIMIT, long(24), long(24).reverse_bits());
+    let stamp = Stamp { clock, publisher, run: long(8), number, due_ns, sent_ns };
     assert_eq!(read(&write(&stamp)), Payload::Ours(stamp));
 }
