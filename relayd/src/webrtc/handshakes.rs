@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use super::keys::Identity;
 use super::offer::IceCredentials;
-use super::stack::{Datagram, Effect, Listener, Publisher, Stack, StackError};
+use super::stack::{Datagram, Effect, Listener, SharedPublisher, Stack, StackError};
 
 /// The plane's side of the threads, which end when it is dropped.
 pub(super) struct Handshakes {
@@ -45,7 +45,7 @@ pub(super) enum Seed {
     Listener {
         fingerprint: [u8; 32],
     },
-    Publisher(Box<Publisher>),
+    Publisher(Arc<SharedPublisher>),
 }
 
 /// What a stack here wants done.
@@ -238,7 +238,7 @@ impl Thread {
                 else {
                     return true;
                 };
-                (key, stack.restart_ice(&local, &remote, &mut effects))
+                (key, stack.with(|stack| stack.restart_ice(&local, &remote, &mut effects)))
             }
         };
         self.tell(key, effects, result)

@@ -19,6 +19,7 @@ pub mod egress;
 mod error;
 mod fragment;
 mod handshakes;
+mod ingest;
 pub(crate) mod keys;
 mod offer;
 mod plane;

@@ -132,8 +132,8 @@ impl Plane {
                     self.handle_opened(Instant::now(), opened);
                 }
                 Some(news) = self.news.recv() => self.handle_news(Instant::now(), news),
-                Some(inbound) = self.parts.inbounds.media.recv() => self.handle_inbound(&inbound),
-                Some(inbound) = self.parts.inbounds.control.recv() => self.handle_inbound(&inbound),
+                Some(inbound) = self.parts.inbounds.media.recv() => self.handle_inbound(inbound),
+                Some(inbound) = self.parts.inbounds.control.recv() => self.handle_inbound(inbound),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             if let Some(reply) = self.handle_commands(first) {
@@ -228,11 +228,13 @@ impl Plane {
         if stack.is_some() {
             connection.stack = stack;
         }
-        if let Some(Stack::Publisher(stack)) = &mut connection.stack
-            && !stack.is_in(&connection.ice)
-        {
-            // ICE was restarted while the stack was on its way here.
-            let restarted = stack.restart_ice(&connection.ice, &connection.remote.ice, &mut self.effects);
+        if let Some(Stack::Publisher(stack)) = &connection.stack {
+            let (ours, theirs) = (&connection.ice, &connection.remote.ice);
+            // ICE may have been restarted while the stack was on its way here.
+            let restarted = stack.with(|stack| match stack.is_in(ours) {
+                true => Ok(()),
+                false => stack.restart_ice(ours, theirs, &mut self.effects),
+            });
             result = result.and(restarted);
         }
         self.settle(now, slot, result);
@@ -274,12 +276,6 @@ impl Plane {
             Effect::Transmit { destination, datagram } => {
                 let (port, path) = (connection.port(), connection.peer.whereabouts());
                 self.transmit(port, path, destination, &datagram);
-            }
-            Effect::Packet(packet) => {
-                let leg = connection.leg.filter(|_| !connection.is_pending());
-                if !leg.is_some_and(|leg| self.parts.shard.packet(leg, packet)) {
-                    self.counters.dropped_shard += 1;
-                }
             }
             Effect::Connected => self.handle_connected(now, slot),
             Effect::Closed => self.remove(slot, Some(CloseReason::PeerClosed)),

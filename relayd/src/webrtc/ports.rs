@@ -46,9 +46,14 @@ impl Port {
 
     /// The address that a peer of this IP version sends to, as far as it was told.
     pub(super) fn facing(&self, peer: SocketAddr) -> SocketAddr {
-        let same = self.candidates.iter().find(|candidate| candidate.is_ipv4() == peer.is_ipv4());
-        *same.unwrap_or(&self.candidates[0])
+        facing(&self.candidates, peer)
     }
+}
+
+/// The candidate, of at least one, that a peer of this IP version sends to.
+pub(super) fn facing(candidates: &[SocketAddr], peer: SocketAddr) -> SocketAddr {
+    let same = candidates.iter().find(|candidate| candidate.is_ipv4() == peer.is_ipv4());
+    *same.unwrap_or(&candidates[0])
 }
 
 /// All of them; never none.

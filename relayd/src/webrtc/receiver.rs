@@ -1,7 +1,7 @@
 //! The threads that read the UDP port: one for each of its sockets, between which the kernel divides the peers.
 //!
-//! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners to
-//! the shard, all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
+//! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners and
+//! media of publishers (which it opens: [`Ingest`](super::ingest::Ingest)) to the shard, all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
 //! their order. A datagram costs O(1) here, is not logged, and waits in a queue of fixed length or is dropped and
 //! counted. What publishers say has a queue of its own, which no storm of joins fills. A panic costs the datagram that
 //! brought it: a socket that nobody reads keeps its share of the peers, and they would be deaf. It is counted, and logged
@@ -24,7 +24,8 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::demux::{Class, Limiter, classify};
-use super::routes::{Pair, Routes};
+use super::ingest::{Said, Taken};
+use super::routes::{Pair, Route, Routes};
 use super::stack::wall;
 use super::{Counters, Role, WebRtcConfig};
 use crate::shard::{Allowance, Shards};
@@ -40,16 +41,20 @@ pub(super) const MAX_DATAGRAM_BYTES: usize = 2048;
 /// How often a receiver that hears nothing looks whether it is to end.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// A datagram on its way to the plane.
+/// Something on its way to the plane.
 #[derive(Debug)]
-pub(super) struct Inbound {
-    pub(super) pair: Pair,
-    pub(super) bytes: Box<[u8]>,
+pub(super) enum Inbound {
+    Datagram {
+        pair: Pair,
+        bytes: Box<[u8]>,
+    },
+    /// Of a publisher that is up.
+    Said(Said),
 }
 
 /// Both queues to the plane.
 pub(super) struct Inbounds {
-    /// RTP, RTCP and DTLS of publishers.
+    /// What RTP of publishers has led to, and their RTCP and DTLS.
     pub(super) media: mpsc::Receiver<Inbound>,
     /// STUN, and DTLS of listeners.
     pub(super) control: mpsc::Receiver<Inbound>,
@@ -183,6 +188,10 @@ impl Receiver {
             (Class::Stun, None) if !self.limiter.admit(now, source) => return count_by(&tally.rate, 1),
             (Class::Stun, _) => control,
             (_, None) => return count_by(&tally.unknown, 1),
+            (Class::Rtp, Some(route)) if route.ingest().is_some() => {
+                let (route, datagram) = (route.clone(), (source, datagram));
+                return self.handle_media(now, route, datagram);
+            }
             // With its DTLS, so that its goodbye comes after what it said before.
             (_, Some(route)) if route.role == Role::Publisher => media,
             (Class::Dtls, Some(_)) => control,
@@ -202,8 +211,24 @@ impl Receiver {
                 return;
             }
         };
-        let inbound = Inbound { pair, bytes: datagram.into() };
+        let inbound = Inbound::Datagram { pair, bytes: datagram.into() };
         if queue.try_send(inbound).is_err() {
+            count_by(&tally.queue, 1);
+        }
+    }
+
+    /// Media of a publisher that is up.
+    fn handle_media(&self, now: Instant, route: Arc<Route>, datagram: (SocketAddr, &[u8])) {
+        let Some(ingest) = route.ingest() else { return };
+        let Shared { tally, media, .. } = &self.shared;
+        let mut effects = Vec::new();
+        let (taken, result) = ingest.take(&self.shard, now, datagram, &mut effects);
+        match taken {
+            Taken::Packet => {}
+            Taken::Nothing => count_by(&tally.media, 1),
+            Taken::Full => count_by(&tally.shard, 1),
+        }
+        if media.try_send(Inbound::Said(Said { route, effects, result })).is_err() {
             count_by(&tally.queue, 1);
         }
     }
@@ -228,7 +253,6 @@ fn canonical(source: SocketAddr) -> SocketAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::webrtc::routes::Route;
     use crate::webrtc::test_support;
 
     fn receiver(queue: usize) -> (Receiver, Inbounds, impl Fn() -> Option<String>) {
@@ -236,6 +260,13 @@ mod tests {
         let (shared, inbounds) = Shared::new(&config);
         let (shard, take) = Shards::stalled(1);
         (Receiver::new(&config, 0, shared, shard), inbounds, take)
+    }
+
+    fn bytes(inbound: Inbound) -> Vec<u8> {
+        match inbound {
+            Inbound::Datagram { bytes, .. } => bytes.into_vec(),
+            Inbound::Said(said) => panic!("not a datagram: {said:?}"),
+        }
     }
 
     fn counters(receiver: &Receiver) -> Counters {
@@ -258,7 +289,7 @@ mod tests {
             receiver.handle_datagram(now, source, &[0; 20]);
         }
         receiver.handle_datagram(now, speaker, &[0x80, 111, 0, 1]);
-        assert_eq!(inbounds.media.try_recv().unwrap().bytes[..], [0x80, 111, 0, 1]);
+        assert_eq!(bytes(inbounds.media.try_recv().unwrap()), [0x80, 111, 0, 1]);
         assert_eq!(std::iter::from_fn(|| inbounds.control.try_recv().ok()).count(), 16);
         assert_eq!(counters(&receiver).dropped_queue, 984);
     }
@@ -277,9 +308,7 @@ mod tests {
         sent.push([21, 254, 253, 0]);
         sent.iter().for_each(|datagram| receiver.handle_datagram(now, speaker, datagram));
         let heard = std::iter::from_fn(|| inbounds.media.try_recv().ok());
-        assert!(
-            heard.map(|inbound| inbound.bytes.to_vec()).eq(sent.iter().map(|datagram| datagram.to_vec()))
-        );
+        assert!(heard.map(bytes).eq(sent.iter().map(|datagram| datagram.to_vec())));
         assert!(inbounds.control.try_recv().is_err());
     }
 
@@ -323,7 +352,7 @@ mod tests {
         for number in 0..3 {
             let inbound = tokio::time::timeout(Duration::from_secs(20), inbounds.control.recv()).await;
             let inbound = inbound.ok().flatten().expect("it is handed on");
-            assert_eq!(inbound.bytes[..], [number; 20]);
+            assert_eq!(bytes(inbound), [number; 20]);
         }
         shared.stop.store(true, Ordering::Relaxed);
         assert!(thread.join().is_ok());

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use relay_engine::LegId;
 
 use super::Role;
+use super::ingest::Ingest;
 use crate::shard::Allowance;
 
 /// What a receiver has to know of the connection that a datagram is for.
@@ -25,6 +26,8 @@ pub(super) struct Route {
     pub(super) role: Role,
     /// Where a listener's reports go, once it is up.
     reports: OnceLock<LegId>,
+    /// What takes a publisher's media, once it is up.
+    ingest: OnceLock<Ingest>,
     /// The peer is missed: what anybody may send in its name does not bring it back.
     missed: AtomicBool,
     since: Instant,
@@ -40,6 +43,7 @@ impl Route {
             slot,
             role,
             reports: OnceLock::new(),
+            ingest: OnceLock::new(),
             missed: AtomicBool::new(false),
             since: now,
             heard: AtomicU64::new(0),
@@ -55,6 +59,15 @@ impl Route {
 
     pub(super) fn reports(&self) -> Option<LegId> {
         self.reports.get().copied()
+    }
+
+    /// Media goes from the receivers straight to the shard from now on.
+    pub(super) fn open_ingest(&self, ingest: Ingest) {
+        let _same = self.ingest.set(ingest).is_err();
+    }
+
+    pub(super) fn ingest(&self) -> Option<&Ingest> {
+        self.ingest.get()
     }
 
     /// A datagram came from the peer's address, which anybody may forge.

@@ -5,24 +5,23 @@
 
 mod listener;
 mod publisher;
+mod shared;
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Instant;
-
-use relay_engine::rtp;
 
 use super::keys::ExportedKeys;
 pub(super) use listener::Listener;
 pub(super) use publisher::Publisher;
+pub(super) use shared::SharedPublisher;
 
 /// What the stack wants done.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Send this datagram. `destination` is binding for replies to STUN only; without it, the peer's path is meant.
     Transmit { destination: Option<SocketAddr>, datagram: Vec<u8> },
-    /// A publisher's packet, decrypted.
-    Packet(rtp::Packet),
     /// The DTLS handshake is complete and the peer's certificate is the one of its offer.
     Connected,
     /// The peer said goodbye.
@@ -42,7 +41,7 @@ pub(super) enum StackError {
 
 /// The stack of one peer.
 pub(super) enum Stack {
-    Publisher(Box<Publisher>),
+    Publisher(Arc<SharedPublisher>),
     Listener(Box<Listener>),
 }
 
@@ -64,7 +63,7 @@ impl Stack {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
         match self {
-            Self::Publisher(stack) => stack.receive(now, datagram, effects),
+            Self::Publisher(stack) => stack.with(|stack| stack.receive(now, datagram, effects)),
             Self::Listener(stack) => stack.receive(now, datagram.bytes, effects),
         }
     }
@@ -76,7 +75,7 @@ impl Stack {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
         match self {
-            Self::Publisher(stack) => stack.handle_timeout(now, effects),
+            Self::Publisher(stack) => stack.with(|stack| stack.handle_timeout(now, effects)),
             Self::Listener(stack) => stack.handle_timeout(now, effects),
         }
     }
@@ -84,7 +83,7 @@ impl Stack {
     /// Starts the DTLS handshake over; ICE goes on as it is.
     pub(super) fn restart_dtls(&mut self, now: Instant, effects: &mut Vec<Effect>) -> Result<(), StackError> {
         match self {
-            Self::Publisher(stack) => stack.restart_dtls(now, effects),
+            Self::Publisher(stack) => stack.with(|stack| stack.restart_dtls(now, effects)),
             Self::Listener(stack) => stack.restart_dtls(now, effects),
         }
     }
@@ -92,7 +91,7 @@ impl Stack {
     /// Says goodbye to the peer.
     pub(super) fn close(&mut self, effects: &mut Vec<Effect>) -> Result<(), StackError> {
         match self {
-            Self::Publisher(stack) => stack.close(effects),
+            Self::Publisher(stack) => stack.with(|stack| stack.close(effects)),
             Self::Listener(stack) => stack.close(effects),
         }
     }
@@ -100,7 +99,7 @@ impl Stack {
     /// The keys of the handshake that completed last; the second call finds none.
     pub(super) fn take_keys(&mut self) -> Option<ExportedKeys> {
         match self {
-            Self::Publisher(stack) => stack.take_keys(),
+            Self::Publisher(stack) => stack.with(|stack| Ok(stack.take_keys())).ok().flatten(),
             Self::Listener(stack) => stack.take_keys(),
         }
     }

@@ -17,7 +17,7 @@ use crate::webrtc::fragment::Fragment;
 use crate::webrtc::handshakes::{Key, Owner, Seed};
 use crate::webrtc::offer::{IceCredentials, Offer};
 use crate::webrtc::routes::Route;
-use crate::webrtc::stack::{Publisher, Stack, StackError};
+use crate::webrtc::stack::{Publisher, SharedPublisher, Stack, StackError};
 use crate::webrtc::untold::Untold;
 use crate::webrtc::{
     Accept, Attach, CloseReason, Command, IfMatch, JoinError, Joined, LeftAt, PatchError, Patched,
@@ -207,7 +207,7 @@ impl Plane {
         match role {
             // Its leg will be at its track's home.
             Role::Publisher => Publisher::new(now, identity, offer, ice, ports.of(home).candidates())
-                .map(|stack| Seed::Publisher(Box::new(stack))),
+                .map(|stack| Seed::Publisher(SharedPublisher::new(stack))),
             Role::Listener => Ok(Seed::Listener { fingerprint: offer.fingerprint }),
         }
     }
@@ -290,11 +290,15 @@ impl Plane {
         match &mut connection.stack {
             Some(Stack::Listener(_)) => {}
             Some(Stack::Publisher(stack)) => {
-                if let Err(error) = stack.restart_ice(&local, &remote, &mut self.effects) {
+                let effects = &mut self.effects;
+                let mut restart = |ours: &IceCredentials, theirs: &IceCredentials| {
+                    stack.with(|stack| stack.restart_ice(ours, theirs, effects))
+                };
+                if let Err(error) = restart(&local, &remote) {
                     let before = (connection.ice.clone(), connection.remote.ice.clone());
                     if error != StackError::Panicked {
                         // The old ICE session goes on (RFC 9725 §4.3.3); if that fails too, its consent runs out.
-                        let _runs_out = stack.restart_ice(&before.0, &before.1, &mut self.effects).is_err();
+                        let _runs_out = restart(&before.0, &before.1).is_err();
                     }
                     self.settle(now, slot, Err(error));
                     return Err(refused());

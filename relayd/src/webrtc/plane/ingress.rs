@@ -1,6 +1,7 @@
 //! Datagrams: whose they are, whether they may pass, and what follows.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use relay_engine::Feedback;
@@ -13,11 +14,12 @@ use crate::shard::Egress;
 use crate::webrtc::connection::{Binding, Stage};
 use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
 use crate::webrtc::handshakes::Key;
+use crate::webrtc::ingest::{Ingest, Said, Taken};
 use crate::webrtc::keys::ExportedKeys;
 use crate::webrtc::receiver::{Inbound, MAX_DATAGRAM_BYTES};
 use crate::webrtc::routes::Pair;
 use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
-use crate::webrtc::stack::{Datagram, Effect, Stack};
+use crate::webrtc::stack::{Datagram, Stack};
 use crate::webrtc::stun::{self, MAX_ANSWER, Request};
 use crate::webrtc::{CloseReason, Role};
 
@@ -27,7 +29,7 @@ impl Plane {
         for _ in 0..DATAGRAMS_PER_TURN {
             self.receive_media();
             let Ok(inbound) = self.parts.inbounds.control.try_recv() else { return };
-            self.handle_inbound(&inbound);
+            self.handle_inbound(inbound);
         }
     }
 
@@ -35,12 +37,29 @@ impl Plane {
     pub(super) fn receive_media(&mut self) {
         for _ in 0..MEDIA_AT_ONCE {
             let Ok(inbound) = self.parts.inbounds.media.try_recv() else { return };
-            self.handle_inbound(&inbound);
+            self.handle_inbound(inbound);
         }
     }
 
-    pub(super) fn handle_inbound(&mut self, inbound: &Inbound) {
-        self.handle_datagram(Instant::now(), inbound.pair, &inbound.bytes);
+    pub(super) fn handle_inbound(&mut self, inbound: Inbound) {
+        let now = Instant::now();
+        match inbound {
+            Inbound::Datagram { pair, bytes } => self.handle_datagram(now, pair, &bytes),
+            Inbound::Said(said) => self.handle_said(now, said),
+        }
+    }
+
+    /// What a publisher has said is with its shard already.
+    fn handle_said(&mut self, now: Instant, said: Said) {
+        let Said { route, mut effects, result } = said;
+        let slot = route.slot;
+        // Its connection may be over, and the slot another's.
+        let connection = self.connections.get_mut(slot).filter(|c| Arc::ptr_eq(&c.route, &route));
+        let Some(connection) = connection else { return };
+        connection.hear(now);
+        self.effects.append(&mut effects);
+        self.settle(now, slot, result);
+        self.schedule(now, slot);
     }
 
     pub(super) fn handle_datagram(&mut self, now: Instant, pair: Pair, datagram: &[u8]) {
@@ -200,18 +219,16 @@ impl Plane {
         }
     }
 
+    /// Media that was read before its publisher was up.
     fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
-        let connection = self.connections.get_mut(slot).filter(|connection| !connection.is_pending());
-        let port = connection.as_ref().map(|connection| connection.port());
-        let stack = connection.and_then(|connection| connection.stack.as_mut());
-        let (Some(port), Some(Stack::Publisher(stack))) = (port, stack) else {
+        let ingest = self.connections.get(slot).and_then(|connection| connection.route.ingest());
+        let Some(ingest) = ingest else {
             self.counters.dropped_media += 1;
             return;
         };
-        let datagram = Datagram { source, destination: self.parts.ports.of(port).facing(source), bytes };
-        let result = stack.receive_rtp(now, datagram, &mut self.effects);
-        let heard = self.effects.iter().any(|effect| matches!(effect, Effect::Packet(_)));
-        self.counters.dropped_media += u64::from(!heard);
+        let (taken, result) = ingest.take(&self.parts.shard, now, (source, bytes), &mut self.effects);
+        self.counters.dropped_media += u64::from(taken == Taken::Nothing);
+        self.counters.dropped_shard += u64::from(taken == Taken::Full);
         self.settle(now, slot, result);
     }
 
@@ -266,7 +283,11 @@ impl Plane {
             }
             Role::Publisher => {
                 connection.reports = Some(keys.srtcp_receiver());
-                self.parts.shard.publisher_up(leg)
+                let up = self.parts.shard.publisher_up(leg);
+                if let Some(Stack::Publisher(stack)) = &connection.stack {
+                    connection.route.open_ingest(Ingest { leg, stack: stack.clone() });
+                }
+                up
             }
         };
         if !up {

@@ -9,10 +9,11 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::connection::Binding;
+use crate::webrtc::ingest::Said;
 use crate::webrtc::ports::Port;
-use crate::webrtc::receiver::Receiver;
+use crate::webrtc::receiver::{Inbound, Receiver};
 use crate::webrtc::routes::Pair;
-use crate::webrtc::stack::Publisher;
+use crate::webrtc::stack::{Publisher, SharedPublisher};
 use crate::webrtc::{Accept, Attach, IfMatch, Patched, Record, connection, offer};
 
 const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
@@ -252,6 +253,22 @@ async fn a_connection_ends_with_the_track_that_it_hears_now() {
     stage.end();
 }
 
+#[tokio::test]
+async fn what_another_publisher_had_said_in_this_slot_ends_no_connection() {
+    let mut stage = Stage::new().await;
+    let now = Instant::now();
+    let (slot, answer) = join_as(Role::Publisher, &mut stage.plane, now, Box::new(Silent));
+    let before = Arc::new(crate::webrtc::routes::Route::new(now, slot, Role::Publisher));
+    for (route, left) in [(before, 1), (stage.plane.connections[slot].route.clone(), 0)] {
+        let said = Said { route, effects: Vec::new(), result: Err(StackError::Panicked) };
+        stage.plane.handle_inbound(Inbound::Said(said));
+        assert_eq!(stage.plane.connections.len(), left);
+    }
+    assert_eq!(stage.plane.counters.panics, 1);
+    drop(answer);
+    stage.end();
+}
+
 fn address(port: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], port))
 }
@@ -279,7 +296,7 @@ async fn an_ice_restart_while_the_stack_is_on_its_way_back_is_not_lost() {
     stage.commands.send(Command::Patch { resource, if_match: IfMatch::Any, fragment, reply }).await.unwrap();
     assert!(stage.plane.handle_commands(None).is_none());
     assert!(matches!(patched.await.unwrap(), Ok(Patched::Restarted { .. })));
-    let stack = Some(Stack::Publisher(Box::new(stack)));
+    let stack = Some(Stack::Publisher(SharedPublisher::new(stack)));
     stage.plane.handle_news(now, News { key, effects: Vec::new(), result: Ok(()), stack });
 
     // The stack itself answers a publisher's checks.

@@ -16,6 +16,7 @@ use str0m::{Candidate, Event, IceCreds, Input, Output, Rtc, RtcConfig};
 use super::{Datagram, Effect, StackError, wall};
 use crate::webrtc::keys::{ExportedKeys, Identity, Tap};
 use crate::webrtc::offer::{IceCredentials, Offer};
+use crate::webrtc::ports::facing;
 
 pub(in crate::webrtc) struct Publisher {
     rtc: Rtc,
@@ -27,6 +28,12 @@ pub(in crate::webrtc) struct Publisher {
     /// Holes are asked for.
     nack: bool,
     expected: Expected,
+    /// What the peer was told to send to.
+    candidates: Vec<SocketAddr>,
+    /// Length of the header, and the payload, of the packet that was just opened.
+    opened: Option<(usize, Arc<[u8]>)>,
+    /// The latest time that it was told.
+    told: Instant,
     deadline: Instant,
 }
 
@@ -67,14 +74,17 @@ impl Publisher {
                 payload_type: offer.payload_type,
                 nack: offer.nack,
                 expected: Expected::default(),
+                candidates: candidates.to_vec(),
+                opened: None,
+                told: now,
                 deadline: now,
             };
-            stack.configure(offer, candidates).map(|()| stack)
+            stack.configure(offer).map(|()| stack)
         })?
     }
 
-    fn configure(&mut self, offer: &Offer, candidates: &[SocketAddr]) -> Result<(), StackError> {
-        for address in candidates {
+    fn configure(&mut self, offer: &Offer) -> Result<(), StackError> {
+        for address in &self.candidates {
             let candidate = Candidate::host(*address, "udp").map_err(|e| StackError::Error(e.to_string()))?;
             self.rtc.add_local_candidate(candidate);
         }
@@ -101,30 +111,34 @@ impl Publisher {
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
         let Datagram { source, destination, bytes } = datagram;
+        let now = self.not_before(now);
         wall(|| {
             let contents = bytes.try_into().map_err(|_| StackError::Error("unreadable".to_owned()))?;
             let receive = Receive { proto: Protocol::Udp, source, destination, contents };
-            self.handle(Input::Receive(now, receive), Some(bytes), effects)
+            self.handle(Input::Receive(now, receive), effects)
         })?
     }
 
-    /// Takes a publisher's SRTP packet.
+    /// Takes a publisher's SRTP packet, and opens it.
     pub(in crate::webrtc) fn receive_rtp(
         &mut self,
         now: Instant,
-        datagram: Datagram<'_>,
+        (source, bytes): (SocketAddr, &[u8]),
+        packet: &mut Option<rtp::Packet>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
-        let header = datagram.bytes.get(..12).ok_or_else(|| StackError::Error("too short".to_owned()))?;
+        let header = bytes.get(..12).ok_or_else(|| StackError::Error("too short".to_owned()))?;
         let ssrc = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
         // SSRC 0 is a probe of libwebrtc's bandwidth estimator; one Opus payload type is all there is.
         if ssrc == 0 || header[1] & 0x7F != self.payload_type {
             return Err(StackError::Error("foreign stream".to_owned()));
         }
         wall(|| self.expect(ssrc))?;
-        let before = effects.len();
-        let received = self.receive(now, datagram, effects);
-        if effects[before..].iter().any(|effect| matches!(effect, Effect::Packet(_))) {
+        let destination = facing(&self.candidates, source);
+        let received = self.receive(now, Datagram { source, destination, bytes }, effects);
+        let opened = self.opened.take();
+        *packet = opened.and_then(|(header, payload)| plaintext(bytes, header, &payload));
+        if packet.is_some() {
             self.expected.deliver(ssrc);
         }
         received
@@ -136,7 +150,8 @@ impl Publisher {
         now: Instant,
         effects: &mut Vec<Effect>,
     ) -> Result<(), StackError> {
-        wall(|| self.handle(Input::Timeout(now), None, effects))?
+        let now = self.not_before(now);
+        wall(|| self.handle(Input::Timeout(now), effects))?
     }
 
     /// Starts the DTLS handshake over; ICE goes on as it is.
@@ -161,7 +176,7 @@ impl Publisher {
             let mut api = self.rtc.direct_api();
             api.set_local_ice_credentials(credentials(local));
             api.set_remote_ice_credentials(credentials(remote));
-            let drained = self.drain(None, effects);
+            let drained = self.drain(effects);
             self.verdict(drained)
         })?
     }
@@ -175,7 +190,7 @@ impl Publisher {
     pub(in crate::webrtc) fn close(&mut self, effects: &mut Vec<Effect>) -> Result<(), StackError> {
         wall(|| {
             let closed = self.rtc.close().map_err(|e| e.to_string());
-            let drained = self.drain(None, effects);
+            let drained = self.drain(effects);
             closed.and(drained).map_err(StackError::Error)
         })?
     }
@@ -190,6 +205,13 @@ impl Publisher {
         self.deadline
     }
 
+    /// Several threads look at the clock before they come here, in any order. What an `Rtc` is told of an earlier time than
+    /// the one it knows, it does not work through.
+    fn not_before(&mut self, now: Instant) -> Instant {
+        self.told = self.told.max(now);
+        self.told
+    }
+
     /// Has the `Rtc` take packets of this SSRC, of which nothing is authenticated yet.
     fn expect(&mut self, ssrc: u32) {
         let Admitted::Added { evicted } = self.expected.admit(ssrc) else { return };
@@ -200,16 +222,11 @@ impl Publisher {
         api.expect_stream_rx(ssrc.into(), None, self.mid, None).suppress_nack(!self.nack);
     }
 
-    /// Has the `Rtc` take what happened, which was this datagram if it was one.
-    fn handle(
-        &mut self,
-        input: Input<'_>,
-        datagram: Option<&[u8]>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), StackError> {
+    /// Has the `Rtc` take what happened.
+    fn handle(&mut self, input: Input<'_>, effects: &mut Vec<Effect>) -> Result<(), StackError> {
         let handled = self.rtc.handle_input(input);
         // Drained after an error as well: str0m's invariant is one mutation, one drain.
-        let drained = self.drain(datagram, effects);
+        let drained = self.drain(effects);
         self.verdict(handled.map_err(|e| e.to_string()).and(drained))
     }
 
@@ -221,7 +238,7 @@ impl Publisher {
         }
     }
 
-    fn drain(&mut self, datagram: Option<&[u8]>, effects: &mut Vec<Effect>) -> Result<(), String> {
+    fn drain(&mut self, effects: &mut Vec<Effect>) -> Result<(), String> {
         for _ in 0..MAX_OUTPUTS {
             match self.rtc.poll_output().map_err(|error| error.to_string())? {
                 Output::Timeout(deadline) => {
@@ -233,9 +250,7 @@ impl Publisher {
                     datagram: transmit.contents.into(),
                 }),
                 Output::Event(Event::RtpPacket(packet)) => {
-                    let plain =
-                        datagram.and_then(|datagram| plaintext(datagram, &packet.header, &packet.payload));
-                    effects.extend(plain.map(Effect::Packet));
+                    self.opened = Some((packet.header.header_len, packet.payload));
                 }
                 Output::Event(Event::Connected) => {
                     // RFC 8827 §6.5: no certificate, no connection; str0m has compared the one it saw.
@@ -309,8 +324,8 @@ impl Expected {
 }
 
 /// Puts the header of the datagram, which SRTP leaves in the clear, before the decrypted payload.
-fn plaintext(datagram: &[u8], header: &str0m::rtp::RtpHeader, payload: &[u8]) -> Option<rtp::Packet> {
-    let clear = datagram.get(..header.header_len)?;
+fn plaintext(datagram: &[u8], header_len: usize, payload: &[u8]) -> Option<rtp::Packet> {
+    let clear = datagram.get(..header_len)?;
     let mut packet = BytesMut::with_capacity(clear.len() + payload.len());
     packet.put_slice(clear);
     // str0m has taken the padding off.
