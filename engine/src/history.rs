@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use self::arena::{Address, Arena};
 use self::lost::Lost;
 use crate::config::HistoryLimits;
-use crate::io::Frame;
+use crate::frame::Frame;
 use crate::rtp::{AudioLevel, CaptureTime, NtpTime};
 use crate::time::MediaTime;
 

@@ -193,6 +193,7 @@
 //! the far ends have one; RED.
 
 mod config;
+mod frame;
 mod history;
 mod id;
 mod io;
@@ -205,11 +206,12 @@ mod time;
 mod track;
 
 pub use self::config::Config;
+pub use self::frame::{CarriedFrame, Frame};
 pub use self::id::{LegId, ListenerId, Peer, TrackId};
 pub use self::io::{
-    CarriedFrame, Deadline, Event, Feedback, Frame, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES, OnReturn,
-    OpenError, Order, OutboundPacket, Output, Reason, ReplayError, SelectError, SwitchError, TrackSpec,
-    UnknownListener, Verdict,
+    Deadline, Event, Feedback, LegSpec, LegState, Limit, MAX_TRACK_NAME_BYTES, OnReturn, OpenError, Order,
+    OutboundPacket, Output, Reason, ReplayError, SelectError, SwitchError, TrackSpec, UnknownListener,
+    Verdict,
 };
 pub use self::relay::Relay;
 pub use self::rtp::{AudioLevel, CaptureTime, ExtensionIds, Mid};

@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use super::replay::{Trail, duration};
 use super::{Listener, View};
+use crate::frame::Frame;
 use crate::id::TrackId;
-use crate::io::{Event, Frame, Order};
+use crate::io::{Event, Order};
 use crate::time::MediaTime;
 
 /// From one track's media time to another's: settled by the first frame of the new one.

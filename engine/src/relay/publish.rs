@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::{Leg, Relay};
+use crate::frame::CarriedFrame;
 use crate::id::{LegId, TrackId};
-use crate::io::{CarriedFrame, SwitchError, Verdict};
+use crate::io::{SwitchError, Verdict};
 use crate::track::Arrived;
 
 impl Relay {

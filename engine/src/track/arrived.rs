@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use crate::io::{CarriedFrame, Frame};
+use crate::frame::{CarriedFrame, Frame};
 use crate::rtp::opus::Toc;
 use crate::rtp::{AudioLevel, CaptureTime, ExtensionIds, Packet};
 use crate::time::MediaTime;

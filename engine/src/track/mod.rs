@@ -25,8 +25,9 @@ pub(crate) use self::merge::{Refused, Taken};
 pub(crate) use self::publisher::{PublisherLeg, Wire};
 use self::timeline::{Newest, Timeline};
 use crate::config::{Config, HistoryLimits};
+use crate::frame::Frame;
 use crate::id::{ListenerId, Slots, TrackId};
-use crate::io::{Event, Frame, OutboundPacket};
+use crate::io::{Event, OutboundPacket};
 use crate::listener::{Listener, Offer, Take, View};
 
 /// One audio channel: one timeline, whoever feeds it.

@@ -8,8 +8,9 @@ use super::super::lane::{Bond, Spot};
 use super::super::source::{Fit, Source};
 use super::super::timeline::Timeline;
 use super::{LEAD, Merge, SECOND, Wait};
+use crate::frame::Frame;
 use crate::history::Place;
-use crate::io::{Frame, Verdict};
+use crate::io::Verdict;
 use crate::stats::Rule;
 use crate::time::MediaTime;
 

@@ -135,7 +135,7 @@ fn a_carried_media_time_that_cannot_be_is_anchored_anew() {
     stage.wait(1_000);
     let b = stage.leg();
     // It counts media time from its own start.
-    let frame = |position: u64, ticks| crate::io::CarriedFrame {
+    let frame = |position: u64, ticks| crate::frame::CarriedFrame {
         position,
         media_time: crate::time::MediaTime::from_ticks(ticks),
         marker: false,

@@ -6,8 +6,9 @@ use bytes::Bytes;
 
 use crate::Config;
 use crate::config::HistoryLimits;
+use crate::frame::CarriedFrame;
 use crate::id::{LegId, Slots};
-use crate::io::{CarriedFrame, Event, LegState, SwitchError, Verdict};
+use crate::io::{Event, LegState, SwitchError, Verdict};
 use crate::rtp::{CaptureTime, NtpTime, rtcp};
 use crate::stats::Alignment;
 use crate::time::MediaTime;
