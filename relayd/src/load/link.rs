@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use str0m::change::SdpPendingOffer;
-use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
 use str0m::media::{Mid, Pt};
 use str0m::net::{Protocol, Receive};
 use str0m::rtp::{ExtensionValues, RtpWrite};
@@ -18,7 +17,7 @@ use str0m::{Event, IceConnectionState, Input, Output, Rtc};
 use super::inbox;
 use crate::client::{PeerError, Role, line};
 use crate::webrtc::keys::{Identity, Tap};
-use crate::webrtc::srtp::{self, KeyingMaterial, SrtpProfile};
+use crate::webrtc::srtp::KeyingMaterial;
 
 /// A connection that was offered, then answered.
 pub(crate) struct Link {
@@ -127,15 +126,7 @@ impl Link {
 
     /// The SRTP keys, once connected; the second call finds none.
     pub(crate) fn take_keys(&self) -> Option<KeyingMaterial> {
-        let keys = self.tap.take_keys()?;
-        let profile = match keys.profile {
-            DtlsProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
-            DtlsProfile::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
-            DtlsProfile::AES128_CM_SHA1_80 => SrtpProfile::Aes128CmSha1_80,
-            _ => return None,
-        };
-        let role = if keys.active { srtp::Role::Client } else { srtp::Role::Server };
-        KeyingMaterial::from_dtls(profile, &keys.material, role).ok()
+        self.tap.take_keys()?.keying_material()
     }
 
     /// Sends what is ready to be sent, sealed and all.

@@ -48,7 +48,7 @@ pub struct WebRtcConfig {
     /// Whether each shard has a port of its own: shard n the one that is n above `bind` and each of `advertise`, with one
     /// socket. Then `receivers` says nothing. Default: no.
     pub port_per_shard: bool,
-    /// Datagrams that may wait for the plane: so many of publishers' media, and so many others. Default 4 096; up to
+    /// Datagrams that may wait for the plane: so many of publishers, and so many others. Default 4 096; up to
     /// 2 KiB each.
     pub receive_queue: usize,
     /// Receive buffer asked of the system for each socket, in bytes. Default 4 MiB.

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use super::handshakes::Owner;
 use super::offer::{IceCredentials, Offer, Remote};
 use super::routes::Route;
-use super::srtp::SrtcpReceiver;
 use super::stack::Stack;
 use super::untold::Untold;
 use super::{CloseReason, JoinError, Joined, Record, ResourceId, Role, WebRtcConfig};
@@ -39,8 +38,6 @@ pub(super) struct Connection {
     pub(super) leg: Option<LegId>,
     /// Whose leg that is, unless it is a publisher's.
     pub(super) listener: Option<ListenerId>,
-    /// Opens a publisher's reports.
-    pub(super) reports: Option<SrtcpReceiver>,
     /// What receivers know of it.
     pub(super) route: Arc<Route>,
     pub(super) peer: PeerAddresses,

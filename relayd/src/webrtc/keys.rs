@@ -24,6 +24,8 @@ use str0m::crypto::dtls::{
 use str0m::{Rtc, RtcConfig};
 use zeroize::Zeroize;
 
+use super::srtp::{self, KeyingMaterial};
+
 /// What a connection shares with the DTLS instance inside its `Rtc`.
 #[derive(Debug, Default)]
 pub(crate) struct Tap(Mutex<State>);
@@ -47,6 +49,20 @@ pub(crate) struct ExportedKeys {
     pub(crate) material: Vec<u8>,
     /// Ours was the client's side of the handshake.
     pub(crate) active: bool,
+}
+
+impl ExportedKeys {
+    /// What SRTP makes of it, unless that is no profile of ours.
+    pub(crate) fn keying_material(&self) -> Option<KeyingMaterial> {
+        let profile = match self.profile {
+            SrtpProfile::AEAD_AES_256_GCM => srtp::SrtpProfile::AeadAes256Gcm,
+            SrtpProfile::AEAD_AES_128_GCM => srtp::SrtpProfile::AeadAes128Gcm,
+            SrtpProfile::AES128_CM_SHA1_80 => srtp::SrtpProfile::Aes128CmSha1_80,
+            _ => return None,
+        };
+        let role = if self.active { srtp::Role::Client } else { srtp::Role::Server };
+        KeyingMaterial::from_dtls(profile, &self.material, role).ok()
+    }
 }
 
 impl Drop for ExportedKeys {

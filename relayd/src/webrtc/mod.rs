@@ -3,8 +3,8 @@
 //! [`Connections`] is a cheap handle on one actor (a thread of its own) that owns every connection. Receivers, a thread
 //! for each socket on the port, say whose a datagram is and hand it on; handshakes run on threads of theirs and come
 //! back when they are done. A listener's media does not pass here: when a connection is up its keys and address go to
-//! the shard, which sends SRTP itself on a clone of the socket. What a publisher sends is decrypted here, by its
-//! `str0m::Rtc`, and handed to the shard as plaintext RTP.
+//! the shard, which sends SRTP itself on a clone of the socket. What a publisher sends is decrypted by its `str0m::Rtc`, on the
+//! thread that reads it, and handed to the shard as plaintext RTP.
 //!
 //! Invariants: a datagram reaches a stack only as an authenticated STUN binding or from an address that one has
 //! validated; a connection's [`Record`] is made when it is accepted and dropped in exactly one place.

@@ -196,6 +196,9 @@ impl Plane {
             Due::Disconnected => {
                 connection.stage = Stage::Up { disconnected: true };
                 connection.route.miss(connection.role == Role::Listener);
+                if let Some(ingest) = connection.route.ingest() {
+                    ingest.miss();
+                }
                 // What would be sent to nobody is held, and comes in order when the listener is back.
                 connection.untold.down();
             }
@@ -216,6 +219,9 @@ impl Plane {
             Role::Publisher => (connection.deadline(&self.parts.config).max(now + FINE), FINE),
             Role::Listener => (connection.deadline(&self.parts.config), COARSE),
         };
+        if let Some(ingest) = connection.route.ingest() {
+            ingest.looks_at(deadline);
+        }
         self.timers.schedule(slot, deadline, grain);
     }
 
@@ -245,9 +251,12 @@ impl Plane {
     fn settle(&mut self, now: Instant, slot: usize, result: Result<(), StackError>) {
         let mut effects = std::mem::take(&mut self.effects);
         if effects.iter().any(|effect| matches!(effect, Effect::Connected)) {
-            // The end of the handshake first: media that overtakes it is lost to a peer without keys, and a listener
-            // who comes back gets the first of what it missed at once.
-            effects.sort_by_key(|effect| !matches!(effect, Effect::Transmit { .. }));
+            // A listener is sent the end of the handshake first: media that overtakes it is lost to a peer without keys, and
+            // one who comes back gets the first of what it missed at once. A publisher is awaited before it is sent: from then
+            // on it speaks.
+            let listens =
+                self.connections.get(slot).is_some_and(|connection| connection.role == Role::Listener);
+            effects.sort_by_key(|effect| matches!(effect, Effect::Transmit { .. }) != listens);
         }
         for effect in effects.drain(..) {
             self.apply(now, slot, effect);

@@ -1,9 +1,9 @@
 //! The threads that read the UDP port: one for each of its sockets, between which the kernel divides the peers.
 //!
-//! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners and
-//! media of publishers (which it opens: [`Ingest`](super::ingest::Ingest)) to the shard, all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
-//! their order. A datagram costs O(1) here, is not logged, and waits in a queue of fixed length or is dropped and
-//! counted. What publishers say has a queue of its own, which no storm of joins fills. A panic costs the datagram that
+//! A receiver says what a datagram is and whose, drops what is nobody's, and hands on the rest: reports of listeners to
+//! the shard, what a publisher says to its shard too (which it opens: [`Ingest`]), all else to the plane. One peer's datagrams come from one address, so to one socket, and are handed on in
+//! their order. A datagram costs O(1) here (what is opened has a rate), is not logged, and waits in a queue of fixed length or is
+//! dropped and counted. What publishers say has a queue of its own, which no storm of joins fills. A panic costs the datagram that
 //! brought it: a socket that nobody reads keeps its share of the peers, and they would be deaf. It is counted, and logged
 //! once a second at most.
 
@@ -24,9 +24,9 @@ use tokio::sync::mpsc;
 use tracing::error;
 
 use super::demux::{Class, Limiter, classify};
-use super::ingest::{Said, Taken};
+use super::ingest::{Ingest, Rest, Said, Taken};
 use super::routes::{Pair, Route, Routes};
-use super::stack::wall;
+use super::stack::{StackError, wall};
 use super::{Counters, Role, WebRtcConfig};
 use crate::shard::{Allowance, Shards};
 #[cfg(target_os = "linux")]
@@ -54,7 +54,7 @@ pub(super) enum Inbound {
 
 /// Both queues to the plane.
 pub(super) struct Inbounds {
-    /// What RTP of publishers has led to, and their RTCP and DTLS.
+    /// DTLS of publishers, and what else they have said leads to.
     pub(super) media: mpsc::Receiver<Inbound>,
     /// STUN, and DTLS of listeners.
     pub(super) control: mpsc::Receiver<Inbound>,
@@ -80,10 +80,13 @@ pub(super) struct Tally {
     rate: AtomicU64,
     feedback: AtomicU64,
     media: AtomicU64,
+    media_rate: AtomicU64,
     shard: AtomicU64,
     queue: AtomicU64,
+    notices: AtomicU64,
     errors: AtomicU64,
     panics: AtomicU64,
+    stack_errors: AtomicU64,
 }
 
 impl Tally {
@@ -96,10 +99,13 @@ impl Tally {
         counters.dropped_rate += read(&self.rate);
         counters.dropped_feedback += read(&self.feedback);
         counters.dropped_media += read(&self.media);
+        counters.dropped_media_rate += read(&self.media_rate);
         counters.dropped_shard += read(&self.shard);
         counters.dropped_queue += read(&self.queue);
+        counters.dropped_notices += read(&self.notices);
         counters.receive_errors += read(&self.errors);
         counters.panics += read(&self.panics);
+        counters.stack_errors += read(&self.stack_errors);
     }
 }
 
@@ -184,14 +190,15 @@ impl Receiver {
         }
         let pair = Pair { port: self.port, source };
         let route = routes.get(&pair);
+        if let (Class::Rtp | Class::Rtcp, Some(route)) = (class, &route)
+            && let Some(ingest) = route.ingest()
+        {
+            return self.handle_said(now, (route, ingest), class, (source, datagram));
+        }
         let queue = match (class, &route) {
             (Class::Stun, None) if !self.limiter.admit(now, source) => return count_by(&tally.rate, 1),
             (Class::Stun, _) => control,
             (_, None) => return count_by(&tally.unknown, 1),
-            (Class::Rtp, Some(route)) if route.ingest().is_some() => {
-                let (route, datagram) = (route.clone(), (source, datagram));
-                return self.handle_media(now, route, datagram);
-            }
             // With its DTLS, so that its goodbye comes after what it said before.
             (_, Some(route)) if route.role == Role::Publisher => media,
             (Class::Dtls, Some(_)) => control,
@@ -217,19 +224,41 @@ impl Receiver {
         }
     }
 
-    /// Media of a publisher that is up.
-    fn handle_media(&self, now: Instant, route: Arc<Route>, datagram: (SocketAddr, &[u8])) {
-        let Some(ingest) = route.ingest() else { return };
+    /// What a publisher says that is up.
+    fn handle_said(
+        &self,
+        now: Instant,
+        (route, ingest): (&Arc<Route>, &Ingest),
+        class: Class,
+        datagram: (SocketAddr, &[u8]),
+    ) {
         let Shared { tally, media, .. } = &self.shared;
-        let mut effects = Vec::new();
-        let (taken, result) = ingest.take(&self.shard, now, datagram, &mut effects);
+        route.hear(now);
+        let (taken, rest) = match class {
+            Class::Rtcp if !route.admit_report(now, self.shared.feedback_rate) => {
+                return count_by(&tally.feedback, 1);
+            }
+            Class::Rtcp => ingest.reports(&self.shard, now, datagram),
+            _ => ingest.packet(&self.shard, now, datagram),
+        };
         match taken {
-            Taken::Packet => {}
+            Taken::Whole => {}
             Taken::Nothing => count_by(&tally.media, 1),
             Taken::Full => count_by(&tally.shard, 1),
+            Taken::Above => count_by(&tally.media_rate, 1),
         }
-        if media.try_send(Inbound::Said(Said { route, effects, result })).is_err() {
-            count_by(&tally.queue, 1);
+        match rest {
+            Some(Rest { result: Err(StackError::Error(_)), effects }) if effects.is_empty() => {
+                count_by(&tally.stack_errors, 1);
+            }
+            Some(rest) => {
+                let said = Said { route: route.clone(), rest };
+                // If there is no room it goes without: the stack asks again, by the next packet or by its timer.
+                if media.try_send(Inbound::Said(said)).is_err() {
+                    count_by(&tally.notices, 1);
+                }
+            }
+            None => {}
         }
     }
 }

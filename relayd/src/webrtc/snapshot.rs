@@ -12,7 +12,7 @@ pub struct Snapshot {
     pub addresses: usize,
     /// What waits for the handshake threads.
     pub handshakes_waiting: usize,
-    /// Datagrams of publishers' media that wait for the plane.
+    /// DTLS of publishers, and what else they said leads to, that wait for the plane.
     pub media_waiting: usize,
     /// Other datagrams that wait for it.
     pub control_waiting: usize,
@@ -83,10 +83,15 @@ pub struct Counters {
     pub dropped_feedback: u64,
     /// Dropped: RTP from a listener, RTP or RTCP before the connection is up, or unreadable.
     pub dropped_media: u64,
+    /// Dropped: RTP of a publisher, or in its name, above its rate.
+    pub dropped_media_rate: u64,
     /// Dropped: the shard's queue was full.
     pub dropped_shard: u64,
     /// Dropped: the queue to the plane was full.
     pub dropped_queue: u64,
+    /// Not told to the plane, as that queue was full: what the stack wants done after a publisher's packet, which itself has
+    /// come to its shard.
+    pub dropped_notices: u64,
     /// Dropped: the queue of a handshake thread was full; what is lost comes again.
     pub dropped_handshakes: u64,
     /// Dropped: a reply that the socket did not take.

@@ -160,7 +160,6 @@ impl Plane {
             reply: Some((reply, Asked { offer, ssrc })),
             leg: None,
             listener: None,
-            reports: None,
             route: Arc::new(Route::new(now, slot, role)),
             peer: PeerAddresses::new(self.parts.config.max_addresses),
             untold: Untold::default(),

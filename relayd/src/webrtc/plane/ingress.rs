@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use relay_engine::Feedback;
-use relay_engine::rtp::rtcp;
-use str0m::crypto::dtls::SrtpProfile as DtlsProfile;
 use tracing::info;
 
 use super::{DATAGRAMS_PER_TURN, MEDIA_AT_ONCE, Plane};
@@ -14,11 +11,9 @@ use crate::shard::Egress;
 use crate::webrtc::connection::{Binding, Stage};
 use crate::webrtc::demux::{Class, Ufrag, classify, local_ufrag};
 use crate::webrtc::handshakes::Key;
-use crate::webrtc::ingest::{Ingest, Said, Taken};
-use crate::webrtc::keys::ExportedKeys;
-use crate::webrtc::receiver::{Inbound, MAX_DATAGRAM_BYTES};
+use crate::webrtc::ingest::{Ingest, Rest, Said};
+use crate::webrtc::receiver::Inbound;
 use crate::webrtc::routes::Pair;
-use crate::webrtc::srtp::{KeyingMaterial, Role as DtlsRole, SrtpProfile};
 use crate::webrtc::stack::{Datagram, Stack};
 use crate::webrtc::stun::{self, MAX_ANSWER, Request};
 use crate::webrtc::{CloseReason, Role};
@@ -49,9 +44,9 @@ impl Plane {
         }
     }
 
-    /// What a publisher has said is with its shard already.
+    /// What a publisher has said is with its shard already; the rest is done here.
     fn handle_said(&mut self, now: Instant, said: Said) {
-        let Said { route, mut effects, result } = said;
+        let Said { route, rest: Rest { mut effects, result } } = said;
         let slot = route.slot;
         // Its connection may be over, and the slot another's.
         let connection = self.connections.get_mut(slot).filter(|c| Arc::ptr_eq(&c.route, &route));
@@ -80,8 +75,8 @@ impl Plane {
         }
         match class {
             Class::Dtls => self.handle_dtls(now, slot, source, datagram),
-            Class::Rtp => self.handle_rtp(now, slot, source, datagram),
-            _ => self.handle_rtcp(now, slot, source, datagram),
+            // From before its publisher was up: what comes later, the receivers take.
+            _ => self.counters.dropped_media += 1,
         }
         self.schedule(now, slot);
     }
@@ -219,52 +214,11 @@ impl Plane {
         }
     }
 
-    /// Media that was read before its publisher was up.
-    fn handle_rtp(&mut self, now: Instant, slot: usize, source: SocketAddr, bytes: &[u8]) {
-        let ingest = self.connections.get(slot).and_then(|connection| connection.route.ingest());
-        let Some(ingest) = ingest else {
-            self.counters.dropped_media += 1;
-            return;
-        };
-        let (taken, result) = ingest.take(&self.parts.shard, now, (source, bytes), &mut self.effects);
-        self.counters.dropped_media += u64::from(taken == Taken::Nothing);
-        self.counters.dropped_shard += u64::from(taken == Taken::Full);
-        self.settle(now, slot, result);
-    }
-
-    fn handle_rtcp(&mut self, now: Instant, slot: usize, source: SocketAddr, datagram: &[u8]) {
-        let Some(connection) = self.connections.get_mut(slot) else { return };
-        let Some(leg) = connection.leg.filter(|_| !connection.is_pending()) else {
-            self.counters.dropped_media += 1;
-            return;
-        };
-        // Before the queue to the shard, which all peers share.
-        if !connection.route.admit_report(now, self.parts.config.feedback_rate) {
-            self.counters.dropped_feedback += 1;
-            return;
-        }
-        let mut plain = [0; MAX_DATAGRAM_BYTES];
-        let opened = connection.reports.as_mut().and_then(|reports| reports.open(datagram, &mut plain).ok());
-        let Some(length) = opened else {
-            self.counters.dropped_media += 1;
-            return;
-        };
-        for packet in rtcp::Compound::parse(&plain[..length]) {
-            if let Ok(rtcp::Packet::SenderReport(report, _blocks)) = packet
-                && !self.parts.shard.feedback(leg, Feedback::SenderReport(report))
-            {
-                self.counters.dropped_shard += 1;
-            }
-        }
-        // str0m needs the sender report for its own receiver reports.
-        self.feed(now, slot, source, datagram);
-    }
-
     /// DTLS is done: keys and path go to the media plane.
     pub(super) fn handle_connected(&mut self, now: Instant, slot: usize) {
         let Some(connection) = self.connections.get_mut(slot) else { return };
         let keys = connection.stack.as_mut().and_then(Stack::take_keys);
-        let keys = keys.and_then(|exported| keying_material(&exported));
+        let keys = keys.and_then(|exported| exported.keying_material());
         let path = connection.peer.whereabouts();
         let (Some(keys), Some(path), Some(leg)) = (keys, path, connection.leg) else {
             return self.remove(slot, Some(CloseReason::Failed));
@@ -282,10 +236,10 @@ impl Plane {
                 self.parts.shard.leg_up(leg, Egress::Srtp { destination, keys })
             }
             Role::Publisher => {
-                connection.reports = Some(keys.srtcp_receiver());
                 let up = self.parts.shard.publisher_up(leg);
                 if let Some(Stack::Publisher(stack)) = &connection.stack {
-                    connection.route.open_ingest(Ingest { leg, stack: stack.clone() });
+                    let ingest = Ingest::new(now, leg, stack.clone(), keys.srtcp_receiver());
+                    connection.route.open_ingest(ingest);
                 }
                 up
             }
@@ -295,15 +249,4 @@ impl Plane {
             self.remove(slot, Some(CloseReason::Failed));
         }
     }
-}
-
-fn keying_material(exported: &ExportedKeys) -> Option<KeyingMaterial> {
-    let profile = match exported.profile {
-        DtlsProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
-        DtlsProfile::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
-        DtlsProfile::AES128_CM_SHA1_80 => SrtpProfile::Aes128CmSha1_80,
-        _ => return None,
-    };
-    // We answer setup:passive, so we are the server.
-    KeyingMaterial::from_dtls(profile, &exported.material, DtlsRole::Server).ok()
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::shard::{ShardConfig, ShardThreads};
 use crate::webrtc::connection::Binding;
-use crate::webrtc::ingest::Said;
+use crate::webrtc::ingest::{Rest, Said};
 use crate::webrtc::ports::Port;
 use crate::webrtc::receiver::{Inbound, Receiver};
 use crate::webrtc::routes::Pair;
@@ -260,7 +260,8 @@ async fn what_another_publisher_had_said_in_this_slot_ends_no_connection() {
     let (slot, answer) = join_as(Role::Publisher, &mut stage.plane, now, Box::new(Silent));
     let before = Arc::new(crate::webrtc::routes::Route::new(now, slot, Role::Publisher));
     for (route, left) in [(before, 1), (stage.plane.connections[slot].route.clone(), 0)] {
-        let said = Said { route, effects: Vec::new(), result: Err(StackError::Panicked) };
+        let rest = Rest { effects: Vec::new(), result: Err(StackError::Panicked) };
+        let said = Said { route, rest };
         stage.plane.handle_inbound(Inbound::Said(said));
         assert_eq!(stage.plane.connections.len(), left);
     }

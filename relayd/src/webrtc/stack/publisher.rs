@@ -119,6 +119,17 @@ impl Publisher {
         })?
     }
 
+    /// As [`Publisher::receive`], at the address that the peer was told.
+    pub(in crate::webrtc) fn receive_from(
+        &mut self,
+        now: Instant,
+        (source, bytes): (SocketAddr, &[u8]),
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), StackError> {
+        let destination = facing(&self.candidates, source);
+        self.receive(now, Datagram { source, destination, bytes }, effects)
+    }
+
     /// Takes a publisher's SRTP packet, and opens it.
     pub(in crate::webrtc) fn receive_rtp(
         &mut self,
@@ -134,10 +145,9 @@ impl Publisher {
             return Err(StackError::Error("foreign stream".to_owned()));
         }
         wall(|| self.expect(ssrc))?;
-        let destination = facing(&self.candidates, source);
-        let received = self.receive(now, Datagram { source, destination, bytes }, effects);
+        let received = self.receive_from(now, (source, bytes), effects);
         let opened = self.opened.take();
-        *packet = opened.and_then(|(header, payload)| plaintext(bytes, header, &payload));
+        *packet = wall(|| opened.and_then(|(header, payload)| plaintext(bytes, header, &payload)))?;
         if packet.is_some() {
             self.expected.deliver(ssrc);
         }

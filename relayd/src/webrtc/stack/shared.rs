@@ -34,7 +34,7 @@ impl SharedPublisher {
     ) -> Result<T, StackError> {
         let mut inner = self.inner();
         if inner.failed {
-            return Err(StackError::Dead("it panicked before".to_owned()));
+            return Err(StackError::Panicked);
         }
         let result = call(&mut inner.publisher);
         inner.failed = matches!(result, Err(StackError::Panicked));
