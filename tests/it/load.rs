@@ -7,11 +7,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use relayd::cli::{self, Exit};
 use relayd::client::Stop;
-use relayd::load::{Churn, Limits, LoadError, LoadOptions, Percentiles, Report, Target, load, plot, summary};
+use relayd::load::{
+    Churn, Limits, LoadError, LoadOptions, Percentiles, Report, Second, Target, load, plot, summary,
+};
 use serde_json::Value;
 
 use super::cli::{PATIENCE, Relay};
@@ -52,6 +56,42 @@ fn read(path: PathBuf) -> String {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(path).unwrap();
     text
+}
+
+/// A run on a thread of its own, second by second.
+struct Running {
+    stop: Stop,
+    told: Receiver<Second>,
+    thread: JoinHandle<Result<Report, LoadError>>,
+}
+
+impl Running {
+    fn start(options: LoadOptions) -> Self {
+        let (stop, (tell, told)) = (options.stop.clone(), channel());
+        let thread = std::thread::spawn(move || {
+            load(&options, |second| {
+                // The test may have failed already.
+                let _gone = tell.send(*second).is_err();
+            })
+        });
+        Self { stop, told, thread }
+    }
+
+    /// Waits for so many seconds of which this is true.
+    fn until(&self, count: usize, what: impl Fn(&Second) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = count;
+        while left > 0 {
+            let second = self.told.recv_timeout(PATIENCE).expect("it goes on");
+            left -= usize::from(what(&second));
+            assert!(Instant::now() < deadline, "never came");
+        }
+    }
+
+    fn end(self) -> Report {
+        self.stop.stop();
+        self.thread.join().unwrap().unwrap()
+    }
 }
 
 #[test]
@@ -144,31 +184,44 @@ fn a_server_that_goes_away_is_told_from_one_that_is_slow() {
     let relay = Relay::start(|_| {});
     let mut options = options(at(&relay), 4, 1);
     (options.time, options.ramp) = (PATIENCE, 1_000.0);
-    let (tell, told) = std::sync::mpsc::channel();
-    let stop = options.stop.clone();
-    let running = std::thread::spawn(move || {
-        load(&options, |second| {
-            // The test may have failed already.
-            let _gone = tell.send((second.steady, second.ended)).is_err();
-        })
-    });
-    let until = |what: &dyn Fn(bool, u64) -> bool| {
-        let deadline = Instant::now() + PATIENCE;
-        while !told.recv_timeout(PATIENCE).is_ok_and(|(steady, ended)| what(steady, ended)) {
-            assert!(Instant::now() < deadline, "never came");
-        }
-    };
-    until(&|steady, _| steady);
+    let running = Running::start(options);
+    running.until(1, |second| second.steady);
     relay.stop();
-    until(&|_, ended| ended == 4);
-    stop.stop();
-    let report = running.join().unwrap().unwrap();
+    running.until(1, |second| second.ended == 4);
+    let report = running.end();
     assert!(report.run.stopped_early);
     assert_eq!(report.media.disconnects.values().sum::<u64>(), 4);
     let failed = report.outcome.failed.join("\n");
     for expected in ["4 listeners lost", "1 publishers lost"] {
         assert!(failed.contains(expected), "{failed}");
     }
+}
+
+#[test]
+fn listeners_that_fall_silent_fail_the_run_whoever_speaks() {
+    let relay = Relay::start(|_| {});
+    let session = relay.session();
+    let start = |listeners, publishers| {
+        let target =
+            Target::Session { relay: relay.url(""), session: session.clone(), language: Some("en".into()) };
+        let mut options = options(target, listeners, publishers);
+        options.time = 3 * PATIENCE;
+        // What was lost is not the question here.
+        options.limits.max_loss_percent = Some(100.0);
+        let running = Running::start(options);
+        running.until(1, |second| second.steady && second.packets_per_second > 0.0);
+        running
+    };
+    let (speaker, other) = (start(2, 1), start(3, 0));
+    let (status, answer) = relay.request("POST", &format!("/v1/sessions/{session}/pause"), "");
+    assert_eq!(status, 200, "{answer}");
+    for (running, silent) in [(speaker, "2 of 2"), (other, "3 of 3")] {
+        running.until(3, |second| second.packets_per_second == 0.0);
+        let report = running.end();
+        let failed = report.outcome.failed.join("\n");
+        assert!(failed.starts_with(&format!("{silent} listeners heard nothing for the last ")), "{failed}");
+    }
+    relay.stop();
 }
 
 #[test]
@@ -197,18 +250,10 @@ fn a_second_tester_on_this_machine_hears_the_first_ones_publisher_with_its_times
     let target = Target::Session { relay: relay.url(""), session, language: None };
     let mut first = options(target.clone(), 1, 1);
     first.time = PATIENCE;
-    let stop = first.stop.clone();
-    let (tell, told) = std::sync::mpsc::channel();
-    let running = std::thread::spawn(move || {
-        load(&first, |second| {
-            // The test may have failed already.
-            let _gone = tell.send(second.steady).is_err();
-        })
-    });
-    while !told.recv_timeout(PATIENCE).unwrap() {}
+    let running = Running::start(first);
+    running.until(1, |second| second.steady);
     let second = load(&options(target, 3, 0), |_| {}).unwrap();
-    stop.stop();
-    let first = running.join().unwrap().unwrap();
+    let first = running.end();
     assert_eq!((second.joins.heard, second.media.foreign, second.media.sent), (3, 0, 0));
     assert_eq!((first.media.lost, second.media.lost), (0, 0));
     assert_eq!(second.steady.latency_ms.count, second.steady.packets, "each with a time");

@@ -32,7 +32,8 @@ Ctrl-C or SIGTERM ends the run early; the report says so. A second one ends it a
 
 Exit codes:
   0  done, and nothing to complain of
-  1  something failed: joins, connections, --max-loss, --max-p99, --max-growth
+  1  something failed: joins, connections, listeners that heard nothing or fell silent, more loss
+     than --max-loss, --max-p99, --max-growth
   2  wrong usage
   3  the tester itself could not keep up: its figures say nothing about the server
   4  the server could not be reached, no session or no publisher came up
@@ -96,7 +97,7 @@ pub(super) struct Args {
     /// A process of the server, on this machine, whose CPU and memory to report; may be given several times.
     #[arg(long, value_name = "PID")]
     server_pid: Vec<u32>,
-    /// Fail if more than this share of the packets is lost, in percent.
+    /// Fail if more than this share of the packets is lost, in percent; 1, if it is not said.
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     max_loss: Option<f64>,
     /// Fail if the 99th percentile of the latency is above this, in milliseconds.

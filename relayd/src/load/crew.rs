@@ -160,6 +160,7 @@ impl Crew {
         while let Ok(standing) = replies.recv_deadline(deadline) {
             sum.connected += standing.connected;
             sum.heard += standing.heard;
+            sum.silenced.add(standing.silenced);
         }
         sum
     }

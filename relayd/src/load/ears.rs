@@ -20,6 +20,7 @@ use super::link::Link;
 use super::payload::{self, Payload};
 use super::reports::Reports;
 use super::tally::{Shared, Tally};
+use super::verdict::Silenced;
 use crate::client::PeerError;
 use crate::webrtc::demux::{Class, classify};
 use crate::webrtc::srtp::{KeyingMaterial, SrtpReceiver};
@@ -117,6 +118,8 @@ pub(crate) enum Order {
 pub(crate) struct Standing {
     pub(crate) connected: u64,
     pub(crate) heard: u64,
+    /// Those that heard something, and nothing any more.
+    pub(crate) silenced: Silenced,
 }
 
 /// A thread of listeners.
@@ -288,6 +291,9 @@ impl Ears {
             standing.connected += 1;
             standing.heard += u64::from(seat.hearing.has_heard());
             let last = seat.hearing.source().and_then(|source| self.sent.last(source));
+            if let Some(silence) = seat.hearing.silence(until_ns, last) {
+                standing.silenced.count(silence);
+            }
             seat.hearing.finish(until_ns, last, &mut tally.counts);
         }
         standing

@@ -4,6 +4,8 @@
 //! them, or, where somebody else speaks, by their RTP index. Counts go into a [`Counts`] that all listeners of a thread
 //! share, as they happen: nobody walks the listeners to know the loss.
 
+use std::time::Duration;
+
 use crate::webrtc::srtp::window::{Refused, Window};
 
 /// Longer than this without a packet is a gap.
@@ -142,6 +144,14 @@ impl Hearing {
         self.stream.as_ref().map(|stream| stream.source)
     }
 
+    /// How long it has heard nothing at `now_ns`, if it had heard something before, and missed something since: all that its
+    /// publisher sent is up to `last`. Of somebody else's nobody knows that: such a one is taken to speak on.
+    pub(crate) fn silence(&self, now_ns: u64, last: Option<u64>) -> Option<Duration> {
+        let stream = self.stream.as_ref()?;
+        let missed = last.is_none_or(|last| last > stream.highest);
+        missed.then(|| Duration::from_nanos(now_ns.saturating_sub(self.last_ns)))
+    }
+
     /// The end: what was sent up to `last` and did not come is missing, and silence until `now_ns` is a gap.
     pub(crate) fn finish(&mut self, now_ns: u64, last: Option<u64>, counts: &mut Counts) {
         let Some(stream) = self.stream.take() else { return };
@@ -258,6 +268,22 @@ mod tests {
         assert_eq!((ear.counts.gaps, ear.counts.longest_gap_ns), (3, 1_000 * MS));
         ear.finish(9_999, 3);
         assert_eq!(ear.counts.gaps, 3, "the end is once");
+    }
+
+    #[test]
+    fn silence_counts_from_what_was_heard_last_while_somebody_speaks() {
+        let silence = |ear: &Ear, ms: u64, last| ear.hearing.silence((1_000 + ms) * MS, last);
+        let after = |ms| Some(Duration::from_millis(ms));
+        let mut ear = Ear::default();
+        assert_eq!(silence(&ear, 9_000, Some(450)), None, "it never heard anything: that is told apart");
+        ear.at(100, 5);
+        assert_eq!(silence(&ear, 3_100, Some(155)), after(3_000));
+        ear.at(3_000, 5);
+        assert_eq!(silence(&ear, 3_100, Some(155)), after(3_000), "a duplicate is nothing new");
+        assert_eq!(silence(&ear, 3_100, Some(5)), None, "its publisher said no more");
+        assert_eq!(silence(&ear, 3_100, None), after(3_000), "somebody else's: nobody knows");
+        ear.at(3_120, 6);
+        assert_eq!(silence(&ear, 3_100, Some(155)), after(0), "what was on its way came after the end");
     }
 
     #[test]

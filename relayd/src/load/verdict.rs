@@ -23,10 +23,16 @@ pub(crate) const SATURATED: f64 = 0.95;
 /// The share of seconds in which that may happen.
 const MAX_SATURATED: f64 = 0.05;
 
-/// What the server has to keep; nothing, unless it is said.
+/// A listener that hears nothing for so long, until the end, has gone silent: fifty frames, or the longest that a codec which
+/// leaves silence out says nothing, twice over.
+const SILENT: Duration = Duration::from_secs(1);
+/// More than this is no good stream to anybody, whatever was asked for: percent.
+const BEARABLE_LOSS: f64 = 1.0;
+
+/// What the server has to keep.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Limits {
-    /// The most packets that may be lost, in percent of those sent.
+    /// The most packets that may be lost, in percent of those sent; 1, unless it is said.
     pub max_loss_percent: Option<f64>,
     /// The longest that the 99th percentile of latency may be.
     pub max_p99: Option<Duration>,
@@ -48,11 +54,58 @@ pub(crate) struct Own {
     pub(crate) seconds: usize,
 }
 
+/// Listeners that had heard something, and at the end of the run heard nothing any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Silenced {
+    /// How many.
+    pub(crate) listeners: u64,
+    /// Of the one that was silent the longest.
+    pub(crate) longest: Duration,
+    /// Of the one that was silent the shortest.
+    pub(crate) shortest: Duration,
+}
+
+impl Silenced {
+    /// A listener has heard nothing for so long, at the end.
+    pub(crate) fn count(&mut self, silence: Duration) {
+        if silence >= SILENT {
+            self.add(Self { listeners: 1, longest: silence, shortest: silence });
+        }
+    }
+
+    /// Adds those of another thread.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.shortest = match (self.listeners, other.listeners) {
+            (0, _) => other.shortest,
+            (_, 0) => self.shortest,
+            _ => self.shortest.min(other.shortest),
+        };
+        self.listeners += other.listeners;
+        self.longest = self.longest.max(other.longest);
+    }
+
+    fn told(self, connected: u64) -> Option<String> {
+        let tenths = |time: Duration| time.as_millis() / 100;
+        let seconds = |time: Duration| format!("{}.{}", tenths(time) / 10, tenths(time) % 10);
+        let time = match tenths(self.shortest) == tenths(self.longest) {
+            true => seconds(self.shortest),
+            false => format!("{} to {}", seconds(self.shortest), seconds(self.longest)),
+        };
+        (self.listeners > 0).then(|| {
+            format!("{} of {connected} listeners heard nothing for the last {time} s", self.listeners)
+        })
+    }
+}
+
 /// How the server did.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Server {
     pub(crate) joins_failed: u64,
+    /// Listeners that are still connected at the end.
+    pub(crate) connected: u64,
+    /// Of those, the ones that never heard anything.
     pub(crate) silent: u64,
+    pub(crate) silenced: Silenced,
     pub(crate) disconnected: u64,
     pub(crate) publishers_ended: u64,
     pub(crate) loss_percent: f64,
@@ -121,7 +174,9 @@ fn failures(server: &Server, limits: &Limits) -> Vec<String> {
     some(server.silent, "listeners connected and heard nothing");
     some(server.disconnected, "listeners lost their connection");
     some(server.publishers_ended, "publishers lost their connection");
-    if let Some(limit) = limits.max_loss_percent.filter(|limit| server.loss_percent > *limit) {
+    said.extend(server.silenced.told(server.connected));
+    let limit = limits.max_loss_percent.unwrap_or(BEARABLE_LOSS);
+    if server.loss_percent > limit {
         said.push(format!("{:.4} % of the packets were lost, above {limit} %", server.loss_percent));
     }
     match (limits.max_p99, server.p99) {
@@ -182,7 +237,7 @@ mod tests {
             saturated_seconds: 1,
             seconds: 10,
         };
-        let server = Server { loss_percent: 3.0, p99: millis(900), ..Server::default() };
+        let server = Server { connected: 9, loss_percent: 1.0, p99: millis(900), ..Server::default() };
         assert!(Outcome::judge(&own, &server, &Limits::default()).is_good(), "nobody has set a limit");
     }
 
@@ -205,6 +260,46 @@ mod tests {
         assert_eq!(server(Server { joins_failed: 1, ..Server::default() }, none), 1);
         assert_eq!(server(Server { silent: 1, ..Server::default() }, none), 1);
         assert_eq!(server(Server { disconnected: 1, publishers_ended: 1, ..Server::default() }, none), 2);
+    }
+
+    #[test]
+    fn whoever_is_silent_at_the_end_fails_the_run_and_is_told_for_how_long() {
+        let told = |silences: &[u64]| {
+            let mut silenced = Silenced::default();
+            silences.iter().for_each(|ms| silenced.count(Duration::from_millis(*ms)));
+            let server = Server { connected: 7, silenced, ..Server::default() };
+            Outcome::judge(&Own::default(), &server, &Limits::default()).failed
+        };
+        assert_eq!(told(&[]), [""; 0]);
+        assert_eq!(told(&[0, 20, 999]), [""; 0], "a frame, or a stall that is over");
+        assert_eq!(told(&[20, 1_000, 1_050]), ["2 of 7 listeners heard nothing for the last 1.0 s"]);
+        assert_eq!(
+            told(&[9_870, 4_210, 12_000]),
+            ["3 of 7 listeners heard nothing for the last 4.2 to 12.0 s"]
+        );
+    }
+
+    #[test]
+    fn the_silent_ones_of_several_threads_are_summed() {
+        let silenced = |listeners, shortest: u64, longest: u64| Silenced {
+            listeners,
+            shortest: Duration::from_secs(shortest),
+            longest: Duration::from_secs(longest),
+        };
+        let mut sum = silenced(0, 0, 0);
+        for other in [silenced(2, 3, 4), silenced(0, 0, 0), silenced(1, 2, 2)] {
+            sum.add(other);
+        }
+        assert_eq!(sum, silenced(3, 2, 4));
+    }
+
+    #[test]
+    fn a_loss_that_nobody_would_call_good_needs_no_limit() {
+        let lost = |loss_percent| Server { loss_percent, ..Server::default() };
+        assert_eq!(server(lost(35.0), Limits::default()), 1);
+        assert_eq!(server(lost(1.001), Limits::default()), 1);
+        let most = |percent| Limits { max_loss_percent: Some(percent), ..Limits::default() };
+        assert_eq!(server(lost(35.0), most(40.0)), 0, "whoever sets a limit means it");
     }
 
     #[test]

@@ -357,7 +357,9 @@ impl<'a, F: FnMut(&Second)> Watch<'a, F> {
         };
         let server = Server {
             joins_failed: self.crew.ledger.of(Role::Listener).failed.total(),
+            connected: standing.connected,
             silent: standing.connected.saturating_sub(standing.heard),
+            silenced: standing.silenced,
             disconnected: whole.ended.total(),
             publishers_ended: self.speakers.ended.total(),
             loss_percent: loss_percent(&whole.counts),
