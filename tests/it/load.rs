@@ -153,29 +153,21 @@ fn listeners_that_come_and_go_lose_nothing_and_memory_is_told_by_the_tick() {
 fn a_speaker_of_somebody_elses_is_counted_by_its_packets() {
     let relay = Relay::start(|config| config.demo.enabled = true);
     let (json, svg) = (file("load.json"), file("load.svg"));
-    let exit = command(&[
-        "--relay",
-        &relay.url(""),
-        "--session",
-        "demo/en",
-        "--publishers",
-        "0",
-        "--listeners",
-        "5",
-        "--seconds",
-        "1",
-        "--json",
-        json.to_str().unwrap(),
-        "--plot",
-        svg.to_str().unwrap(),
-    ]);
+    let url = relay.url("");
+    let demo = ["--relay", &url, "--session", "demo/en", "--publishers", "0", "--listeners", "5"];
+    let (json_path, svg_path) = (json.to_str().unwrap(), svg.to_str().unwrap());
+    let run = |more: &[&str]| command(&[&demo[..], more].concat());
+    let exit = run(&["--seconds", "1", "--json", json_path, "--plot", svg_path]);
     assert!(matches!(exit, Exit::Ok | Exit::CannotKeepUp), "{exit:?}");
-    let report: Value = serde_json::from_str(&read(json)).unwrap();
+    let report: Value = serde_json::from_str(&read(json.clone())).unwrap();
     assert_eq!(report["joins"]["heard"], 5, "{report}");
     assert_eq!(report["media"]["foreign"], report["media"]["packets"]);
     assert_eq!((&report["media"]["lost"], &report["media"]["sent"]), (&0.into(), &0.into()));
     assert_eq!(report["steady"]["latencyMs"]["p99"], Value::Null, "nobody said when it was sent");
     assert!(read(svg).starts_with("<svg"));
+    let exit = run(&["--seconds", "0.1", "--json", json_path, "--plot", "/dev/full"]);
+    assert!(matches!(exit, Exit::Failed | Exit::CannotKeepUp), "{exit:?}");
+    assert!(read(json).starts_with('{'), "a disk that is full spoils one file");
     relay.stop();
 }
 
@@ -218,6 +210,7 @@ fn listeners_that_fall_silent_fail_the_run_whoever_speaks() {
     for (running, silent) in [(speaker, "2 of 2"), (other, "3 of 3")] {
         running.until(3, |second| second.packets_per_second == 0.0);
         let report = running.end();
+        assert!(summary(&report).contains("\nstopped early "), "{}", summary(&report));
         let failed = report.outcome.failed.join("\n");
         assert!(failed.starts_with(&format!("{silent} listeners heard nothing for the last ")), "{failed}");
     }
@@ -343,7 +336,10 @@ fn a_server_that_answers_nonsense_is_counted_by_its_reasons() {
 #[test]
 fn exit_codes_tell_what_went_wrong() {
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    assert_eq!(command(&["--relay", &format!("http://{closed}")]), Exit::CannotConnect);
+    let (relay, unwritten) = (format!("http://{closed}"), file("unwritten.json"));
+    let plain = ["--relay", &relay, "--json", unwritten.to_str().unwrap()];
+    assert_eq!(command(&plain), Exit::CannotConnect);
+    assert!(!unwritten.exists(), "no run, no report");
     let address = strange(vec![answer("404 Not Found", "")]);
     let whep = format!("http://{address}/whep/x");
     let few = ["--publishers", "0", "--listeners", "1", "--seconds", "0.1"];
@@ -360,6 +356,8 @@ fn exit_codes_tell_what_went_wrong() {
         &["--churn", "--seconds", "5"],
         &["--max-growth", "1"],
         &["--server-pid", "4294967295"],
+        &["--relay", &relay, "--json", "/no/such/folder/load.json"],
+        &["--relay", &relay, "--plot", "/"],
     ] {
         assert_eq!(command(wrong), Exit::Usage, "{wrong:?}");
     }

@@ -1,11 +1,12 @@
 //! `relayd load`.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Exit;
 use super::client::stop_on_signals;
+use super::outfile::OutFile;
 use crate::client::Stop;
 use crate::load::{
     Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
@@ -150,6 +151,13 @@ fn millis(text: &str) -> Result<Duration, String> {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Exit {
+    let files = match Files::open(args) {
+        Ok(files) => files,
+        Err(error) => {
+            eprintln!("relayd: {error}");
+            return Exit::Usage;
+        }
+    };
     let stop = Stop::new();
     if let Err(error) = stop_on_signals(&stop) {
         eprintln!("relayd: cannot handle signals: {error}");
@@ -173,9 +181,18 @@ pub(super) fn run(args: &Args) -> Exit {
             return exit_of(&error);
         }
     };
-    if let Err(error) = write(args, &report) {
+    tell(&report, matches!(args.json, Some(None)), files)
+}
+
+/// Tells people and files how it went; the summary also if a file cannot be written.
+fn tell(report: &Report, as_json: bool, files: Files) -> Exit {
+    let json = json(report);
+    let text = if as_json { json.clone() } else { summary(report) };
+    // Nobody may be reading any more: the exit code still tells.
+    drop(std::io::stdout().lock().write_all(text.as_bytes()));
+    let written = files.write(report, &json);
+    for error in &written {
         eprintln!("relayd: {error}");
-        return Exit::Failed;
     }
     for reason in &report.outcome.could_not_keep_up {
         eprintln!("relayd: the tester could not keep up: {reason}");
@@ -184,7 +201,7 @@ pub(super) fn run(args: &Args) -> Exit {
         eprintln!("relayd: {reason}");
     }
     match (&report.outcome.could_not_keep_up[..], &report.outcome.failed[..]) {
-        ([], []) => Exit::Ok,
+        ([], []) if written.is_empty() => Exit::Ok,
         ([], _) => Exit::Failed,
         _ => Exit::CannotKeepUp,
     }
@@ -241,26 +258,29 @@ fn exit_of(error: &LoadError) -> Exit {
     }
 }
 
-/// Writes what was asked for; without a word on it, the summary.
-fn write(args: &Args, report: &Report) -> Result<(), String> {
-    let file = |path: &Path, text: &str| {
-        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
-    };
-    if let Some(path) = &args.plot {
-        file(path, &plot(report))?;
+/// The files that were asked for.
+#[derive(Debug)]
+struct Files {
+    json: Option<OutFile>,
+    plot: Option<OutFile>,
+}
+
+impl Files {
+    fn open(args: &Args) -> Result<Self, String> {
+        let open = |path: Option<&PathBuf>| path.map(|path| OutFile::open(path)).transpose();
+        Ok(Self { json: open(args.json.as_ref().and_then(Option::as_ref))?, plot: open(args.plot.as_ref())? })
     }
-    let json = || serde_json::to_string_pretty(report).map_err(|error| error.to_string());
-    let text = match &args.json {
-        Some(None) => json()? + "\n",
-        Some(Some(path)) => {
-            file(path, &(json()? + "\n"))?;
-            summary(report)
-        }
-        None => summary(report),
-    };
-    // Nobody may be reading any more: the exit code still tells.
-    drop(std::io::stdout().lock().write_all(text.as_bytes()));
-    Ok(())
+
+    /// Writes them all, and says of which ones it could not.
+    fn write(self, report: &Report, json: &str) -> Vec<String> {
+        let json = self.json.map(|file| file.write(json));
+        let plot = self.plot.map(|file| file.write(&plot(report)));
+        [json, plot].into_iter().flatten().filter_map(Result::err).collect()
+    }
+}
+
+fn json(report: &Report) -> String {
+    serde_json::to_string_pretty(report).expect("names and numbers are JSON") + "\n"
 }
 
 #[cfg(test)]

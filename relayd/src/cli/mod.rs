@@ -9,6 +9,8 @@ mod listen;
 #[cfg(target_os = "linux")]
 mod load;
 mod openapi;
+#[cfg(target_os = "linux")]
+mod outfile;
 mod print_config;
 mod publish;
 mod refresh;

@@ -118,6 +118,8 @@ impl<F: FnMut(&Second)> Run<'_, F> {
             Some(turnstile) => self.come_and_go(turnstile)?,
             None => self.wait(Instant::now() + self.options.time),
         }
+        // A signal that comes while the run ends cuts nothing short.
+        let stopped_early = self.options.stop.is_stopped();
         let stopped = Instant::now();
         self.watch.turn(stopped, Part::Drain);
         self.crew.call(Call::Stop);
@@ -131,7 +133,7 @@ impl<F: FnMut(&Second)> Run<'_, F> {
             (std::mem::take(&mut made.ports), made.asked)
         };
         let sockets = report::SocketUse { dropped: dropped(&ports) };
-        let info = report::RunInfo { stopped_early: self.options.stop.is_stopped(), ..info };
+        let info = report::RunInfo { stopped_early, ..info };
         Ok(self.watch.report(info, asked, standing, sockets))
     }
 

@@ -64,6 +64,10 @@ pub fn summary(report: &Report) -> String {
     media(report, &mut line);
     resources(report, &mut line);
     churn(report, &mut line);
+    if report.run.stopped_early {
+        let (done, asked) = (report.steady.seconds, report.run.seconds);
+        line("stopped early", format!("{done:.1} of {asked:.1} s after the ramp: the figures are of these"));
+    }
     for reason in &report.outcome.failed {
         line("FAILED", reason.clone());
     }
@@ -71,7 +75,8 @@ pub fn summary(report: &Report) -> String {
         line("NOT VALID", format!("the tester could not keep up: {reason}"));
     }
     if report.outcome.is_good() {
-        line("outcome", "good".to_owned());
+        let how_far = if report.run.stopped_early { ", up to where it was stopped" } else { "" };
+        line("outcome", format!("good{how_far}"));
     }
     text
 }
@@ -237,6 +242,10 @@ mod tests {
         }
         report.outcome = Outcome::default();
         assert!(summary(&report).ends_with("outcome         good\n"));
+        (report.run.stopped_early, report.run.seconds, report.steady.seconds) = (true, 30.0, 4.25);
+        let text = summary(&report);
+        assert!(text.contains("stopped early   4.2 of 30.0 s after the ramp"), "{text}");
+        assert!(text.ends_with("outcome         good, up to where it was stopped\n"), "{text}");
         let growth = Growth { bytes_per_tick: 2_048.0, noise_bytes_per_tick: 512.0, ..Growth::default() };
         let tick = Tick { server_rss_bytes: Some(12_345_678), ..Tick::default() };
         report.churn = Some(ChurnUse { ticks: vec![tick], growth: Some(growth), ..ChurnUse::default() });
