@@ -9,7 +9,7 @@
 //! | plane | one packet of a publisher through engine, SRTP and the same call |
 //!
 //! One tick after the other keeps everything in the caches, and nobody reads meanwhile. A relay has neither, and so it is held
-//! against raw sends that have neither, in slices of some seconds that alternate:
+//! against raw sends that have neither, in slices of some seconds that alternate. What sends has one core, what reads another:
 //!
 //! | way | what it is |
 //! |---|---|
@@ -23,6 +23,7 @@
 use std::time::{Duration, Instant};
 
 use relay_benches::audience::{Audience, keys};
+use relay_benches::cores::Cores;
 use relay_benches::paced::{self, Spent};
 use relay_benches::process::Process;
 use relay_benches::ready::{DATAGRAM, Ready};
@@ -46,15 +47,18 @@ fn main() {
         [rounds] => (*rounds, &[100, 1_000, 5_000]),
         [rounds, counts @ ..] => (*rounds, counts),
     };
+    let cores = Cores::given();
     for &listeners in counts {
         let mut table = Table::new(listeners);
         table.measure(rounds);
         table.print();
         drop(table);
+        cores.send();
         let relay = Process::start_for(listeners, 1);
+        cores.receive();
         let time = Duration::from_secs(if short { 1 } else { 10 });
         let slices: Vec<_> = (0..if short { 1 } else { SLICES })
-            .map(|_| (paced::send(listeners, time), loaded(&relay, listeners, time)))
+            .map(|_| (paced::send(listeners, time, &cores), loaded(&relay, listeners, time)))
             .collect();
         compare(&slices);
     }

@@ -3,6 +3,7 @@
 pub mod allocations;
 pub mod audience;
 pub mod caches;
+pub mod cores;
 pub mod crowd;
 pub mod guest;
 pub mod paced;

@@ -1,7 +1,8 @@
 //! Raw sends as a relay makes them: a tick every 20 ms, to receivers that are read meanwhile.
 //!
 //! Between ticks the caches go cold and the thread sleeps; what its wake-ups cost is in its CPU time. The receivers are read by
-//! another thread with the means and in the rhythm of the load tester, so that the kernel has the same to do for both.
+//! another thread, on another core, with the means and in the rhythm of the load tester, so that the kernel has the same to do
+//! for both.
 
 use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use relayd::load::inbox::{AT_ONCE, Inbox, SWEEP, TURNS, stamp};
 use relayd::webrtc::egress::BATCH;
 
+use crate::cores::Cores;
 use crate::ready::Ready;
 
 /// Between ticks: a frame.
@@ -33,14 +35,21 @@ pub struct Spent {
 /// # Panics
 /// When there is no socket to be had, or a packet is lost.
 #[must_use]
-pub fn send(listeners: usize, time: Duration) -> Spent {
+pub fn send(listeners: usize, time: Duration, cores: &Cores) -> Spent {
     let ears: Vec<UdpSocket> = (0..listeners).map(|_| ear()).collect();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let reader = scope.spawn(|| read(&ears, &stop));
+        let reader = scope.spawn(|| {
+            cores.receive();
+            read(&ears, &stop)
+        });
         let ticks = (time.as_nanos() / TICK.as_nanos()) as u32;
         let ready = Ready::new(&ears);
-        let spent = scope.spawn(move || tick(ready, ticks)).join().expect("the thread that sends");
+        let sender = scope.spawn(move || {
+            cores.send();
+            tick(ready, ticks)
+        });
+        let spent = sender.join().expect("the thread that sends");
         stop.store(true, Ordering::Release);
         let read = reader.join().expect("the thread that reads");
         assert_eq!(read, listeners * (ticks + WARM_UP) as usize, "every packet arrives");
