@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use relayd::cli::{self, Exit};
 use relayd::client::Stop;
 use relayd::load::{
-    Churn, Limits, LoadError, LoadOptions, Percentiles, Report, Second, Target, load, plot, summary,
+    Cause, Churn, Limits, LoadError, LoadOptions, Percentiles, Report, Second, Target, load, plot, summary,
 };
 use serde_json::Value;
 
@@ -264,7 +264,9 @@ fn a_place_that_is_taken_is_no_run() {
     let relay = Relay::start(|config| config.demo.enabled = true);
     let target = Target::Session { relay: relay.url(""), session: "demo".into(), language: None };
     match load(&options(target, 3, 1), |_| {}) {
-        Err(LoadError::Publishers(why)) => assert!(why.starts_with("HTTP 4"), "{why}"),
+        Err(LoadError::Publishers { why, cause }) => {
+            assert_eq!((why.as_str(), cause), ("HTTP 409 SPEAKER_EXISTS", Cause::Refused { status: 409 }));
+        }
         other => panic!("{other:?}"),
     }
     relay.stop();
@@ -340,10 +342,22 @@ fn exit_codes_tell_what_went_wrong() {
     let plain = ["--relay", &relay, "--json", unwritten.to_str().unwrap()];
     assert_eq!(command(&plain), Exit::CannotConnect);
     assert!(!unwritten.exists(), "no run, no report");
-    let address = strange(vec![answer("404 Not Found", "")]);
-    let whep = format!("http://{address}/whep/x");
-    let few = ["--publishers", "0", "--listeners", "1", "--seconds", "0.1"];
-    assert_eq!(command(&[&["--whep", &whep][..], &few].concat()), Exit::Failed);
+    let missing = || answer("404 Not Found", "");
+    let crash = || answer("500 Internal Server Error", "");
+    let few = ["--listeners", "2", "--seconds", "0.1"];
+    let silent = ["--publishers", "0"];
+    for (answers, exit) in [
+        (vec![missing(), missing()], Exit::Refused),
+        (vec![missing(), crash()], Exit::Failed),
+        (vec![crash(), crash()], Exit::Failed),
+    ] {
+        let whep = format!("http://{}/whep/x", strange(answers));
+        assert_eq!(command(&[&["--whep", &whep][..], &silent, &few].concat()), exit);
+    }
+    let whep = format!("{relay}/whep/x");
+    assert_eq!(command(&[&["--whep", &whep][..], &silent, &few].concat()), Exit::CannotConnect);
+    let nope = format!("http://{}", strange(vec![missing()]));
+    assert_eq!(command(&["--relay", &nope, "--session", "nope"]), Exit::Refused);
     for wrong in [
         &["--whip", "http://x/whip/a"][..],
         &["--whep", "http://x/whep/a"],

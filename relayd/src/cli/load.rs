@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Exit;
 use super::client::stop_on_signals;
 use super::outfile::OutFile;
-use crate::client::Stop;
+use crate::client::{AddressError, HttpError, Stop};
 use crate::load::{
-    Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
+    Cause, Churn, Limits, LoadError, LoadOptions, Report, Target, load, plot, summary, table_head, table_line,
 };
 
 /// `{N}`, since clap takes `{n}` for the end of a line; both are understood.
@@ -38,7 +38,7 @@ Exit codes:
   2  wrong usage
   3  the tester itself could not keep up: its figures say nothing about the server
   4  the server could not be reached, no session or no publisher came up
-  5  the server refused the session";
+  5  the server refused the session, a publisher, or every listener";
 
 /// Load a WHIP and WHEP server with publishers and many listeners, and measure what they hear.
 #[derive(Debug, clap::Args)]
@@ -177,7 +177,7 @@ pub(super) fn run(args: &Args) -> Exit {
     let report = match result {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("relayd: {error}");
+            eprintln!("relayd: {error}{}", advice(&error));
             return exit_of(&error);
         }
     };
@@ -247,14 +247,32 @@ fn options(args: &Args, stop: Stop) -> LoadOptions {
 }
 
 fn exit_of(error: &LoadError) -> Exit {
-    use crate::client::{AddressError, HttpError};
     match error {
         LoadError::Address(AddressError::Unreachable(_)) => Exit::CannotConnect,
         LoadError::Address(_) | LoadError::Usage(_) => Exit::Usage,
         LoadError::Session(HttpError::Refused { .. }) => Exit::Refused,
-        LoadError::Session(_) | LoadError::Publishers(_) => Exit::CannotConnect,
+        LoadError::Publishers { cause: Cause::Refused { .. }, .. }
+        | LoadError::Listeners { cause: Cause::Refused { .. }, .. } => Exit::Refused,
+        LoadError::Session(_) | LoadError::Publishers { .. } | LoadError::Listeners { .. } => {
+            Exit::CannotConnect
+        }
         LoadError::Files { .. } => Exit::CannotKeepUp,
         _ => Exit::Failed,
+    }
+}
+
+/// What may help, behind the error.
+fn advice(error: &LoadError) -> &'static str {
+    match error {
+        LoadError::Session(HttpError::Refused { status: 401, .. })
+        | LoadError::Publishers { cause: Cause::Refused { status: 401 }, .. }
+        | LoadError::Listeners { cause: Cause::Refused { status: 401 }, .. } => {
+            "; RELAYD_TOKEN or --token gives a token"
+        }
+        LoadError::Publishers { cause: Cause::Refused { status: 409 }, .. } => {
+            "; if somebody else speaks there, ask for none (--publishers 0)"
+        }
+        _ => "",
     }
 }
 
@@ -286,7 +304,7 @@ fn json(report: &Report) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::{AddressError, HttpError, Problem};
+    use crate::client::Problem;
 
     #[test]
     fn numbers_have_their_bounds() {
@@ -298,6 +316,32 @@ mod tests {
         assert_eq!(millis("2.5"), Ok(Duration::from_micros(2_500)));
     }
 
+    fn publishers(cause: Cause) -> LoadError {
+        LoadError::Publishers { why: "x".into(), cause }
+    }
+
+    fn listeners(cause: Cause) -> LoadError {
+        LoadError::Listeners { why: "x".into(), cause }
+    }
+
+    #[test]
+    fn advice_is_given_where_it_helps() {
+        let refused = |status| Cause::Refused { status };
+        let session = HttpError::Refused { status: 401, problem: Problem::default() };
+        for error in [LoadError::Session(session), publishers(refused(401)), listeners(refused(401))] {
+            assert!(advice(&error).contains("--token"), "{error}");
+        }
+        assert!(advice(&publishers(refused(409))).contains("--publishers 0"));
+        for error in [
+            publishers(refused(404)),
+            publishers(Cause::Other),
+            listeners(refused(409)),
+            listeners(refused(404)),
+        ] {
+            assert_eq!(advice(&error), "", "{error}");
+        }
+    }
+
     #[test]
     fn what_kept_a_run_from_beginning_has_its_exit_code() {
         let refused = HttpError::Refused { status: 403, problem: Problem::default() };
@@ -307,7 +351,11 @@ mod tests {
             (LoadError::Usage("x".into()), Exit::Usage),
             (LoadError::Session(refused), Exit::Refused),
             (LoadError::Session(HttpError::NoLocation), Exit::CannotConnect),
-            (LoadError::Publishers("x".into()), Exit::CannotConnect),
+            (publishers(Cause::Other), Exit::CannotConnect),
+            (publishers(Cause::Unreachable), Exit::CannotConnect),
+            (publishers(Cause::Refused { status: 404 }), Exit::Refused),
+            (listeners(Cause::Unreachable), Exit::CannotConnect),
+            (listeners(Cause::Refused { status: 404 }), Exit::Refused),
             (LoadError::Files { have: 1, need: 2 }, Exit::CannotKeepUp),
             (LoadError::Start("x".into()), Exit::Failed),
         ] {

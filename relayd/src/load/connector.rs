@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 use slab::Slab;
 
+use super::cause::Failure;
 use super::ears::{DATAGRAM_BYTES, Order, Seat};
 use super::joining::step_back;
 use super::link::Link;
@@ -132,7 +133,7 @@ impl Connector {
         let entry = self.links.vacant_entry();
         let key = entry.key();
         if let Err(error) = self.poller.add(&pending.link.socket, key) {
-            self.ledger.of(pending.role).failed.count(&format!("epoll: {error}"));
+            self.ledger.of(pending.role).fail(&Failure::other(format!("epoll: {error}")));
             return;
         }
         let result = entry.insert(pending).link.handle_timeout(now);
@@ -172,7 +173,7 @@ impl Connector {
         let role = pending.role;
         let outcome = result.and_then(|()| self.promote(now, pending));
         if let Err(error) = outcome {
-            self.ledger.of(role).failed.count(&error.to_string());
+            self.ledger.of(role).fail(&Failure::other(error));
         }
     }
 

@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use ureq::Agent;
 
+use super::cause::Failure;
 use super::connector::{Ledger, Pending, bind};
 use super::doors::Doors;
 use super::link::Link;
 use super::poller::Waker;
-use crate::client::{Credentials, Endpoint, HttpError, PeerError, Resource, Role, Stop};
+use crate::client::{Credentials, Endpoint, Resource, Role, Stop};
 use crate::webrtc::keys::Identity;
 
 /// How long a thread that waits for its time goes without looking whether it is to stop.
@@ -117,8 +118,8 @@ impl Joining {
     fn join(&self, ramp: &Ramp, number: usize) {
         let posted = Instant::now();
         self.begin(ramp.role, posted.saturating_duration_since(ramp.due(number)));
-        if let Err(reason) = self.post(ramp.role, number, posted, None) {
-            self.ledger.of(ramp.role).failed.count(&reason);
+        if let Err(failure) = self.post(ramp.role, number, posted, None) {
+            self.ledger.of(ramp.role).fail(&failure);
         }
     }
 
@@ -137,14 +138,13 @@ impl Joining {
         number: usize,
         posted: Instant,
         ticket: Option<String>,
-    ) -> Result<(), String> {
-        let told = |error: PeerError| error.to_string();
-        let socket = bind(self.local).map_err(told)?;
-        let port = socket.local_addr().map_err(|error| error.to_string())?.port();
-        let (mut link, offer) = Link::offer(&self.identity, posted, socket, role).map_err(told)?;
+    ) -> Result<(), Failure> {
+        let socket = bind(self.local).map_err(Failure::other)?;
+        let port = socket.local_addr().map_err(Failure::other)?.port();
+        let (mut link, offer) = Link::offer(&self.identity, posted, socket, role).map_err(Failure::other)?;
         let credentials = Credentials { token: self.token.clone(), ticket, ..Credentials::default() };
         let endpoint = Endpoint::new(&self.agent, self.doors.of(role, number).clone(), credentials);
-        let resource = endpoint.offer(&offer).map_err(|error| reason(&error))?;
+        let resource = endpoint.offer(&offer)?;
         let answered = Instant::now();
         self.ledger.of(role).answered.record_duration(answered - posted);
         let result = link.answer(resource.answer());
@@ -155,9 +155,9 @@ impl Joining {
                 made.ports.insert(port);
             }
         }
-        result.map_err(told)?;
+        result.map_err(Failure::other)?;
         let pending = Pending { link, role, number, posted, answered };
-        self.connector.send(pending).map_err(|_| "the thread of handshakes is gone".to_owned())?;
+        self.connector.send(pending).map_err(|_| Failure::other("the thread of handshakes is gone"))?;
         self.waker.wake();
         Ok(())
     }
@@ -193,22 +193,9 @@ pub(crate) fn step_back() {
     let _as_it_was = rustix::process::nice(5).is_err();
 }
 
-/// Why a join came to nothing, without what differs from one to the next.
-pub(crate) fn reason(error: &HttpError) -> String {
-    match error {
-        HttpError::Refused { status, problem } | HttpError::Failed { status, problem } => {
-            let what = problem.code.as_ref().or(problem.title.as_ref());
-            format!("HTTP {status} {}", what.map_or("", String::as_str)).trim_end().to_owned()
-        }
-        HttpError::Unreachable { why, .. } => format!("no HTTP connection: {why}"),
-        error => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Problem;
 
     #[test]
     fn a_ramp_is_even_and_its_threads_are_bounded() {
@@ -222,22 +209,5 @@ mod tests {
         assert_eq!(threads(200.0, 1_000), 20);
         assert_eq!(threads(200.0, 3), 3);
         assert_eq!(threads(1e9, 1_000_000), MAX_THREADS);
-    }
-
-    #[test]
-    fn reasons_are_the_same_for_the_same_cause() {
-        let problem = |code: Option<&str>| Problem {
-            title: Some("Service Unavailable".into()),
-            detail: Some("try later: 17".into()),
-            code: code.map(str::to_owned),
-            retry_after: None,
-        };
-        let failed = |code| HttpError::Failed { status: 503, problem: problem(code) };
-        assert_eq!(reason(&failed(Some("CAPACITY"))), "HTTP 503 CAPACITY");
-        assert_eq!(reason(&failed(None)), "HTTP 503 Service Unavailable");
-        let bare = HttpError::Refused { status: 404, problem: Problem::default() };
-        assert_eq!(reason(&bare), "HTTP 404");
-        let gone = HttpError::Unreachable { server: "x:1".into(), why: "nothing listens there".into() };
-        assert_eq!(reason(&gone), "no HTTP connection: nothing listens there");
     }
 }

@@ -12,6 +12,7 @@
 //! shows as latency and not as a pause (no coordinated omission). And what the tester itself did not manage is measured,
 //! too: a run in which it could not keep up says so, and its figures are no statement on the server.
 
+mod cause;
 mod churn;
 mod clock;
 mod connector;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::cause::Cause;
 pub use self::churn::Churn;
 pub use self::plot::plot;
 pub use self::report::{
@@ -124,10 +126,21 @@ pub enum LoadError {
     #[error("no session was created: {0}")]
     Session(HttpError),
     /// A publisher did not get through; nobody would hear anything.
-    #[error(
-        "the publishers did not get through: {0}; if somebody else speaks there, ask for none (--publishers 0)"
-    )]
-    Publishers(String),
+    #[error("the publishers did not get through: {why}")]
+    Publishers {
+        /// The first of the reasons.
+        why: String,
+        /// What they have in common.
+        cause: Cause,
+    },
+    /// No listener at all was let in; nothing was measured.
+    #[error("no listener was let in: {why}")]
+    Listeners {
+        /// The first of the reasons.
+        why: String,
+        /// What they have in common.
+        cause: Cause,
+    },
     /// This process may not open a socket for each listener.
     #[error(
         "this process may have {have} open files, and {need} are needed: raise the limit (ulimit -n, or \

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::cause::Failure;
 use super::churn::{Errand, Turnstile, What};
 use super::joining::{Joining, step_back, threads_for};
 use crate::client::Role;
@@ -48,15 +49,15 @@ fn run(joining: &Joining, turnstile: &Turnstile, errand: Errand) {
         What::Join { ticket } => {
             let began = Instant::now();
             joining.begin(Role::Listener, began.saturating_duration_since(errand.due));
-            if let Err(reason) = join(joining, turnstile, listener, ticket) {
-                joining.ledger.of(Role::Listener).failed.count(&reason);
+            if let Err(failure) = join(joining, turnstile, listener, ticket) {
+                joining.ledger.of(Role::Listener).fail(&failure);
                 turnstile.comes_later(Instant::now(), listener, rand::random());
             }
         }
     }
 }
 
-fn join(joining: &Joining, turnstile: &Turnstile, listener: usize, ticket: bool) -> Result<(), String> {
+fn join(joining: &Joining, turnstile: &Turnstile, listener: usize, ticket: bool) -> Result<(), Failure> {
     let key = (Role::Listener, listener);
     let ticket = joining
         .made()
@@ -67,7 +68,7 @@ fn join(joining: &Joining, turnstile: &Turnstile, listener: usize, ticket: bool)
         .map(str::to_owned);
     let has_ticket = ticket.is_some();
     let mut result = joining.post(Role::Listener, listener, Instant::now(), ticket);
-    if has_ticket && result.as_ref().is_err_and(|reason| reason == TICKET_INVALID) {
+    if has_ticket && result.as_ref().is_err_and(|failure| failure.reason == TICKET_INVALID) {
         turnstile.count(|moves| moves.tickets_refused += 1);
         result = joining.post(Role::Listener, listener, Instant::now(), None);
     } else if has_ticket && result.is_ok() {

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use super::cause::Cause;
 use super::churn::Turnstile;
 use super::crew::Crew;
 use super::doors::open;
@@ -113,6 +114,7 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         self.watch.begin(Instant::now());
         let threads = self.start(Role::Listener, self.options.listeners, self.options.ramp)?;
         self.settle(threads);
+        self.somebody_is_in()?;
         self.watch.turn(Instant::now(), Part::Steady);
         match self.turnstile {
             Some(turnstile) => self.come_and_go(turnstile)?,
@@ -176,8 +178,9 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         join_all(threads);
         let publishers = self.crew.ledger.of(Role::Publisher);
         if publishers.connected.count() < count as u64 {
-            let why = publishers.failed.map().keys().next().cloned();
-            return Err(LoadError::Publishers(why.unwrap_or_else(|| "no connection came up in time".into())));
+            let late = || ("no connection came up in time".to_owned(), Cause::Other);
+            let (why, cause) = publishers.why().unwrap_or_else(late);
+            return Err(LoadError::Publishers { why, cause });
         }
         drop(publishers);
         self.crew.call(Call::Start);
@@ -219,6 +222,18 @@ impl<F: FnMut(&Second)> Run<'_, F> {
         }
         // Each ends with the join it is at.
         join_all(threads);
+    }
+
+    /// A server that is not there, or lets nobody in, has nothing to be measured.
+    fn somebody_is_in(&self) -> Result<(), LoadError> {
+        let joins = self.crew.ledger.of(Role::Listener);
+        if joins.failed.total() < self.joining.made().asked {
+            return Ok(());
+        }
+        match joins.why() {
+            Some((why, cause)) if cause != Cause::Other => Err(LoadError::Listeners { why, cause }),
+            _ => Ok(()),
+        }
     }
 
     fn look(&mut self) {

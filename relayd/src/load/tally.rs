@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use super::cause::{Cause, Failure};
 use super::hearing::Counts;
 
 /// Longer times count as this long.
@@ -186,6 +187,8 @@ pub(crate) struct Joins {
     pub(crate) connected: Times,
     /// Joins that came to nothing, and why.
     pub(crate) failed: Reasons,
+    /// What those have in common; `None` as long as there is none.
+    pub(crate) cause: Option<Cause>,
     /// The SRTP profiles that servers chose.
     pub(crate) profiles: Reasons,
 }
@@ -194,7 +197,18 @@ impl Joins {
     pub(crate) fn new() -> Self {
         let times = Times::new;
         let (failed, profiles) = (Reasons::default(), Reasons::default());
-        Self { late: times(), answered: times(), connected: times(), failed, profiles }
+        Self { late: times(), answered: times(), connected: times(), failed, cause: None, profiles }
+    }
+
+    /// A join came to nothing.
+    pub(crate) fn fail(&mut self, failure: &Failure) {
+        self.failed.count(&failure.reason);
+        self.cause = Some(self.cause.map_or(failure.cause, |cause| cause.and(failure.cause)));
+    }
+
+    /// Of those that failed: one of the reasons, and what they have in common.
+    pub(crate) fn why(&self) -> Option<(String, Cause)> {
+        self.failed.map().keys().next().cloned().zip(self.cause)
     }
 
     /// Joins that are over, one way or the other.
