@@ -1,6 +1,6 @@
 //! The daemon as a type: what is started in which order, and stopped in which.
 //!
-//! Start: keys → WebRTC port with its shards → directory → HTTP → ops → demo. Whatever fails undoes what came before by
+//! Start: keys → WebRTC port with its shards → directory → demo → HTTP → ops. Whatever fails undoes what came before by
 //! being dropped. Stop: readiness and new work first, then connections with the media plane, then HTTP and last
 //! the operator's listener, so that a stop can be watched. Requests in flight have half of the time there is.
 
@@ -82,6 +82,8 @@ impl Daemon {
         }));
         let records = metrics.records().clone();
         let api = Api::new(service.clone(), &config, http_addr, metrics, authority, sender);
+        // Whoever comes back to a relay that was restarted finds it there.
+        let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
         let http = Listening::start(Server::new(
             http_listener,
             http::router(api.clone()),
@@ -90,7 +92,6 @@ impl Daemon {
         ));
         let ops =
             Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http, records));
-        let demo = if config.demo.enabled { Some(start_demo(&service).await?) } else { None };
         let shutdown_timeout = config.daemon.shutdown_timeout;
         let webrtc_addr = service.connections().local_addr();
         warn_of_strangers(&config);

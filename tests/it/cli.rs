@@ -84,6 +84,18 @@ impl Relay {
         }
     }
 
+    pub(crate) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Ends it without a word to anybody.
+    pub(crate) fn crash(self) {
+        let Self { runtime, daemon, .. } = self;
+        // What it runs goes first: nothing is told to say goodbye then.
+        runtime.shutdown_timeout(PATIENCE);
+        drop(daemon);
+    }
+
     pub(crate) fn stop(self) {
         assert!(self.runtime.block_on(self.daemon.shutdown()), "it stops in time");
     }

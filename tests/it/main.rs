@@ -14,6 +14,7 @@ mod offers;
 mod overload;
 mod records;
 mod refresh;
+mod restarts;
 mod sim;
 mod tidy;
 mod webrtc;

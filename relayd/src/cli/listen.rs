@@ -11,7 +11,8 @@ const AFTER_HELP: &str = "\
 A listener may be there before the speaker: it is connected, and audio begins when the speaker does.
 The recording is Ogg Opus, frame for frame as received, with silence where the speaker was away; a
 file cut short by a crash still plays. A connection that is lost, or that the relay wants to
-replace, is replaced; the recording has every frame once.
+replace, is replaced; the recording has every frame once. A relay that was restarted is waited for,
+for a minute, and joined anew: what is heard then is recorded right behind (`begun anew`).
 
 Examples:
   relayd listen http://127.0.0.1:8080/whep/demo/en
@@ -120,6 +121,7 @@ fn progress(report: &ListenReport) -> String {
     for (count, what) in [
         (switches.refreshes, "refreshed"),
         (switches.resumes, "resumed"),
+        (switches.restarts, "begun anew"),
         (switches.gap_frames, "lost in switches"),
         (switches.missing, "missing"),
     ] {
@@ -145,6 +147,7 @@ fn json(url: &str, report: &ListenReport) -> String {
         "duplicates": stats.duplicates,
         "refreshes": report.switches.refreshes,
         "resumes": report.switches.resumes,
+        "restarts": report.switches.restarts,
         "gapFrames": report.switches.gap_frames,
         "mostGapFrames": report.switches.most_gap_frames,
         "replayed": report.switches.replayed,
@@ -186,6 +189,8 @@ mod tests {
         assert!(progress(&report).ends_with("jitter 0.4 ms  2 out of order  1 twice"));
         (report.switches.refreshes, report.switches.missing) = (3, 4);
         assert!(progress(&report).ends_with("1 twice  3 refreshed  4 missing"));
+        report.switches = crate::client::Switches { resumes: 1, restarts: 2, ..report.switches };
+        assert!(progress(&report).ends_with("3 refreshed  1 resumed  2 begun anew  4 missing"));
     }
 
     #[test]
@@ -197,6 +202,7 @@ mod tests {
         assert_eq!(value["loss"], 0.01);
         assert_eq!(value["jitterMs"], 0.4);
         assert_eq!((&value["gapFrames"], &value["refreshes"]), (&0.into(), &0.into()));
+        assert_eq!((&value["resumes"], &value["restarts"]), (&0.into(), &0.into()));
         assert_eq!(value["seconds"], 10.0);
     }
 

@@ -28,6 +28,8 @@ pub(super) struct Connections<T> {
     all: BTreeMap<Key, Connection<T>>,
     teller: leg::Teller,
     news: mpsc::Receiver<(Key, News)>,
+    /// The relay does not take the ticket any more: it knows nothing of what was heard or said.
+    forgotten: bool,
     /// Why the stream has no connection.
     error: Option<ClientError>,
     completed: Completions,
@@ -39,6 +41,8 @@ pub(super) struct Connection<T> {
     /// Its owner's.
     pub own: T,
     why: Why,
+    /// It was opened as somebody new's, after the relay had refused the ticket.
+    anew: bool,
 }
 
 /// Connections that say goodbye.
@@ -62,6 +66,7 @@ impl<T: Default> Connections<T> {
             all: BTreeMap::new(),
             teller,
             news,
+            forgotten: false,
             error: None,
             completed: Completions::default(),
         }
@@ -107,12 +112,23 @@ impl<T: Default> Connections<T> {
         self.news.try_recv().ok()
     }
 
-    /// A connection is up; whether it is in the place of one that was lost.
+    /// A connection is up; whether it goes on in the place of one that was lost.
     pub(super) fn attach(&mut self, now: Instant, key: Key, ticket: Option<String>) -> bool {
         self.credentials.ticket = ticket.or_else(|| self.credentials.ticket.take());
         self.error = None;
+        self.forgotten = false;
         self.legs.handle_up(now, key);
-        self.all.get(&key).is_some_and(|connection| connection.why == Why::Resume)
+        self.all.get(&key).is_some_and(|connection| connection.why == Why::Resume && !connection.anew)
+    }
+
+    /// Whether this one was opened as somebody new's: the positions of those before mean nothing on it.
+    pub(super) fn is_anew(&self, key: Key) -> bool {
+        self.all.get(&key).is_some_and(|connection| connection.anew)
+    }
+
+    /// The stream is another one from here on, with positions and events that are counted from the start.
+    pub(super) fn restart(&mut self) {
+        self.completed = Completions::default();
     }
 
     /// The relay asks for a refresh.
@@ -139,14 +155,17 @@ impl<T: Default> Connections<T> {
         let Ending { result, for_good, ticket_refused } = ending;
         let connection = self.all.remove(&key);
         let ordered = connection.as_ref().is_some_and(|connection| matches!(connection.why, Why::Refresh(_)));
-        let hopeless = self.credentials.ticket.is_none() && !returns;
+        let hopeless = self.credentials.ticket.is_none() && !returns && !self.forgotten;
         if ticket_refused && !ordered {
             self.credentials.ticket = None;
+            // Whoever is sent away with a reason is known still, and goes on by position.
+            self.forgotten = !matches!(result, Err(ClientError::Bye(_)));
         }
         // The ticket of an order that is over: what is live goes on.
         let over = ticket_refused && ordered && self.legs.live().is_some();
         let closed = matches!(self.error, Some(ClientError::Peer(PeerError::Closed)));
-        let refused = ticket_refused && closed && !ordered;
+        // A speaker's place may be another's by now; a listener whom the relay has forgotten may join anew.
+        let refused = ticket_refused && closed && !ordered && self.role == Role::Publisher;
         let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         let matters = self.legs.live().is_none_or(|live| live == key);
         // That the relay closed it says more than that it is not let in again.
@@ -234,10 +253,11 @@ impl<T: Default> Connections<T> {
             credentials.resume = None;
         }
         // A relay that knows the ticket knows what was delivered; any relay knows positions.
-        let from = from.filter(|_| address::is_websocket(&uri) && why != Why::First);
-        let bare = bare || why == Why::First;
+        let anew = self.forgotten && why == Why::Resume;
+        let from = from.filter(|_| address::is_websocket(&uri) && why != Why::First && !anew);
+        let bare = bare || why == Why::First || anew;
         let spec = Spec { key, role: self.role, uri, credentials, from, bare };
         let handle = leg::open(&self.common, spec, &self.teller);
-        self.all.insert(key, Connection { handle, own: T::default(), why });
+        self.all.insert(key, Connection { handle, own: T::default(), why, anew });
     }
 }

@@ -58,8 +58,11 @@ pub struct ListenReport {
 pub struct Switches {
     /// Connections replaced because the relay asked for it.
     pub refreshes: u64,
-    /// Connections replaced because they were lost.
+    /// Connections replaced because they were lost, where the relay knew the listener still.
     pub resumes: u64,
+    /// Connections to a relay that had forgotten the listener and its track, as after a restart: another stream followed,
+    /// and what was lost between the two is not known.
+    pub restarts: u64,
     /// Frames that the relay could not have for the newer connections, added up.
     pub gap_frames: u64,
     /// The same for the worst of them.

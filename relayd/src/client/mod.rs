@@ -128,3 +128,5 @@ pub enum ClientError {
 
 #[cfg(test)]
 mod connection_tests;
+#[cfg(test)]
+mod restart_tests;

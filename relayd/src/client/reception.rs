@@ -85,6 +85,12 @@ impl Reception {
         stream.take(now, media_time, fresh.then_some(bytes));
     }
 
+    /// Another stream follows, whatever it is named.
+    pub(super) fn restart(&mut self) {
+        self.past = self.stats();
+        self.stream = None;
+    }
+
     /// The stream of this SSRC, a new one if it is another.
     fn stream(&mut self, now: Instant, ssrc: u32, sequence: u64, timestamp: u32) -> &mut Stream {
         let past = self.stats();
@@ -250,6 +256,18 @@ mod tests {
             (Duration::from_micros(7_900)..=Duration::from_micros(8_100)).contains(&jitter),
             "{jitter:?}"
         );
+    }
+
+    #[test]
+    fn a_restart_starts_anew_and_keeps_the_sums() {
+        let mut feed = Feed::new();
+        feed.at(0, 5000);
+        feed.at(0, 5002);
+        feed.reception.restart();
+        assert!(feed.at(0, 0), "far before, and the first of its stream");
+        feed.at(0, 1);
+        let stats = feed.reception.stats();
+        assert_eq!((stats.packets, stats.lost, stats.out_of_order, stats.duplicates), (4, 1, 0, 0));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The listener at work: connections into one stream, the stream into the file.
 
 use std::fs::File;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use crate::client::address::{self, Role};
 use crate::client::backoff::Backoff;
 use crate::client::connections::Connections;
 use crate::client::http::Credentials;
-use crate::client::leg::{Command, Common, Handle, Heard, News, Place};
+use crate::client::leg::{Attached, Command, Common, Handle, Heard, News, Place};
 use crate::client::legs::Key;
 use crate::client::merge::{self, MAX_HELD, Merge};
 use crate::client::reception::Reception;
@@ -37,6 +38,10 @@ pub(super) struct Ear<'a> {
     report: ListenReport,
     reception: Reception,
     merge: Merge<(u32, Bytes)>,
+    /// The connection that the stream began on: what older ones bring is of the stream before.
+    stream: Key,
+    /// Frames that were given up in the streams before.
+    missing: u64,
     /// The stream has no positions, and is that of this SSRC.
     bare: Option<u32>,
     /// Added to the sequence numbers of such a stream, for one order over all of them.
@@ -52,8 +57,8 @@ pub(super) struct Ear<'a> {
 /// A further connection that brings what is missing.
 struct Repair {
     handle: Handle,
-    /// The end of the hole that it was made for.
-    until: u64,
+    /// The hole that it was made for.
+    hole: Range<u64>,
     give_up_at: Instant,
 }
 
@@ -71,6 +76,8 @@ impl<'a> Ear<'a> {
             report: ListenReport::default(),
             reception: Reception::default(),
             merge: Merge::new(PATIENCE, MAX_HELD),
+            stream: 0,
+            missing: 0,
             bare: None,
             shift: 0,
             file,
@@ -117,7 +124,9 @@ impl<'a> Ear<'a> {
         self.repair = None;
         let mut goodbyes = self.connections.close();
         while let Some((key, news)) = self.connections.last_news(&mut goodbyes).await {
-            if let News::Heard(heard) = news {
+            if let News::Heard(heard) = news
+                && self.is_of_stream(key)
+            {
                 self.hear(key, *heard);
             }
         }
@@ -135,7 +144,7 @@ impl<'a> Ear<'a> {
         ListenReport {
             elapsed: self.connected_at.map_or(Duration::ZERO, |at| at.elapsed()),
             reception: self.reception.stats(),
-            switches: Switches { missing: self.merge.given_up(), ..self.report.switches },
+            switches: Switches { missing: self.missing + self.merge.given_up(), ..self.report.switches },
             ..self.report
         }
     }
@@ -147,8 +156,11 @@ impl<'a> Ear<'a> {
     fn take(&mut self, key: Key, news: News) -> Result<(), ClientError> {
         let now = Instant::now();
         match news {
-            News::Heard(heard) => self.hear(key, *heard),
             News::Ended(_) if key == REPAIR => self.end_repair(now),
+            News::Ended(ending) => drop(self.connections.detach(now, key, ending, false)),
+            _ if !self.is_of_stream(key) => {}
+            News::Heard(heard) => self.hear(key, *heard),
+            News::Up(attached) if key == REPAIR => self.begin_repair(now, &attached),
             _ if key == REPAIR => {}
             News::Up(attached) => {
                 self.report.connected = true;
@@ -165,12 +177,37 @@ impl<'a> Ear<'a> {
                 self.complete(now, (seq, position), (replayed, gap_frames));
             }
             News::Source(language) => drop(self.language.get_or_insert(language)),
-            News::Ended(ending) => drop(self.connections.detach(now, key, ending, false)),
             News::Acked(_) | News::Again(_) | News::Report(_) | News::Paused | News::Resumed(_) => {}
         }
         self.begin_file()?;
         self.write(now)?;
         self.advance(now)
+    }
+
+    /// Whether what this connection tells is of the stream that is heard. One that joined anew begins another one.
+    fn is_of_stream(&mut self, key: Key) -> bool {
+        if key == REPAIR {
+            return self.repair.is_some();
+        }
+        if key > self.stream && self.connections.is_anew(key) {
+            self.restart(key);
+        }
+        key >= self.stream
+    }
+
+    /// Another stream begins on this connection, with positions of its own; it is recorded behind the one before.
+    fn restart(&mut self, key: Key) {
+        // What cannot be written is told when the file is written next.
+        let _told_later = self.drain().is_err();
+        self.missing += self.merge.given_up();
+        (self.merge, self.stream, self.bare) = (Merge::new(PATIENCE, MAX_HELD), key, None);
+        (self.repair, self.repair_at) = (None, None);
+        self.connections.restart();
+        self.reception.restart();
+        if let Some(recording) = &mut self.recording {
+            recording.restart();
+        }
+        self.report.switches.restarts += 1;
     }
 
     /// The server has answered: the file is written from here.
@@ -276,13 +313,14 @@ impl<'a> Ear<'a> {
     fn look_for_holes(&mut self, now: Instant) {
         let hole = self.merge.hole();
         if let Some(repair) = &self.repair {
-            let filled = hole.as_ref().is_none_or(|(hole, _)| hole.start >= repair.until);
+            let filled = hole.as_ref().is_none_or(|(hole, _)| hole.start >= repair.hole.end);
             if filled || now >= repair.give_up_at {
                 repair.handle.tell(Command::Close);
             }
             return;
         }
-        let Some((hole, since)) = hole.filter(|_| self.bare.is_none()) else {
+        let placed = self.bare.is_none() && self.connections.live().is_some();
+        let Some((hole, since)) = hole.filter(|_| placed) else {
             self.repair_backoff.reset();
             return;
         };
@@ -294,7 +332,15 @@ impl<'a> Ear<'a> {
         let path = format!("/v1/sessions/{session}/listen/{language}");
         let Some(uri) = address::socket_at(self.connections.uri(), &path) else { return };
         let handle = self.connections.open_beside(REPAIR, uri, hole.start);
-        self.repair = Some(Repair { handle, until: hole.end, give_up_at: now + REPAIR_TIME });
+        self.repair = Some(Repair { handle, hole, give_up_at: now + REPAIR_TIME });
+    }
+
+    /// A relay that does not begin where it was asked to has not come so far: that is another stream.
+    fn begin_repair(&mut self, now: Instant, attached: &Attached) {
+        let from = attached.line.map(|line| line.missing);
+        if self.repair.as_ref().is_some_and(|repair| from != Some(repair.hole.start)) {
+            self.end_repair(now);
+        }
     }
 
     fn end_repair(&mut self, now: Instant) {
