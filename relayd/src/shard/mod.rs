@@ -448,6 +448,9 @@ pub struct ShardConfig {
     pub send_buffer_bytes: usize,
     /// How long whoever opens something waits for the thread to answer. Default 2 s.
     pub opened_within: Duration,
+    /// How long a track that has come to another shard stays there at least, though nobody listens to it: those it came
+    /// for may not have waited, and the next ones have it at once. Default 30 s. Memory: a history.
+    pub replica_kept: Duration,
 }
 
 impl Default for ShardConfig {
@@ -462,6 +465,7 @@ impl Default for ShardConfig {
             rtcp_rate: 50,
             send_buffer_bytes: 4 << 20,
             opened_within: Duration::from_secs(2),
+            replica_kept: Duration::from_secs(30),
         }
     }
 }
@@ -546,9 +550,10 @@ impl Shard {
 
 #[cfg(test)]
 impl ShardConfig {
-    /// For a machine that has much else to do.
+    /// For a machine that has much else to do. What nobody listens to goes at once.
     pub(crate) fn patient() -> Self {
-        Self { opened_within: Duration::from_secs(20), ..Self::default() }
+        let (opened_within, replica_kept) = (Duration::from_secs(20), Duration::ZERO);
+        Self { opened_within, replica_kept, ..Self::default() }
     }
 }
 

@@ -1,15 +1,18 @@
 //! Who listens where, counted by owning: a seat is taken before a listener is opened and goes with it.
 //!
 //! A seat keeps its branch, and the branch of a track on another shard than its home keeps the feed from there. So a
-//! replica ends with its last listener, and not while one is just coming: whoever comes has a seat already.
+//! replica ends with its last listener, and not while one is just coming: whoever comes has a seat already. Whoever made it
+//! keeps it for a while too, as those it was made for may have gone home before it was there.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use relay_engine::{ListenerId, Peer, TrackId};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::ShardError;
 use super::command::Order;
@@ -113,8 +116,6 @@ pub(super) struct Branch {
     replica: OnceLock<Replica>,
     /// Of whoever makes it, or has made it.
     made: Mutex<Option<watch::Receiver<Made>>>,
-    /// It has been told that it could not be made in time.
-    told: AtomicBool,
 }
 
 type Made = Option<Result<TrackId, ShardError>>;
@@ -126,22 +127,26 @@ impl Branch {
             load: Arc::clone(load),
             replica: OnceLock::new(),
             made: Mutex::default(),
-            told: AtomicBool::new(false),
         })
     }
 
-    /// What the track is there, made now if nobody has begun yet: to the end, however long those wait who want it.
-    pub(super) async fn replica<F>(self: &Arc<Self>, make: impl FnOnce() -> F) -> Result<TrackId, ShardError>
+    /// What the track is there, made now if nobody has begun yet: to the end, however long those wait who want it, and
+    /// then kept for so long, though nobody has a seat.
+    pub(super) async fn replica<F>(
+        self: &Arc<Self>,
+        kept: Duration,
+        make: impl FnOnce() -> F,
+    ) -> Result<TrackId, ShardError>
     where
         F: Future<Output = Result<Replica, ShardError>> + Send + 'static,
     {
-        let mut made = self.making(make);
+        let mut made = self.making(kept, make);
         let made = made.wait_for(Option::is_some).await.ok().and_then(|made| made.clone());
         // Whoever made it went with their runtime.
         made.unwrap_or(Err(ShardError::Closed))
     }
 
-    fn making<F>(self: &Arc<Self>, make: impl FnOnce() -> F) -> watch::Receiver<Made>
+    fn making<F>(self: &Arc<Self>, kept: Duration, make: impl FnOnce() -> F) -> watch::Receiver<Made>
     where
         F: Future<Output = Result<Replica, ShardError>> + Send + 'static,
     {
@@ -158,15 +163,14 @@ impl Branch {
         let (branch, make) = (Arc::clone(self), make());
         tokio::spawn(async move {
             let made = make.await.map(|made| branch.replica.get_or_init(|| made).track);
+            let is_made = made.is_ok();
             tell.send_replace(Some(made));
+            if is_made && !kept.is_zero() {
+                sleep(kept).await;
+            }
         });
         *making = Some(made.clone());
         made
-    }
-
-    /// Whether it is to be told that the replica could not be made: once.
-    pub(super) fn tells(&self) -> bool {
-        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// The track's listeners on this shard, those just coming included.

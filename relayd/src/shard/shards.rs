@@ -7,13 +7,14 @@
 //!
 //! A listener stays on the shard that it was opened on, whatever it selects; its other legs are there too. A replica has
 //! home's history before the first listener is opened on it, so that any position means there what it means at home. It
-//! goes with its last listener, and with the track.
+//! goes with its last listener, but not before [`ShardConfig::replica_kept`], and with the track.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
@@ -43,6 +44,7 @@ struct Inner {
     shards: Vec<Shard>,
     loads: Vec<Arc<Load>>,
     spill: usize,
+    replica_kept: Duration,
     max_tracks: usize,
     /// Never held while somebody is waited for, and not by the media threads.
     tracks: Mutex<BTreeMap<TrackId, Entry>>,
@@ -55,6 +57,8 @@ struct Entry {
     home: Arc<Branch>,
     /// By shard, where it is or was besides.
     branches: Vec<Weak<Branch>>,
+    /// Shards that it could not come to in time, of which that has been told.
+    told: BTreeSet<usize>,
     pause: Arc<PauseWish>,
     _counted: Home,
 }
@@ -87,7 +91,8 @@ impl Shards {
             loads.push(load);
             threads.push(thread);
         }
-        let inner = Inner { shards, loads, spill: config.spill, max_tracks, tracks: Mutex::default() };
+        let (spill, replica_kept) = (config.spill, config.shard.replica_kept);
+        let inner = Inner { shards, loads, spill, replica_kept, max_tracks, tracks: Mutex::default() };
         Ok((Shards { inner: Arc::new(inner) }, ShardThreads { threads }))
     }
 
@@ -111,6 +116,7 @@ impl Shards {
             name: name.into(),
             home: Branch::on(&self.inner.loads[home]),
             branches,
+            told: BTreeSet::new(),
             pause: Arc::default(),
             _counted: counted,
         };
@@ -143,18 +149,17 @@ impl Shards {
             return self.inner.shards[home].open_seated(track, spec, Some(seat)).await;
         }
         let replica = self.replicate_to(spec.resume_position(), track, shard, &seat);
-        match timeout(self.inner.shards[shard].replicated_within(), replica)
-            .await
-            .unwrap_or(Err(ShardError::Overloaded))
-        {
+        let replica = timeout(self.inner.shards[shard].replicated_within(), replica).await;
+        let replica = replica.unwrap_or(Err(ShardError::Overloaded));
+        if self.is_news(track, shard, &replica) {
+            tracing::warn!(shard, ?track, "a track could not be taken to another shard in time");
+        }
+        match replica {
             Ok(replica) => match self.inner.shards[shard].open_seated(replica, spec, Some(seat)).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => tracing::debug!(shard, %error, "not opened there"),
             },
-            Err(error) if seat.branch().tells() => {
-                tracing::warn!(shard, ?track, %error, "a track could not be taken to another shard");
-            }
-            Err(_) => {}
+            Err(error) => tracing::debug!(shard, ?track, %error, "the track is not there"),
         }
         // What is wrong with the request itself, or with the track, is told at home.
         let seat = self.seat(track, home).ok_or_else(unknown)?;
@@ -403,7 +408,21 @@ impl Shards {
             let (home, there) = (self.at(track.relay()).clone(), self.inner.shards[shard].clone());
             replicas::make(track, name, home, there)
         };
-        seat.branch().replica(make).await
+        seat.branch().replica(self.inner.replica_kept, make).await
+    }
+
+    /// Whether it is to be told how it went to have a track on this shard: that it took too long, until it does not.
+    pub(super) fn is_news(&self, track: TrackId, shard: usize, made: &Result<TrackId, ShardError>) -> bool {
+        let mut tracks = self.tracks();
+        let Some(entry) = tracks.get_mut(&track) else { return false };
+        match made {
+            Err(ShardError::Overloaded) => entry.told.insert(shard),
+            Ok(_) => {
+                entry.told.remove(&shard);
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     /// The same, once it has what is before this position, as far as home has it: what is on its way there would be sent
@@ -524,7 +543,8 @@ impl Shards {
     pub(crate) fn stalled(room: usize) -> (Self, impl Fn() -> Option<String>) {
         let (shard, take) = Shard::stalled(room);
         let (loads, tracks) = (vec![Arc::default()], Mutex::default());
-        let inner = Inner { shards: vec![shard], loads, spill: 0, max_tracks: 1, tracks };
+        let replica_kept = Duration::ZERO;
+        let inner = Inner { shards: vec![shard], loads, spill: 0, replica_kept, max_tracks: 1, tracks };
         (Self { inner: Arc::new(inner) }, take)
     }
 }

@@ -385,6 +385,68 @@ fn a_replica_that_somebody_has_stopped_waiting_for_is_made_for_the_next() {
 }
 
 #[test]
+fn a_replica_that_is_there_too_late_is_there_for_the_next() {
+    let shard = ShardConfig { replica_kept: Duration::from_secs(3600), ..ShardConfig::patient() };
+    let (shards, threads) = spawn(&ShardsConfig { count: 2, spill: 0, ..shard.into() });
+    runtime().block_on(async {
+        let mut speaker = Speaker::on(&shards, "en").await;
+        speaker.say_all(50).await;
+        let _keeper = Guest::join(&shards, speaker.track, spec()).await;
+        let [home, there] = shards.each() else { panic!("there are two") };
+        let stalled = home.stall();
+        {
+            let mut opening = pin!(shards.open_listener(speaker.track, spec()));
+            for _ in 0..4 {
+                let polled = std::future::poll_fn(|cx| Poll::Ready(opening.as_mut().poll(cx))).await;
+                assert!(polled.is_pending());
+                there.ping().await.unwrap();
+            }
+        }
+        drop(stalled);
+        until("it is made for nobody", async || there.stats().await.unwrap().queue.fed == 50).await;
+        // Whoever made it has heard of that, and has done what follows from it.
+        for _ in 0..10 {
+            shards.ping().await.unwrap();
+        }
+        for round in 0..2 {
+            let (listener, _) = shards.open_listener(speaker.track, spec()).await.unwrap();
+            assert_eq!(listener.relay(), 1, "round {round}");
+            shards.close(Peer::Listener(listener));
+            until("its seat is free", async || {
+                shards.track_stats(speaker.track).await.unwrap().unwrap().listeners == 1
+            })
+            .await;
+        }
+        let stats = there.stats().await.unwrap();
+        assert_eq!((stats.queue.fed, stats.replicas), (50, 1), "it is the same one");
+        shards.close(Peer::Track(speaker.track));
+        all_gone(&shards).await;
+    });
+    end(&shards, threads);
+}
+
+#[test]
+fn that_a_track_comes_too_late_is_told_once_until_it_comes_in_time() {
+    let (shards, threads) = spawn(&config(3, 0));
+    runtime().block_on(async {
+        let track = shards.open_track("en").await.unwrap();
+        let late = Err(ShardError::Overloaded);
+        let gone = Err(OpenError::UnknownTrack(track).into());
+        assert!(!shards.is_news(track, 1, &gone), "not the shard's doing");
+        assert!(shards.is_news(track, 1, &late));
+        assert!(shards.is_news(track, 2, &late), "another shard");
+        assert!(!shards.is_news(track, 1, &gone));
+        assert!(!shards.is_news(track, 1, &late));
+        assert!(!shards.is_news(track, 1, &Ok(track)));
+        assert!(shards.is_news(track, 1, &late));
+        assert!(!shards.is_news(track, 2, &late));
+        shards.close(Peer::Track(track));
+        assert!(!shards.is_news(track, 1, &late));
+    });
+    end(&shards, threads);
+}
+
+#[test]
 fn what_is_opened_for_nobody_leaves_no_replica_behind() {
     let (shards, threads) = spawn(&config(3, 0));
     runtime().block_on(async {
