@@ -63,6 +63,19 @@ impl PauseWish {
     }
 }
 
+/// Whether a command is done or given up, which the first to ask decides: so both sides know.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    taken: AtomicBool,
+}
+
+impl Turn {
+    /// Whether it is the caller's: the thread does it then, or whoever asked gives it up.
+    pub(super) fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::SeqCst)
+    }
+}
+
 /// What the control and connection planes want. Waited for, not dropped.
 #[derive(Debug)]
 pub(super) enum Command {
@@ -148,6 +161,7 @@ pub(super) enum Command {
         listener: ListenerId,
         track: TrackId,
         seat: Option<Seat>,
+        turn: Arc<Turn>,
         reply: oneshot::Sender<Result<(), SelectError>>,
     },
     PauseListener {

@@ -165,19 +165,6 @@ impl Shard {
         self.open(|reply| Command::AddLeg { listener, spec, reply }).await
     }
 
-    /// Has a listener hear another track from now on, on the same legs, and gives it this seat.
-    ///
-    /// # Errors
-    /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
-    async fn select(
-        &self,
-        listener: ListenerId,
-        track: TrackId,
-        seat: Option<Seat>,
-    ) -> Result<(), ShardError> {
-        Ok(self.ask(|reply| Command::Select { listener, track, seat, reply }).await??)
-    }
-
     /// Sends a listener nothing until [`Shard::resume_listener`]; what comes meanwhile is not owed to it.
     ///
     /// # Errors

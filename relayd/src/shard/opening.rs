@@ -2,14 +2,16 @@
 //!
 //! A thread that has not answered in that time is avoided: it is opened nothing on until it has answered something else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::TrySendError;
-use relay_engine::OpenError;
+use relay_engine::{ListenerId, OpenError, TrackId};
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::command::{Command, Opened};
+use super::command::{Command, Opened, Turn};
+use super::seat::Seat;
 use super::{Shard, ShardError};
 
 impl Shard {
@@ -30,6 +32,36 @@ impl Shard {
                 Err(ShardError::Overloaded)
             }
         }
+    }
+
+    /// Has a listener hear another track from now on, on the same legs, and gives it this seat. If the thread has not got
+    /// to it by then, it never does.
+    ///
+    /// # Errors
+    /// [`ShardError::Select`] if the engine refuses it, otherwise see [`ShardError`].
+    pub(super) async fn select(
+        &self,
+        listener: ListenerId,
+        track: TrackId,
+        seat: Option<Seat>,
+        until: Instant,
+    ) -> Result<(), ShardError> {
+        if self.load.is_stalled() {
+            return Err(ShardError::Overloaded);
+        }
+        let (reply, mut answer) = oneshot::channel();
+        let turn = Arc::<Turn>::default();
+        self.send_asking(Command::Select { listener, track, seat, turn: Arc::clone(&turn), reply })?;
+        let selected = match timeout_at(until, &mut answer).await {
+            Ok(selected) => selected,
+            Err(_) if turn.take() => {
+                self.avoid();
+                return Err(ShardError::Overloaded);
+            }
+            // The thread is at it just now.
+            Err(_) => answer.await,
+        };
+        Ok(selected.map_err(|_| ShardError::Closed)??)
     }
 
     /// A replica on this shard that takes longer is not waited for.

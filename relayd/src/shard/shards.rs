@@ -23,7 +23,7 @@ use relay_engine::{
     SelectError, TrackId, TrackStats, rtp,
 };
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::command::PauseWish;
 use super::placement;
@@ -186,22 +186,22 @@ impl Shards {
     /// [`Connections::select`](crate::webrtc::Connections::select), which knows whose connections those are.
     ///
     /// # Errors
-    /// [`ShardError::Select`] if the engine refuses it, [`ShardError::Overloaded`] if the track is not there in 4 s (twice
-    /// [`ShardConfig::opened_within`]), otherwise see [`ShardError`].
+    /// [`ShardError::Select`] if the engine refuses it, [`ShardError::Overloaded`] if that is not done in 4 s (twice
+    /// [`ShardConfig::opened_within`]): then it is not done later either. Otherwise see [`ShardError`].
     pub(crate) async fn select(&self, listener: ListenerId, track: TrackId) -> Result<(), ShardError> {
         let shard = usize::from(listener.relay());
         let unknown = || SelectError::UnknownTrack(track);
         let seat = self.seat(track, shard).ok_or_else(unknown)?;
+        let until = Instant::now() + self.inner.shards[shard].replicated_within();
         if shard == usize::from(track.relay()) {
-            return self.inner.shards[shard].select(listener, track, Some(seat)).await;
+            return self.inner.shards[shard].select(listener, track, Some(seat), until).await;
         }
-        let within = self.inner.shards[shard].replicated_within();
-        let replica = timeout(within, self.replicate(track, shard, &seat)).await;
+        let replica = timeout_at(until, self.replicate(track, shard, &seat)).await;
         let replica = replica.unwrap_or(Err(ShardError::Overloaded)).map_err(|error| match error {
             ShardError::Open(OpenError::UnknownTrack(_)) => unknown().into(),
             error => error,
         })?;
-        match self.inner.shards[shard].select(listener, replica, Some(seat)).await {
+        match self.inner.shards[shard].select(listener, replica, Some(seat), until).await {
             Err(ShardError::Select(SelectError::UnknownTrack(_))) => Err(unknown().into()),
             selected => selected,
         }

@@ -298,8 +298,10 @@ impl MediaLoop {
                 self.hand_over(now, reply, added);
             }
             Command::Switch { leg, reply } => answer(reply, plane.switch(now, leg)),
-            Command::Select { listener, track, seat, reply } => {
-                answer(reply, plane.select_seated(now, listener, track, seat));
+            Command::Select { listener, track, seat, turn, reply } => {
+                if turn.take() {
+                    answer(reply, plane.select_seated(now, listener, track, seat));
+                }
             }
             Command::PauseListener { listener, paused, reply } => {
                 answer(reply, plane.pause_listener(now, listener, paused));

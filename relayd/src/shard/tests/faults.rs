@@ -148,26 +148,55 @@ fn a_shard_is_not_avoided_for_ever_because_the_runtime_of_who_found_out_is_gone(
     end(&shards, threads);
 }
 
-#[test]
-fn who_selects_a_track_whose_home_stalls_does_not_wait_for_ever() {
+/// Two shards, of which the second one is impatient.
+fn spawn_impatient() -> (Shards, ShardThreads) {
     let (config, socket) = (config(2, 256), UdpSocket::bind("127.0.0.1:0").unwrap());
     let of = |number| {
         let opened_within = Duration::from_millis(if number == 1 { 50 } else { 600_000 });
         ShardConfig { opened_within, ..config.of(number) }
     };
-    let (shards, threads) = Shards::spawn_each(&[socket], &config, of).unwrap();
+    Shards::spawn_each(&[socket], &config, of).unwrap()
+}
+
+/// A listener on that one, of the track that is there; not of this one.
+async fn listen_impatiently(shards: &Shards, track: TrackId) -> (ListenerId, TrackId) {
+    let (mut other, mut listener) = (track, None);
+    until("it has answered in time", async || {
+        other = shards.open_track("es").await.unwrap_or(other);
+        let opened = shards.open_listener(other, spec()).await.ok();
+        listener = opened.map(|(listener, _)| listener).filter(|listener| listener.relay() == 1);
+        listener.is_some()
+    })
+    .await;
+    (listener.unwrap(), other)
+}
+
+#[test]
+fn who_selects_while_their_own_shard_stalls_does_not_wait_for_ever_and_stays() {
+    let (shards, threads) = spawn_impatient();
     runtime().block_on(async {
         let track = shards.open_track("en").await.unwrap();
-        let mut other = track;
-        let mut listener = None;
-        until("it has answered in time", async || {
-            other = shards.open_track("es").await.unwrap_or(other);
-            let opened = shards.open_listener(other, spec()).await.ok();
-            listener = opened.map(|(listener, _)| listener).filter(|listener| listener.relay() == 1);
-            listener.is_some()
-        })
-        .await;
-        let listener = listener.unwrap();
+        let (listener, other) = listen_impatiently(&shards, track).await;
+        until("it hears the track of the first", async || shards.select(listener, track).await.is_ok()).await;
+        let stalled = shards.each()[1].stall();
+        let selected = timeout(Duration::from_secs(20), shards.select(listener, other)).await;
+        assert_eq!(selected, Ok(Err(ShardError::Overloaded)));
+        assert!(shards.each()[1].is_stalled(), "nobody else finds out by waiting");
+        drop(stalled);
+        shards.ping().await.unwrap();
+        let stats = shards.listener_stats(listener).await.unwrap().unwrap();
+        assert_eq!(stats.track, track, "what was given up is not done");
+        until("it is done in the end", async || shards.select(listener, other).await.is_ok()).await;
+    });
+    end(&shards, threads);
+}
+
+#[test]
+fn who_selects_a_track_whose_home_stalls_does_not_wait_for_ever() {
+    let (shards, threads) = spawn_impatient();
+    runtime().block_on(async {
+        let track = shards.open_track("en").await.unwrap();
+        let (listener, _) = listen_impatiently(&shards, track).await;
         let stalled = shards.each()[0].stall();
         let selected = timeout(Duration::from_secs(20), shards.select(listener, track)).await;
         assert_eq!(selected, Ok(Err(ShardError::Overloaded)));

@@ -121,7 +121,8 @@ fn what_the_engine_refuses_is_an_error_of_the_caller() {
             shard.resume_listener(listener).await,
             Err(ShardError::Listener(UnknownListener(listener)))
         );
-        let selected = shard.select(listener, track, None).await;
+        let selected =
+            shard.select(listener, track, None, tokio::time::Instant::now() + Duration::from_secs(20)).await;
         assert_eq!(selected, Err(ShardError::Select(SelectError::UnknownListener(listener))));
         shard.close(Peer::Track(track));
         let gone = shard.open_listener(track, LegSpec::new(LISTENER_TYPE)).await;
