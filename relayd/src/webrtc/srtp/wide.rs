@@ -83,7 +83,7 @@ impl Key {
         if aad.len() > MAX_AAD || plain.len() > MAX_PLAIN {
             return None;
         }
-        // SAFETY: there is a key only where `Key::new` has found the features.
+        // SAFETY: there is a key only where `Key::expand` has found the features.
         Some(unsafe {
             // Blocks of payload, and one for the lengths, and one whose stream hides the tag.
             match (plain.len().div_ceil(16) + 2).div_ceil(LANES) {
