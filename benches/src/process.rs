@@ -26,12 +26,16 @@ impl Process {
     /// Runs the relay, and never returns, if this process was started for that. To be called first.
     ///
     /// # Panics
-    /// When the relay does not start.
+    /// When the relay does not start, or its allocator does not keep one pool.
     #[expect(clippy::print_stdout, reason = "the parent reads it")]
     pub fn serve_if_asked() {
         let mut arguments = std::env::args().skip_while(|argument| argument != ROLE).skip(1);
         let (Some(listeners), Some(shards)) = (arguments.next(), arguments.next()) else { return };
-        relayd::heap::keep_one_pool();
+        let pools = relayd::heap::keep_one_pool();
+        assert!(
+            !pools.has_failed(),
+            "{pools:?}: this process is as `relayd serve`, and is to keep what that keeps"
+        );
         let mut config = Config::default();
         config.sessions.max_listeners = listeners.parse().expect("a number");
         config.media.shards = shards.parse().expect("a number");

@@ -14,13 +14,42 @@
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE: libc::c_int = 64 * 1024;
 
+/// What [`keep_one_pool`] came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use]
+pub enum Pools {
+    /// There is one.
+    One,
+    /// As whoever started the process has said in its environment.
+    AsAsked,
+    /// The C library is not glibc, and does as it likes.
+    Unknown,
+    /// As glibc likes: there are other threads already, or nobody knows whether there are.
+    TooLate,
+    /// As glibc likes: it does not take one of the options.
+    Refused,
+}
+
+impl Pools {
+    /// Whether it could not be done, though nobody wanted it otherwise.
+    pub fn has_failed(self) -> bool {
+        matches!(self, Self::TooLate | Self::Refused)
+    }
+}
+
 /// Has the allocator keep one pool, unless the environment says what it is to do. To be called first of all: where there are
 /// other threads already it does nothing, nor with another C library than glibc.
-pub fn keep_one_pool() {
+pub fn keep_one_pool() -> Pools {
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    return Pools::Unknown;
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
-        if std::env::vars_os().any(|(name, _)| is_for_the_allocator(&name)) || !is_only_thread() {
-            return;
+        if std::env::vars_os().any(|(name, _)| is_for_the_allocator(&name)) {
+            return Pools::AsAsked;
+        }
+        if !is_only_thread() {
+            return Pools::TooLate;
         }
         let options =
             [(libc::M_ARENA_MAX, 1), (libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, LARGE)];
@@ -28,8 +57,11 @@ pub fn keep_one_pool() {
             // SAFETY: it takes two numbers, and may be called while there is one thread: glibc calls it MT-Unsafe, as it sets up
             // the allocator. This is the only thread, and so nobody can start another meanwhile.
             let taken = unsafe { libc::mallopt(option, value) };
-            debug_assert_eq!(taken, 1, "glibc knows these options");
+            if taken != 1 {
+                return Pools::Refused;
+            }
         }
+        Pools::One
     }
 }
 
@@ -62,5 +94,13 @@ mod tests {
     #[test]
     fn a_thread_beside_another_is_not_the_only_one() {
         std::thread::spawn(|| assert!(!is_only_thread())).join().unwrap();
+    }
+
+    #[test]
+    fn whoever_comes_too_late_is_told() {
+        let asked = std::env::vars_os().any(|(name, _)| is_for_the_allocator(&name));
+        let expected = if asked { Pools::AsAsked } else { Pools::TooLate };
+        std::thread::spawn(move || assert_eq!(keep_one_pool(), expected)).join().unwrap();
+        assert_eq!(expected.has_failed(), !asked);
     }
 }

@@ -8,6 +8,7 @@ use super::Exit;
 use super::sources::ConfigArgs;
 use crate::config::{Config, Log, LogFormat};
 use crate::daemon::Daemon;
+use crate::heap;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -36,7 +37,7 @@ pub(super) struct Args {
 
 /// Runs the subcommand.
 pub(super) fn run(args: &Args) -> Exit {
-    crate::heap::keep_one_pool();
+    let pools = heap::keep_one_pool();
     let config = match args.config.load_to_serve() {
         Ok(config) => config,
         Err(error) => {
@@ -47,6 +48,14 @@ pub(super) fn run(args: &Args) -> Exit {
     if let Err(error) = start_logs(&config.log) {
         eprintln!("relayd: {error}");
         return Exit::Usage;
+    }
+    if pools.has_failed() {
+        tracing::warn!(
+            ?pools,
+            "the allocator keeps as many pools as it likes: memory grows as listeners come and go"
+        );
+    } else {
+        tracing::debug!(?pools, "pools of the allocator");
     }
     raise_file_limit();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
