@@ -99,7 +99,7 @@ fn every_packet_of_every_publisher_is_heard_once_by_its_listeners() {
     let relay = Relay::start(|_| {});
     let mut seconds = 0;
     let mut options = options(at(&relay), 24, 3);
-    options.server_pids = vec![std::process::id()];
+    options.server_pids = vec![std::process::id(); 2];
     let report = load(&options, |second| {
         assert!(second.connected <= 24 && second.failed == 0);
         seconds += 1;
@@ -118,7 +118,9 @@ fn every_packet_of_every_publisher_is_heard_once_by_its_listeners() {
     let counted = report.steady.latency_ms.count + report.ramp.latency_ms.count;
     assert!(counted > 0 && counted <= media.packets);
     assert!(seconds >= 1 && report.seconds.len() == seconds);
-    assert!(report.server.as_ref().is_some_and(|server| server.rss_bytes > 0));
+    let server = report.server.as_ref().unwrap();
+    assert!(server.rss_bytes > 0);
+    assert_eq!(server.pids, [std::process::id()], "named twice, and one process");
     assert_eq!(report.run.sessions, 3);
     let session = report.run.whep.split('/').rev().nth(1).unwrap();
     let (status, ended) = relay.request("GET", &format!("/v1/sessions/{session}"), "");
@@ -372,6 +374,10 @@ fn exit_codes_tell_what_went_wrong() {
         &["--server-pid", "4294967295"],
         &["--relay", &relay, "--json", "/no/such/folder/load.json"],
         &["--relay", &relay, "--plot", "/"],
+        &["--relay", "127.0.0.1:8080"],
+        &["--relay", "127.0.0.1:8080", "--session", "demo"],
+        &["--whep", "ws://x/v1/sessions/demo/listen/en", "--publishers", "0"],
+        &["--relay", &relay, "--ca-file", "/no/such/file.pem"],
     ] {
         assert_eq!(command(wrong), Exit::Usage, "{wrong:?}");
     }

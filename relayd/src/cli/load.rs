@@ -44,10 +44,10 @@ Exit codes:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// The WHIP address of any server; {N} in it is the number of a session.
+    /// The WHIP address of any server; {N} in it, or a small n in these braces, is the number of a session.
     #[arg(long, value_name = "URL", requires = "whep")]
     whip: Option<String>,
-    /// The WHEP address of any server; {N} in it is the number of a session.
+    /// The WHEP address of any server; {N} in it, or a small n in these braces, is the number of a session.
     #[arg(long, value_name = "URL")]
     whep: Option<String>,
     /// A session of a relay, instead of addresses.
@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", conflicts_with = "whep")]
     relay: String,
     /// Listeners.
-    #[arg(long, short, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    #[arg(long, short, value_name = "N", default_value_t = 100, value_parser = |text: &str| whole(text, 1, 200_000))]
     listeners: u32,
     /// Joins per second.
     #[arg(long, value_name = "R", default_value = "200", value_parser = rate)]
@@ -78,16 +78,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "S", default_value = "7200", value_parser = seconds, requires = "churn")]
     tick: Duration,
     /// Ticks of the whole run.
-    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=10_000), requires = "churn")]
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = |text: &str| whole(text, 1, 10_000), requires = "churn")]
     ticks: u32,
     /// Publishers; 0 if somebody else speaks.
-    #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    #[arg(long, short, value_name = "P", default_value_t = 1, value_parser = |text: &str| whole(text, 0, 10_000))]
     publishers: u32,
     /// How many sessions {N} counts through; as many as publishers, if it is not said.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1, 10_000))]
     sessions: Option<u32>,
     /// Threads that read; one for each core, if it is not said.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| whole(text, 1, 256))]
     threads: Option<u32>,
     /// Bearer token for the server of these addresses; better given by the environment.
     #[arg(long, env = "RELAYD_TOKEN", hide_env_values = true, value_name = "TOKEN")]
@@ -123,6 +123,12 @@ fn number(text: &str, most: f64, zero: bool) -> Result<f64, String> {
     let fits = (0.0..=most).contains(&number) && (zero || number > 0.0);
     fits.then_some(number)
         .ok_or_else(|| format!("must be {} 0 and at most {most}", if zero { "at least" } else { "above" }))
+}
+
+fn whole(text: &str, least: u32, most: u32) -> Result<u32, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    let fits = (f64::from(least)..=f64::from(most)).contains(&number) && number.fract() == 0.0;
+    fits.then_some(number as u32).ok_or_else(|| format!("must be a whole number from {least} to {most}"))
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -311,6 +317,11 @@ mod tests {
         assert_eq!((rate("0.5"), percent("0"), percent("100")), (Ok(0.5), Ok(0.0), Ok(100.0)));
         for wrong in ["", "x", "0", "-1", "nan", "inf", "1e99"] {
             assert!(rate(wrong).is_err() && seconds(wrong).is_err() && millis(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((whole("1", 1, 9), whole("9", 1, 9), whole("0", 0, 9)), (Ok(1), Ok(9), Ok(0)));
+        assert_eq!(whole("abc", 1, 9), Err("not a number".to_owned()));
+        for wrong in ["0", "10", "-1", "1.5", "nan", "inf"] {
+            assert_eq!(whole(wrong, 1, 9), Err("must be a whole number from 1 to 9".to_owned()), "{wrong}");
         }
         assert!(percent("100.1").is_err() && speed("0").is_err() && kib("-1").is_err());
         assert_eq!(millis("2.5"), Ok(Duration::from_micros(2_500)));

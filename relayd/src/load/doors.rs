@@ -4,7 +4,7 @@ use ureq::Agent;
 use ureq::http::Uri;
 
 use super::{LoadError, LoadOptions, Target};
-use crate::client::{Credentials, Endpoint, Resource, Role, parse_address};
+use crate::client::{Credentials, Endpoint, Resource, Role, parse_address, without_userinfo};
 
 /// Where publishers and listeners go, one address for each session.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,7 @@ pub(crate) fn open(options: &LoadOptions, agent: &Agent) -> Result<Opened, LoadE
 }
 
 fn create(options: &LoadOptions, relay: &str, agent: &Agent) -> Result<Opened, LoadError> {
+    by_http(relay)?;
     let uri = format!("{relay}/v1/sessions").parse();
     let uri: Uri = uri.map_err(|_| LoadError::Usage(format!("`{relay}` is not an address")))?;
     let credentials = Credentials { token: options.token.clone(), ..Credentials::default() };
@@ -89,8 +90,19 @@ fn given(whip: Option<&str>, whep: &str, sessions: usize, publishers: usize) -> 
     Ok(doors)
 }
 
+/// WHIP and WHEP are spoken by HTTP only: other tools of ours take more.
+fn by_http(address: &str) -> Result<(), LoadError> {
+    let scheme = address.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
+    if matches!(scheme.as_str(), "http" | "https") {
+        return Ok(());
+    }
+    let shown = without_userinfo(address);
+    Err(LoadError::Usage(format!("`{shown}` does not begin with http:// or https://")))
+}
+
 /// One address for each session if there is `{n}` or `{N}` in it, else the one.
 fn expanded(template: &str, sessions: usize, role: Role) -> Result<Vec<Uri>, LoadError> {
+    by_http(template)?;
     let template = template.replace("{N}", "{n}");
     let count = if template.contains("{n}") { sessions } else { 1 };
     let address = |number: usize| parse_address(&template.replace("{n}", &number.to_string()), role);
@@ -135,5 +147,15 @@ mod tests {
         };
         assert_eq!(wrong(given(None, "http://x/whip/s", 1, 0)), AddressError::Whip);
         assert_eq!(wrong(given(Some("http://x/whep/s"), WHEP, 1, 1)), AddressError::Whep);
+    }
+
+    #[test]
+    fn what_is_not_spoken_by_http_is_refused_as_such() {
+        let socket = "ws://x/v1/sessions/s/listen/en";
+        for address in [socket, "wss://x/whep/s", "127.0.0.1:8080", "x", "ftp://u:p@x/whep/s", "://"] {
+            let text = format!("`{}` does not begin with http:// or https://", without_userinfo(address));
+            assert_eq!(given(None, address, 1, 0).unwrap_err(), LoadError::Usage(text));
+        }
+        assert_eq!([by_http("http://x"), by_http("HTTPS://x")], [Ok(()), Ok(())]);
     }
 }

@@ -1,7 +1,12 @@
 //! A run from its first join to its report.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use ureq::Agent;
 
 use super::cause::Cause;
 use super::churn::Turnstile;
@@ -37,10 +42,7 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
     check(options)?;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let threads = options.threads.unwrap_or(cores).max(1);
-    let authorities = options.ca_file.as_ref().map_or(Ok(Vec::new()), std::fs::read);
-    let authorities =
-        authorities.map_err(|error| LoadError::Usage(format!("certificate authorities: {error}")))?;
-    let agent = keeping_agent(&authorities, MAX_THREADS).map_err(LoadError::Usage)?;
+    let (agent, pids) = (agent(options.ca_file.as_deref())?, distinct(&options.server_pids));
     let opened = open(options, &agent)?;
     let identity = Identity::generate().map_err(LoadError::Start)?;
     let probe = bind_towards(&opened.doors.whep[0])?;
@@ -77,7 +79,7 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
         crew: &crew,
         joining: &joining,
         turnstile: turnstile.as_ref(),
-        watch: Watch::new(&crew, &options.server_pids, options.limits, turnstile.as_deref(), on_second),
+        watch: Watch::new(&crew, &pids, options.limits, turnstile.as_deref(), on_second),
     };
     let result = run.run(info);
     // Not to be asked again: whatever is left ends with the process, and with the server's own timeouts.
@@ -86,6 +88,22 @@ pub fn load(options: &LoadOptions, on_second: impl FnMut(&Second)) -> Result<Rep
     crew.dismiss();
     drop(opened.created);
     result
+}
+
+/// What asks the server, and trusts these authorities besides the public ones.
+fn agent(ca_file: Option<&Path>) -> Result<Agent, LoadError> {
+    let named = |path: &Path, error: &dyn Display| {
+        LoadError::Usage(format!("certificate authorities of {}: {error}", path.display()))
+    };
+    let Some(path) = ca_file else { return keeping_agent(&[], MAX_THREADS).map_err(LoadError::Usage) };
+    let authorities = std::fs::read(path).map_err(|error| named(path, &error))?;
+    keeping_agent(&authorities, MAX_THREADS).map_err(|error| named(path, &error))
+}
+
+/// Each process once: the same one twice would count twice.
+fn distinct(pids: &[u32]) -> Vec<u32> {
+    let mut seen = BTreeSet::new();
+    pids.iter().copied().filter(|pid| seen.insert(*pid)).collect()
 }
 
 /// What can be known before anything is started.
