@@ -85,7 +85,8 @@ pub(super) fn run(args: &Args) -> Exit {
     let mut last = ListenReport::default();
     let result = listen(&options, |report| {
         last = *report;
-        line.show(&progress(report));
+        // Whoever never connected is told why by the error alone.
+        shown(report).inspect(|text| line.show(text));
     });
     // What was heard before the connection was lost is worth telling, too.
     // A script reads the figures of a silent track, too.
@@ -96,6 +97,11 @@ pub(super) fn run(args: &Args) -> Exit {
         Ok(_) => Exit::Ok,
         Err(error) => fail(&error),
     }
+}
+
+/// The line to show, once there is a connection.
+fn shown(report: &ListenReport) -> Option<String> {
+    (report.connected || report.reception.packets > 0).then(|| progress(report))
 }
 
 fn progress(report: &ListenReport) -> String {
@@ -182,7 +188,9 @@ mod tests {
 
     #[test]
     fn the_progress_line_says_time_packets_loss_and_jitter() {
-        assert_eq!(progress(&ListenReport::default()), "0:00  connected, no audio yet");
+        assert_eq!(shown(&ListenReport::default()), None, "not before it is connected");
+        let silent = ListenReport { connected: true, ..ListenReport::default() };
+        assert_eq!(shown(&silent).unwrap(), "0:00  connected, no audio yet");
         assert_eq!(progress(&report()), "0:10  495 packets  5 lost (1.0 %)  jitter 0.4 ms");
         let mut report = report();
         (report.reception.out_of_order, report.reception.duplicates) = (2, 1);
