@@ -79,5 +79,17 @@ fn packet_samples(packet: &[u8]) -> Option<u32> {
     Toc::parse(packet).ok().map(Toc::duration)
 }
 
+/// What went wrong with a file, in the words that systems have for it.
+fn io_words(kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::NotFound => "No such file or directory".to_owned(),
+        ErrorKind::PermissionDenied => "Permission denied".to_owned(),
+        ErrorKind::IsADirectory => "Is a directory".to_owned(),
+        ErrorKind::StorageFull => "No space left on device".to_owned(),
+        other => other.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

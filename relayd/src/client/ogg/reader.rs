@@ -222,6 +222,6 @@ pub enum ReadError {
     #[error("no audio in the file")]
     NoAudio,
     /// The file cannot be read.
-    #[error("cannot read the file: {0}")]
+    #[error("cannot read the file: {}", super::io_words(*.0))]
     Io(io::ErrorKind),
 }

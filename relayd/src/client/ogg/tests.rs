@@ -261,3 +261,10 @@ proptest! {
         prop_assert!(pages(&file).iter().all(|page| page.0 != u64::MAX));
     }
 }
+
+#[test]
+fn a_file_that_is_not_there_is_told_as_any_program_tells_it() {
+    let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    assert_eq!(ReadError::Io(missing.kind()).to_string(), "cannot read the file: No such file or directory");
+    assert_eq!(WriteError::from(missing).to_string(), "cannot write the file: No such file or directory");
+}

@@ -151,7 +151,7 @@ pub enum WriteError {
     #[error("the packet is older than the last one written")]
     Late,
     /// The file cannot be written.
-    #[error("cannot write the file: {0}")]
+    #[error("cannot write the file: {}", super::io_words(*.0))]
     Io(io::ErrorKind),
 }
 
