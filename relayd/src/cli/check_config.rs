@@ -21,8 +21,9 @@ pub(super) struct Args {
 
 /// Runs the subcommand: says "ok", or what is wrong and where.
 pub(super) fn run(args: &Args) -> Exit {
-    let file = args.file.as_ref().or(args.config.config.as_ref());
-    match args.config.load(file).map_err(|error| error.to_string()).and_then(|config| keys(&config)) {
+    let file = args.file.clone().or_else(|| args.config.file());
+    match args.config.load(file.as_ref()).map_err(|error| error.to_string()).and_then(|config| keys(&config))
+    {
         Ok(()) => {
             let said = match file {
                 Some(file) => writeln!(std::io::stdout(), "{}: ok", file.display()),

@@ -1,5 +1,6 @@
 //! The flags that every subcommand with a configuration takes, and where the configuration comes from.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::config::{Config, ConfigError, Sources};
@@ -7,9 +8,9 @@ use crate::config::{Config, ConfigError, Sources};
 /// Flags that set the configuration.
 #[derive(Debug, Default, clap::Args)]
 pub(super) struct ConfigArgs {
-    /// The configuration file (TOML). Default: none, the built-in defaults.
-    #[arg(long, short, env = "RELAYD_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    /// The configuration file (TOML). Default: that of RELAYD_CONFIG, else none, the built-in defaults.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Address of the API and the pages [http.listen].
     #[arg(long, value_name = "IP:PORT")]
     http_listen: Option<String>,
@@ -47,9 +48,14 @@ impl ConfigArgs {
         Ok(config)
     }
 
+    /// The configuration file that is named, if one is.
+    pub(super) fn file(&self) -> Option<PathBuf> {
+        chosen(self.config.as_ref(), std::env::var_os("RELAYD_CONFIG"))
+    }
+
     fn sources(&self, file: Option<&PathBuf>) -> Sources {
         Sources {
-            file: file.or(self.config.as_ref()).cloned(),
+            file: file.cloned().or_else(|| self.file()),
             // What is not text cannot be one of ours.
             environment: std::env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -82,5 +88,24 @@ impl ConfigArgs {
             flags.push(("--demo".to_owned(), "demo.enabled".to_owned(), "true".to_owned()));
         }
         flags
+    }
+}
+
+/// The flag before the variable; one that is empty counts as not set, as with every program that takes variables.
+fn chosen(flag: Option<&PathBuf>, variable: Option<OsString>) -> Option<PathBuf> {
+    flag.cloned().or_else(|| variable.filter(|value| !value.is_empty()).map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_empty_names_no_file() {
+        let (flag, variable) = (PathBuf::from("flag.toml"), OsString::from("variable.toml"));
+        assert_eq!(chosen(None, None), None);
+        assert_eq!(chosen(None, Some(OsString::new())), None);
+        assert_eq!(chosen(None, Some(variable.clone())), Some("variable.toml".into()));
+        assert_eq!(chosen(Some(&flag), Some(variable)), Some(flag));
     }
 }
