@@ -91,6 +91,7 @@ impl Config {
                 return Err(ConfigError::NotLoopback { key, address });
             }
         }
+        self.check_apart()?;
         self.check_texts()?;
         self.check_auth()?;
         self.check_webhooks()?;
@@ -103,6 +104,16 @@ impl Config {
     /// The effective configuration as a TOML file with the meaning of each key; it reads back to the same value.
     pub fn to_toml(&self) -> String {
         self.render()
+    }
+
+    /// Whether those that listen by TCP do not meet. `webrtc.listen` is UDP.
+    fn check_apart(&self) -> Result<(), ConfigError> {
+        let (http, ops) = (self.http.listen, self.ops.listen);
+        if http.port() == 0 || http.port() != ops.port() || !overlap(http.ip(), ops.ip()) {
+            return Ok(());
+        }
+        let reason = format!("`http.listen` is {http}: one of them needs another port");
+        meaningless("ops.listen", ops.to_string(), reason)
     }
 
     fn check_texts(&self) -> Result<(), ConfigError> {
@@ -183,6 +194,9 @@ impl Config {
         at_most("media.shards", self.media.shards, ShardsConfig::MOST)?;
         self.check_ports()?;
         at_most("webrtc.receivers", self.webrtc.receivers, 64)?;
+        if self.webrtc.port_per_shard && self.webrtc.receivers != 0 {
+            return Err(ConfigError::Conflict(ONE_EACH));
+        }
         at_most("webrtc.handshake_threads", self.webrtc.handshake_threads, 64)?;
         self.check_durations()
     }
@@ -241,6 +255,14 @@ fn is_ice_server(text: &str) -> bool {
         && (stun && words.len() == 1 || turn && words.len() == 3)
 }
 
+/// Whether whoever listens at one address listens at the other too.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    // The unspecified one of IPv6 stands for those of IPv4 too.
+    let covers = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    let (one, other) = (one.to_canonical(), other.to_canonical());
+    one == other || covers(one, other) || covers(other, one)
+}
+
 /// A range of addresses, or one.
 pub(crate) fn range(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
@@ -256,6 +278,9 @@ impl Log {
         EnvFilter::builder().with_regex(false).parse(&self.filter)
     }
 }
+
+const ONE_EACH: &str = "`webrtc.receivers` is set, but with `webrtc.port_per_shard` each port has one socket: leave it out, or 0; \
+                        `media.shards` says how many ports there are";
 
 /// Whether this is a scheme, a host and perhaps a port, as browsers send it in `Origin`.
 fn is_origin(text: &str) -> bool {

@@ -178,10 +178,11 @@ settings! {
         /// Silence of a peer after which its connection is closed.
         consent_timeout: Duration = Duration::from_secs(15);
         /// Sockets on the port, between which the system divides the peers, each read by a thread of its own; at most 64.
-        /// 0 = one for each core, at most 4.
+        /// 0 = one for each core, at most 4. Not to be set with port_per_shard.
         receivers: usize = 0;
         /// Whether each media thread has a UDP port of its own, with one socket: the first one that of webrtc.listen, the
         /// others those that follow it (media.shards says how many). For firewalls and network cards that divide by port.
+        /// Not together with receivers.
         port_per_shard: bool = false;
         /// Threads that DTLS handshakes run on, at most 64. 0 = one for each two cores. Joins that they do not keep up
         /// with are refused with 503.

@@ -72,6 +72,46 @@ fn a_row_of_ports_ends_at_the_last_one() {
 }
 
 #[test]
+fn two_that_listen_at_one_tcp_port_are_refused() {
+    let check = |http: &str, ops: &str| {
+        let mut config = Config::default();
+        config.http.listen = http.parse().unwrap();
+        (config.webrtc.listen, config.ops.listen) = (config.http.listen, ops.parse().unwrap());
+        config.check_apart().map_err(|error| error.to_string())
+    };
+    for (http, ops) in [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("127.0.0.1:80", "[::]:80"),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1:80"),
+    ] {
+        let refused = check(http, ops).unwrap_err();
+        assert!(refused.contains(&format!("`ops.listen` is \"{ops}\"")), "{refused}");
+        assert!(refused.contains(&format!("`http.listen` is {http}")), "{refused}");
+    }
+    for (http, ops) in [
+        ("127.0.0.1:0", "127.0.0.1:0"),
+        ("127.0.0.1:80", "127.0.0.1:81"),
+        ("127.0.0.1:80", "127.0.0.2:80"),
+        ("0.0.0.0:80", "[::1]:80"),
+    ] {
+        assert_eq!(check(http, ops), Ok(()), "{http} and {ops}");
+    }
+    assert!(
+        message("[ops]\nlisten = \"127.0.0.1:8080\"\n").contains("`ops.listen`"),
+        "the whole check does it"
+    );
+}
+
+#[test]
+fn receivers_of_one_port_are_not_for_a_port_per_shard() {
+    assert!(message("[webrtc]\nport_per_shard = true\nreceivers = 2\n").contains("`webrtc.receivers`"));
+    for good in ["port_per_shard = true\nreceivers = 0", "receivers = 2"] {
+        from_file(&format!("[webrtc]\n{good}\n")).unwrap();
+    }
+}
+
+#[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let file = layer_of(&[("http.listen", "127.0.0.1:1"), ("sessions.max", "1"), ("log.filter", "file")]);
     let environment = read_environment(&pairs(&[
