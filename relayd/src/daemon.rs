@@ -36,6 +36,7 @@ use crate::webrtc::{BindError, Connections, ConnectionsTask, Record, WebRtcConfi
 pub struct Daemon {
     http_addr: SocketAddr,
     ops_addr: SocketAddr,
+    webrtc_ports: String,
     service: Service,
     api: Arc<Api>,
     connections_task: ConnectionsTask,
@@ -93,12 +94,13 @@ impl Daemon {
         let ops =
             Listening::start(Server::new(ops_listener, ops::router(api.clone()), &config.http, records));
         let shutdown_timeout = config.daemon.shutdown_timeout;
-        let webrtc_addr = service.connections().local_addr();
+        let webrtc_ports = row(service.connections().local_addr(), ports(&config));
         warn_of_strangers(&config);
-        tracing::info!(http = %http_addr, ops = %ops_addr, webrtc = %webrtc_addr, "relay started");
+        tracing::info!(http = %http_addr, ops = %ops_addr, webrtc = %webrtc_ports, "relay started");
         Ok(Self {
             http_addr,
             ops_addr,
+            webrtc_ports,
             service,
             api,
             connections_task,
@@ -122,7 +124,12 @@ impl Daemon {
         self.ops_addr
     }
 
-    /// The UDP address of all WebRTC peers.
+    /// The UDP address and ports of all WebRTC peers: `127.0.0.1:8080`, or `127.0.0.1:8080-8083` with one for each shard.
+    pub fn webrtc_ports(&self) -> &str {
+        &self.webrtc_ports
+    }
+
+    /// The UDP address of all WebRTC peers, of the first shard's if each has one.
     pub fn webrtc_addr(&self) -> SocketAddr {
         self.service.connections().local_addr()
     }
@@ -339,6 +346,19 @@ fn webrtc(config: &Config) -> WebRtcConfig {
     }
 }
 
+/// How many UDP ports there are.
+fn ports(config: &Config) -> usize {
+    if config.webrtc.port_per_shard { shards(config).resolved() } else { 1 }
+}
+
+/// So many ports in a row, for a person or a firewall.
+fn row(first: SocketAddr, ports: usize) -> String {
+    match ports {
+        0 | 1 => first.to_string(),
+        _ => format!("{first}-{}", usize::from(first.port()) + ports - 1),
+    }
+}
+
 fn shards(config: &Config) -> ShardsConfig {
     // 10 ms is the shortest frame that speakers send for long, and 512 kb/s the most that the engine takes of one.
     let millis = usize::try_from(config.media.history.as_millis()).unwrap_or(usize::MAX);
@@ -390,4 +410,21 @@ async fn start_demo(service: &Service) -> Result<DemoSpeakers, ServiceError> {
     }
     let task = demo::run(service.shard().clone(), names.into_iter().zip(tracks));
     Ok(DemoSpeakers { _task: AbortOnDrop(task), _slots: slots })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_of_ports_is_told_from_the_first_to_the_last() {
+        let row = |first: &str, ports| row(first.parse().unwrap(), ports);
+        assert_eq!(row("127.0.0.1:8080", 1), "127.0.0.1:8080");
+        assert_eq!(row("[::1]:65532", 4), "[::1]:65532-65535");
+        let mut config = Config::default();
+        config.media.shards = 3;
+        assert_eq!(ports(&config), 1);
+        config.webrtc.port_per_shard = true;
+        assert_eq!(ports(&config), 3);
+    }
 }

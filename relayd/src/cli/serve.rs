@@ -128,7 +128,7 @@ fn welcome(daemon: &Daemon, demo: bool, public_url: &str) -> String {
     line("speak", &format!("{http}/speak"));
     line("API", &format!("{http}/docs"));
     line("operator", &format!("{ops}/metrics  {ops}/healthz  {ops}/readyz"));
-    line("media", &format!("udp {}", daemon.webrtc_addr()));
+    line("media", &format!("udp {}", daemon.webrtc_ports()));
     text.push_str("\nCtrl-C or SIGTERM stops it.\n");
     text
 }
