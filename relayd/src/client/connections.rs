@@ -12,10 +12,11 @@ use ureq::http::Uri;
 
 use super::ClientError;
 use super::address::{self, Role};
-use super::http::Credentials;
+use super::http::{Credentials, HttpError};
 use super::leg::{self, Command, Common, Ending, GOODBYE, Handle, News, Spec};
 use super::legs::{Completions, Key, Legs, Order, Step, Why};
 use super::peer::PeerError;
+use crate::media::ByeReason;
 
 /// The connections of one client.
 pub(super) struct Connections<T> {
@@ -168,6 +169,9 @@ impl<T: Default> Connections<T> {
         let refused = ticket_refused && closed && !ordered && self.role == Role::Publisher;
         let error = result.err().unwrap_or_else(|| PeerError::Closed.into());
         let matters = self.legs.live().is_none_or(|live| live == key);
+        if closed && is_over(&error) {
+            self.error = Some(ClientError::Bye(ByeReason::Ended));
+        }
         // That the relay closed it says more than that it is not let in again.
         if matters && !closed && (self.error.is_none() || !matches!(error, ClientError::Peer(_))) {
             self.error = Some(error);
@@ -260,4 +264,10 @@ impl<T: Default> Connections<T> {
         let handle = leg::open(&self.common, spec, &self.teller);
         self.all.insert(key, Connection { handle, own: T::default(), why, anew });
     }
+}
+
+/// Whether whoever comes back is told that there is nothing to come back to.
+fn is_over(error: &ClientError) -> bool {
+    let ClientError::Http(HttpError::Refused { problem, .. }) = error else { return false };
+    matches!(problem.code.as_deref(), Some("SESSION_ENDED" | "SESSION_NOT_FOUND" | "LANGUAGE_NOT_FOUND"))
 }
