@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use relay_engine::MediaTime;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::WebSocketStream;
@@ -142,15 +141,7 @@ async fn refuse(socket: &mut WebSocketStream<TcpStream>, code: &str, number: u16
 fn frame(position: u64) -> MediaFrame {
     let mut payload = vec![31 << 3];
     payload.extend(position.to_be_bytes());
-    MediaFrame {
-        position,
-        media_time: MediaTime::from_ticks(position * 960),
-        marker: false,
-        capture_time: None,
-        audio_level: None,
-        replay: false,
-        payload: Bytes::from(payload),
-    }
+    MediaFrame::plain(position, Bytes::from(payload))
 }
 
 /// The positions in a recording.

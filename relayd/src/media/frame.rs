@@ -174,6 +174,16 @@ const KNOWN_FLAGS: u8 = MARKER | CAPTURE_TIME | CAPTURE_OFFSET | AUDIO_LEVEL | R
 const VOICE: u8 = 0x80;
 
 #[cfg(test)]
+impl MediaFrame {
+    /// 20 ms with nothing beside the payload.
+    pub(crate) fn plain(position: u64, payload: Bytes) -> Self {
+        let media_time = MediaTime::from_ticks(position * 960);
+        let (marker, capture_time, audio_level, replay) = (false, None, None, false);
+        Self { position, media_time, marker, capture_time, audio_level, replay, payload }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 

@@ -2,7 +2,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use relay_engine::MediaTime;
 use serde_json::{Value, json};
 
 use super::*;
@@ -15,15 +14,7 @@ fn timing() -> Timing {
 }
 
 fn frame(position: u64) -> MediaFrame {
-    MediaFrame {
-        position,
-        media_time: MediaTime::from_ticks(position * 960),
-        marker: false,
-        capture_time: None,
-        audio_level: None,
-        replay: false,
-        payload: Bytes::from_static(&[0xfc, 1]),
-    }
+    MediaFrame::plain(position, Bytes::from_static(&[0xfc, 1]))
 }
 
 fn welcome(role: MediaRole, position: u64) -> MediaWelcome {
